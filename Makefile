@@ -19,13 +19,14 @@ FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
 GITOPS := tests/gitops
 REAL = $(BIN)/pytest --ignore=$(GITOPS) -m real -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
-SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py
+SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py \
+    tests/e2e/test_scenarios.py tests/e2e/test_upgrade_data.py
 # What tries the decisions of app/agent most.
 DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timeline
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run sandbox demo test coverage test-real test-gitops soak testbed lint format docs bench lock clean
+.PHONY: help run sandbox demo test coverage test-real test-gitops soak testbed lint format docs bench release lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,7 +60,7 @@ test-gitops: $(DEV) ## against a real Argo CD, built from its Go module the firs
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-gitops.xml $(GITOPS) $(ARGS)
 
-soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point; before a release
+soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point, 20,000 requests; before a release
 	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
 	TEST_SIZE=whole $(BIN)/pytest -m real -rP --durations=0 --junitxml=$(REPORTS)/soak.xml $(SIZED) $(ARGS)
@@ -86,11 +87,16 @@ bench: $(DEV) ## intake throughput beside Alertmanager's, as ratios
 	@scripts/debian.sh wrk=wrk prometheus-alertmanager=prometheus-alertmanager
 	@$(BIN)/python -m bench.intake
 
+release: $(DEV) ## write wheel, sdist, chart, SBOM, release notes and checksums into dist/
+	@$(BIN)/python -m venv $(VENV)-release
+	@$(VENV)-release/bin/pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'from scripts.release import TOOLS; print(*TOOLS)')
+	@$(VENV)-release/bin/python -m scripts.release
+
 lock: ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer versions)
 	@scripts/lock.sh $(VENV)-lock $(UPGRADE)
 
 clean: ## remove everything made here except databases and .env
-	rm -rf $(VENV) $(VENV)-lock build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-release build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 # A second `make` finds these stamps and installs nothing.
 $(RUNTIME): requirements.lock pyproject.toml

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
@@ -32,6 +31,7 @@ from app.agent.ports.cluster import (
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
+    ContainerLogs,
     PodOwners,
 )
 from app.agent.ports.gitops import GitOps
@@ -42,7 +42,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
-from app.agent.services.terms import NO_SERVICES
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
 from app.agent.verifier import Verifier
@@ -77,6 +77,7 @@ from app.connectors.readiness import (
     metrics_ready,
     policy_ready,
     services_read,
+    settings_read,
     silences_ready,
     streams_ready,
 )
@@ -97,6 +98,7 @@ from app.terms import (
     verify_rules,
     watchdog_terms,
 )
+from app.terms.live import LiveServices, LiveSettings
 from app.vitals import Vitals
 
 
@@ -118,6 +120,8 @@ class Adapters:
     steady: ClusterReader | None = None
     """Reads workloads from a view that a watch keeps, for what looks at every service; None: as `reader`."""
     owners: PodOwners | None = None
+    logs: ContainerLogs | None = None
+    """Reads the logs of failing containers; None where that is not allowed."""
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
@@ -155,6 +159,8 @@ class Container:
     slo: SloThresholds
     services: WatchedServices | None
     """What `SERVICES_FILE` sets for single services."""
+    live: LiveSettings | None
+    """What of the settings may change while the agent runs; None without CONFIG_FILE."""
     pace: MetricPace
     streams: tuple[OpenStream, ...]
     """What this process takes signals from, besides HTTP."""
@@ -174,11 +180,18 @@ class Container:
     """Receives buttons and commands by channel, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Reload the services file and the policies; a remote policy server manages its own."""
+        """Reload CONFIG_FILE, the services file and the policies; a policy server manages its own."""
+        self.reload_settings()
         if self.services is not None:
             self.services.reload()
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    def reload_settings(self) -> None:
+        """Put in force what changed in CONFIG_FILE, as far as it may change while the agent runs."""
+        if self.live is not None and self.live.reload():
+            policy = self.loop.stages.executor.policy
+            policy.limits = guardrails(self.live.settings, policy.limits.services)
 
     @property
     def peers(self) -> tuple[PeerBreaker, ...]:
@@ -217,13 +230,17 @@ def assemble(
     streams: Sequence[OpenStream] = (),
     close_world: Callable[[], Awaitable[None]] | None = None,
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]] | None = None,
+    live: LiveSettings | None = None,
 ) -> Container:
     """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue.
 
-    `dependencies`: the calls between services; None: as the settings say.
+    `dependencies`: the calls between services; None: as the settings say. `live`: None: no setting
+    changes.
     """
     watched = watched_services(settings)
-    services = watched or NO_SERVICES
+    services: ServiceCatalogue = watched or NO_SERVICES
+    if live is not None:
+        services = LiveServices(services, live)
     slo = slo_thresholds(settings, services)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
@@ -237,6 +254,7 @@ def assemble(
         dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
         services=services,
+        logs=world.logs,
         applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
@@ -294,7 +312,6 @@ def assemble(
             scale_min=settings.scale_min_replicas,
             scale_max=settings.scale_max_replicas,
             memory_limit_max_mib=settings.memory_limit_max_mib,
-            optional=settings.enabled_actions - ENABLED_BY_DEFAULT,
         ),
         check=check,
     )
@@ -336,10 +353,12 @@ def assemble(
         checks=(
             *_checks(store, world, clock, streams),
             *services_read(watched),
+            *settings_read(live),
             *([alerts_arrive(store.signals, watchdog, clock)] if watchdog is not None else []),
             ("driver", vitals.check),
         ),
         services=watched,
+        live=live,
         watchdog=watchdog,
         vitals=vitals,
         sign_on=connect_issuer(settings, clock),
@@ -370,6 +389,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
             runner=runner,
             streams=streams,
             close_world=close_world,
+            live=LiveSettings(settings) if settings.config_file is not None else None,
         )
     except AgentError:
         await close_world()
@@ -413,6 +433,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
+            logs=cluster.logs if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.reader if cluster is not None else None,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,

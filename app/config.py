@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from app.agent.actions import ENABLED_BY_DEFAULT
+from app.agent.guardrails.drift import DriftRule
 from app.agent.guardrails.freeze import check_cron
 from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
@@ -40,6 +41,7 @@ from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.config_file import ConfigFile
 from app.settings.names import listed
+from app.settings.secret_files import SecretFiles
 from app.settings.shipped import shipped
 from app.settings.sources import (
     NoMistypedNames,
@@ -166,6 +168,8 @@ class Settings(BaseSettings):
     budget_window_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
     max_fleet_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_replica_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_cordoned_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_cordoned_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_base_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_max_seconds: Annotated[float, Field(ge=0, le=2_592_000)] = 86_400.0
@@ -176,6 +180,7 @@ class Settings(BaseSettings):
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     require_opt_in: bool = False
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = ENABLED_BY_DEFAULT
+    helm_drift: DriftRule = DriftRule.ASK
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
     approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()
@@ -228,6 +233,8 @@ class Settings(BaseSettings):
     # Kubernetes
     kubeconfig: Path | None = None
     kube_context: str | None = None
+    log_evidence: bool = False
+    helm_releases: bool = False
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
@@ -351,6 +358,8 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
 
     # Sandbox
     sandbox: bool = False
@@ -371,7 +380,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, `.env`, CONFIG_FILE, all read strictly; no name that is nearly a setting."""
+        """The environment, `.env`, files of secrets, CONFIG_FILE, all read strictly; no mistyped name."""
         environment = StrictEnvironment(settings_cls)
         given = getattr(dotenv_settings, "env_file", None)
         file = StrictEnvFile(settings_cls, env_file=given)
@@ -380,6 +389,7 @@ class Settings(BaseSettings):
             init_settings,
             environment,
             file,
+            SecretFiles(settings_cls, environment.env_vars, file.env_vars),
             ConfigFile(settings_cls, environment.env_vars, file.env_vars),
             file_secret_settings,
         )
@@ -422,6 +432,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
             )
+        if self.otel_exporter_otlp_endpoint is not None and not _is_base_url(
+            self.otel_exporter_otlp_endpoint
+        ):
+            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address: http://collector:4318")
         if self.audit_anchor_key is not None:
             if self.audit_anchor_dir is None:
                 raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")

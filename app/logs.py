@@ -74,7 +74,7 @@ class JsonLines(logging.Formatter):
 def show_log(level: str, log_format: str = "text") -> None:
     """Let the agent's own log reach the terminal beside the server's; libraries only warn."""
     logging.basicConfig(format=_FORMAT, level=logging.WARNING)
-    logging.getLogger("app").setLevel(level.upper())
+    set_level(level)
     for name in _HANDLED:
         for handler in logging.getLogger(name).handlers:
             inner = handler.formatter or logging.Formatter()
@@ -82,3 +82,8 @@ def show_log(level: str, log_format: str = "text") -> None:
                 handler.setFormatter(JsonLines())
             elif not isinstance(inner, Redacting | JsonLines):
                 handler.setFormatter(Redacting(inner))
+
+
+def set_level(level: str) -> None:
+    """Print the agent's own log from this level on."""
+    logging.getLogger("app").setLevel(level.upper())

@@ -518,7 +518,10 @@ class IncidentSummary(BaseModel):
     state: IncidentState
     summary: str
     opened_at: datetime
-    closed_at: datetime | None
+    closed_at: datetime | None = Field(
+        description="When it was over; null while it is active: an escalated incident is, "
+        "until a person has resolved it."
+    )
     triggers: list[Trigger]
     stale: bool = Field(description="Every trigger was stale on arrival: the agent takes no real action.")
     dry_run: bool
@@ -540,7 +543,7 @@ class IncidentSummary(BaseModel):
     )
     resolved: ByPersonView | None = Field(
         default=None,
-        description="Who resolved it by hand; closed_at of an escalated incident does not change.",
+        description="Who resolved it by hand.",
     )
 
     @classmethod
@@ -767,7 +770,7 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
         "state": incident.state,
         "summary": incident.summary,
         "opened_at": incident.opened_at,
-        "closed_at": incident.closed_at,
+        "closed_at": incident.over_at,
         "triggers": list(incident.triggers),
         "stale": incident.stale,
         "dry_run": incident.dry_run,

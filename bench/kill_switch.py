@@ -27,6 +27,7 @@ from rich.table import Table
 
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.executor import Executor
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.question import Guardrails
@@ -108,6 +109,9 @@ class StandIn:
 
     async def disruption(self, action: Action) -> Disruption | None:  # noqa: ARG002 - the port's signature
         return None
+
+    async def cordons(self) -> NodeCordons:
+        return NodeCordons(nodes=0)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
         return OptOut()

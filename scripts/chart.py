@@ -39,7 +39,7 @@ def generated() -> dict[Path, str]:
 
 
 def _rights() -> str:
-    """What reading needs, and what each action needs besides."""
+    """What reading needs, and what each action and each setting needs besides."""
     read = needed_rights(_with())
     found = {
         "read": _as_json([*read, *supplementary_rights()]),
@@ -47,12 +47,20 @@ def _rights() -> str:
             name.value: _as_json(one for one in needed_rights(_with(name)) if one not in read)
             for name in sorted(ENABLED_BY_NAME)
         },
+        "settings": {
+            name.upper(): _as_json(one for one in needed_rights(_with(**{name: True})) if one not in read)
+            for name in _WITH_RIGHTS
+        },
     }
     return json.dumps(found, indent=1) + "\n"
 
 
-def _with(*actions: ActionName) -> Settings:
-    return Settings(_env_file=None, enabled_actions=frozenset(actions))
+_WITH_RIGHTS = ("helm_releases", "log_evidence")
+"""Settings that need rights of their own."""
+
+
+def _with(*actions: ActionName, **settings: bool) -> Settings:
+    return Settings(_env_file=None, enabled_actions=frozenset(actions), **settings)  # type: ignore[arg-type] # switches
 
 
 def _as_json(rights: Iterable[Access]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into the two lock files, with hashes, for Python 3.11 and newer on every platform.
-# requirements.lock runs the agent, requirements-dev.lock adds what its tests and checks need; both hold the
-# build backend, so that an install from them asks the network for nothing else.
+# Resolves pyproject.toml into the lock files, with hashes, for Python 3.11 and newer on every platform.
+# requirements.lock runs the agent, requirements-extras.lock adds every optional part, and
+# requirements-dev.lock what its tests and checks need; all hold the build backend, so that an install from them asks the network for nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,4 +15,6 @@ compile() {
         --custom-compile-command 'make lock' "$@" >/dev/null
 }
 compile "$@" --output-file requirements.lock
+extras=(--extra avro --extra datadog --extra kafka --extra oidc --extra redis --extra slack --extra traces)
 compile "$@" --output-file requirements-dev.lock --extra dev --constraint requirements.lock
+compile "$@" --output-file requirements-extras.lock "${extras[@]}" --constraint requirements-dev.lock

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Settings
+from app.settings.live_names import LIVE
+from app.settings.sources import file_setting, secret_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
@@ -49,10 +51,35 @@ freeze_windows:
   - {name: weekend, cron: "0 18 * * FRI", hours: 62, time_zone: Europe/Berlin}
 ```
 
-`docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: pass them in
-the environment, which overrides the file, as `.env` does. `heal config check FILE` checks a file and names
-each wrong line, and `heal config show` shows where each value comes from. Changes take effect at the next
-start.
+`docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
+files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does.
+`heal config check FILE` checks a file and names each wrong line, and `heal config show` shows where each
+value comes from.
+
+A running agent looks at the file every two seconds, and at once on SIGHUP. These settings take effect without
+a restart: {live}. The log names each that changed. Any other changed setting takes effect at the next start;
+until then the log and `/readyz` name it as one that needs a restart. What the environment or `.env` sets is
+not changed by the file.
+
+A file that became invalid or cannot be read changes nothing: the last valid content stays in force, the log
+says so once, and `/readyz` shows the mistake while the agent stays ready. A new process does not start with
+it, and `heal doctor` names the line. Every process reads its own copy: change them on all machines, or mount
+the file from one place, as the Helm chart does with `config`.
+
+## Secrets
+
+Every secret setting can be read from a file, as container platforms mount secrets: instead of
+`SLACK_BOT_TOKEN` set `SLACK_BOT_TOKEN_FILE=/run/secrets/slack-bot-token`. This works for
+{secrets}. `NAME_FILE` is set in the environment, in `.env`, or in lower case in the YAML file.
+
+- The file is read once at the start; restart the agent after a rotation. One line break at its end is left
+  out. Links are followed.
+- A file that is missing, not readable, empty, not UTF-8, larger than 64 KiB, no regular file, or writable by
+  every user stops the start with a message that names the setting and the path. The message never shows the
+  content.
+- `NAME` and `NAME_FILE` together are an error. In the environment or `.env` either of them overrides both in
+  the YAML file.
+- The value is [redacted](audit.md#credentials) wherever the value of `NAME` would be.
 """
 
 
@@ -88,7 +115,9 @@ def documented(text: str) -> Iterator[Setting]:
 
 def page(settings: Iterator[Setting]) -> str:
     """The settings as Markdown, one table for each section."""
-    lines, section = [_INTRODUCTION.rstrip()], ""
+    secrets = ", ".join(f"`{name.upper()}`" for name in sorted(secret_settings(Settings)))
+    live = ", ".join(f"`{name.upper()}`" for name in sorted(LIVE))
+    lines, section = [_INTRODUCTION.rstrip().replace("{secrets}", secrets).replace("{live}", live)], ""
     for setting in settings:
         if setting.section != section:
             section = setting.section
@@ -112,6 +141,13 @@ def schema() -> str:
         name: {**value, "description": meanings[name]}
         for name, value in found["properties"].items()
         if name != "config_file"
+    }
+    properties |= {
+        file_setting(name): {
+            "type": ["string", "null"],
+            "description": f"The path of a file that holds {name.upper()}.",
+        }
+        for name in secret_settings(Settings)
     }
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

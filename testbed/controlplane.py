@@ -11,7 +11,7 @@ import secrets
 import shutil
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ _READY_SECONDS = 90.0
 _MASTERS = "system:masters"
 _CONTROLLER_MANAGER = "system:kube-controller-manager"
 _SCHEDULER = "system:kube-scheduler"
-_CONTROLLERS = ",".join(
+_CONTROLLERS = tuple(
     f"{name}-controller"
     for name in (
         *["deployment", "replicaset", "statefulset", "daemonset", "job"],
@@ -55,13 +55,19 @@ class ControlPlane:
         supervisor: Supervisor | None = None,
         audit_policy: str = POLICY,
         controllers: bool = True,
+        without: Collection[str] = (),
+        apiserver_flags: Sequence[str] = (),
     ) -> None:
         """The caller keeps `folder`; without one a temporary folder is used and removed.
+
+        `without` names controllers that are left out, for what plays their part itself.
 
         Without `controllers` there are etcd and the API server alone: nothing changes by itself.
         """
         self._audit_policy = audit_policy
         self._controllers = controllers
+        self._without = frozenset(without)
+        self._more_flags = tuple(apiserver_flags)
         self._binaries = binaries
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="heal-testbed-"))
@@ -152,7 +158,7 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig(_CONTROLLER_MANAGER)}",
             f"--root-ca-file={pki.ca}",
         )
-        controllers = f"--controllers={_CONTROLLERS}"
+        controllers = "--controllers=" + ",".join(c for c in _CONTROLLERS if c not in self._without)
         self._run(binaries, "kube-controller-manager", kubeconfig, root_ca, controllers, *common)
         self._run(binaries, "kube-scheduler", f"--kubeconfig={self.kubeconfig(_SCHEDULER)}", *common)
 
@@ -180,6 +186,7 @@ class ControlPlane:
             f"--audit-policy-file={self.folder / 'audit-policy.yaml'}",
             f"--audit-log-path={self.audit_log}",
             "--profiling=false",
+            *self._more_flags,
         ]
 
     def _readyz(self, pki: Pki) -> Callable[[], bool | NotYet]:

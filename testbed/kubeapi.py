@@ -30,6 +30,7 @@ class Meta(msgspec.Struct, rename="camel"):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     deletion_timestamp: str | None = None
+    generation: int = 0
 
 
 class KeyRef(msgspec.Struct):
@@ -65,6 +66,10 @@ class Probe(msgspec.Struct, rename="camel"):
     initial_delay_seconds: float = 0.0
 
 
+class ContainerPort(msgspec.Struct, rename="camel"):
+    container_port: int = 0
+
+
 class Container(msgspec.Struct, rename="camel"):
     name: str
     image: str = ""
@@ -73,6 +78,7 @@ class Container(msgspec.Struct, rename="camel"):
     env_from: list[EnvFrom] = []
     resources: Resources = msgspec.field(default_factory=Resources)
     readiness_probe: Probe | None = None
+    ports: list[ContainerPort] = []
 
 
 class Volume(msgspec.Struct, rename="camel"):
@@ -84,6 +90,12 @@ class PodSpec(msgspec.Struct, rename="camel"):
     containers: list[Container] = []
     volumes: list[Volume] = []
     node_name: str = ""
+    node_selector: dict[str, str] = {}
+
+
+class PodTemplate(msgspec.Struct):
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
 
 
 class PodCondition(msgspec.Struct):
@@ -131,11 +143,23 @@ class Selector(msgspec.Struct, rename="camel"):
 
 class DeploymentSpec(msgspec.Struct):
     selector: Selector = msgspec.field(default_factory=Selector)
+    replicas: int = 1
+    paused: bool = False
+    template: PodTemplate = msgspec.field(default_factory=PodTemplate)
+
+
+class DeploymentStatus(msgspec.Struct, rename="camel"):
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    available_replicas: int = 0
+    replicas: int = 0
+    observed_generation: int = 0
 
 
 class Deployment(msgspec.Struct):
     metadata: Meta
     spec: DeploymentSpec = msgspec.field(default_factory=DeploymentSpec)
+    status: DeploymentStatus = msgspec.field(default_factory=DeploymentStatus)
 
 
 T = TypeVar("T", Pod, Node, ConfigMap, Deployment)
@@ -194,9 +218,14 @@ class Api:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def request(self, method: str, path: str, body: object | None = None) -> httpx2.Response:
-        """One request; PATCH merges. Raises `httpx2.HTTPError` when there is no answer."""
-        kind = "application/strategic-merge-patch+json" if method == "PATCH" else "application/json"
+    async def request(
+        self, method: str, path: str, body: object | None = None, *, merge: str = "strategic-merge-patch"
+    ) -> httpx2.Response:
+        """One request; PATCH merges, lists by key or, with `merge-patch`, as a whole.
+
+        Raises `httpx2.HTTPError` when there is no answer.
+        """
+        kind = f"application/{merge}+json" if method == "PATCH" else "application/json"
         content = None if body is None else msgspec.json.encode(body)
         return await self._http.request(method, path, content=content, headers={"Content-Type": kind})
 

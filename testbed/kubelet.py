@@ -35,12 +35,27 @@ _CRASHES = {
 }
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now_text(*, micro: bool = False) -> str:
+    """The time as the API server writes it; of a lease with `micro`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def node_status(name: str, ready: str, *, pods: int = 500) -> dict[str, object]:
+    """What a kubelet reports of its node; `ready` is True, False, or Unknown for a node that is lost."""
+    reasons = {"True": "KubeletReady", "False": "KubeletNotReady", "Unknown": "NodeStatusUnknown"}
+    reported = {"status": ready, "reason": reasons[ready], "message": "reported by the test bed"}
+    conditions = [{"type": "Ready", "lastTransitionTime": now_text(), **reported}]
+    conditions += [
+        _condition(kind, False, f"KubeletHasNo{kind}", "reported by the test bed")
+        for kind in ("MemoryPressure", "DiskPressure", "PIDPressure")
+    ]
+    room = {"cpu": "64", "memory": "256Gi", "pods": str(pods), "ephemeral-storage": "100Gi"}
+    addresses = [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}]
+    return {"capacity": room, "allocatable": room, "conditions": conditions, "addresses": addresses}
 
 
 def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> dict[str, str]:
-    found = {"type": kind, "status": str(status), "lastTransitionTime": _now()}
+    found = {"type": kind, "status": str(status), "lastTransitionTime": now_text()}
     return {**found, "reason": reason, "message": message} if reason else found
 
 
@@ -59,7 +74,7 @@ class PodWorker:
         self._pod = pod
         self._ip = ip
         self._path = f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
-        self._started = pod.status.start_time or _now()
+        self._started = pod.status.start_time or now_text()
         self._restarts = max((status.restart_count for status in pod.status.container_statuses), default=0)
         self._events = 0
         self._environment: dict[str, str] = {}
@@ -89,7 +104,7 @@ class PodWorker:
         delays = [
             c.readiness_probe.initial_delay_seconds for c in self._pod.spec.containers if c.readiness_probe
         ]
-        state = {"running": {"startedAt": _now()}}
+        state = {"running": {"startedAt": now_text()}}
         if delays and max(delays) > 0:
             await self._report("Running", state, ready=False)
             await asyncio.sleep(max(delays))
@@ -113,11 +128,11 @@ class PodWorker:
         back_off = FIRST_BACK_OFF_SECONDS
         while True:
             await self._read_environment()
-            started = _now()
+            started = now_text()
             if behaviour is not Behaviour.BAD_COMMAND:
                 await self._report("Running", {"running": {"startedAt": started}}, ready=leaks)
                 await asyncio.sleep(LEAK_SECONDS if leaks else RUN_SECONDS)
-            ended = {"exitCode": code, "reason": reason, "message": message, "finishedAt": _now()}
+            ended = {"exitCode": code, "reason": reason, "message": message, "finishedAt": now_text()}
             last = {"terminated": {**ended, "startedAt": started, "containerID": self._container_id()}}
             name = self._pod.spec.containers[0].name
             text = f"back-off {back_off:g}s restarting failed container={name} pod={self._pod.metadata.name}"
@@ -212,8 +227,8 @@ class PodWorker:
             "reason": reason,
             "message": message,
             "source": {"component": "kubelet", "host": self._pod.spec.node_name},
-            "firstTimestamp": _now(),
-            "lastTimestamp": _now(),
+            "firstTimestamp": now_text(),
+            "lastTimestamp": now_text(),
             "count": 1,
         }
         await self._send("POST", f"/api/v1/namespaces/{meta.namespace}/events", body)
@@ -260,22 +275,14 @@ class Kubelet:
         await self._report_node(name, ready=True)
 
     async def _report_node(self, name: str, *, ready: bool) -> None:
-        reason = "KubeletReady" if ready else "KubeletNotReady"
-        conditions = [_condition("Ready", ready, reason, "reported by the test bed")]
-        conditions += [
-            _condition(kind, False, f"KubeletHasNo{kind}", "reported by the test bed")
-            for kind in ("MemoryPressure", "DiskPressure", "PIDPressure")
-        ]
-        room = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "100Gi"}
-        addresses = [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}]
-        status = {"capacity": room, "allocatable": room, "conditions": conditions, "addresses": addresses}
+        status = node_status(name, str(ready))
         await self._api.request("PATCH", f"/api/v1/nodes/{name}/status", {"status": status})
 
     async def _keep_leases(self) -> None:
         base = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
         while True:
             for name in self._nodes:
-                renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+                renewed = now_text(micro=True)
                 spec = {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": renewed}
                 try:
                     answer = await self._api.request("PATCH", f"{base}/{name}", {"spec": spec})

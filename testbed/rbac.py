@@ -34,6 +34,8 @@ _READ_RULES = [
     PolicyRule(
         apiGroups=[""], resources=["pods", "configmaps", "events", "namespaces", "nodes"], verbs=_READ
     ),
+    PolicyRule(apiGroups=[""], resources=["secrets"], verbs=["list"]),  # HELM_RELEASES
+    PolicyRule(apiGroups=[""], resources=["pods/log"], verbs=["get"]),  # LOG_EVIDENCE
     PolicyRule(apiGroups=["apps"], resources=_WORKLOADS, verbs=_READ),
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),

@@ -9,6 +9,7 @@ runs everything. Environment variables override each figure:
 - TEST_TURN: the number that decides which share is taken, instead of HEAD's hash
 - SEEDS and SEEDS_START: seeds of the simulation, and the first of them
 - CRASH_POINTS: how many crash points are tried, at most; BROKEN_BUILDS: the same of the simulation's
+- SCENARIOS: how many scenarios of the healing benchmark are played on the control plane, at most
 - SOAK_INTAKES: how many of the soak's intakes run; SOAK_SIGNALS and others: `tests.soak.score.Size`
 """
 
@@ -31,6 +32,7 @@ CHANGE_SEEDS = 200
 CHANGE_CRASH_POINTS = 12
 CHANGE_BROKEN_BUILDS = 16
 CHANGE_INTAKES = 2
+CHANGE_SCENARIOS = 3
 CHANGE_SOAK: Mapping[str, int] = {
     "services": 40,
     "signals": 1_200,
@@ -85,6 +87,12 @@ def crash_points(points: Sequence[T]) -> list[T]:
     """The crash points to try, of all that there are."""
     most = len(points) if whole() else CHANGE_CRASH_POINTS
     return share(points, int(os.environ.get("CRASH_POINTS", most)))
+
+
+def scenarios(files: Sequence[T]) -> list[T]:
+    """The scenarios to play on the control plane, of all that there are."""
+    most = len(files) if whole() else CHANGE_SCENARIOS
+    return share(files, int(os.environ.get("SCENARIOS", most)))
 
 
 def broken_builds(names: Sequence[T]) -> list[T]:

@@ -42,6 +42,7 @@ from app.sandbox.objects import Template
 from app.sandbox.world import Workload
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
+from app.terms.live import LiveSettings
 from app.testing import VirtualClock
 from app.workers.cluster_watcher import Watcher
 from app.workers.metric_poller import Poller
@@ -227,9 +228,13 @@ async def story(
     *,
     connected: Worlds = lambda world: world,
     shaken_store: Callable[[Store], Any] = lambda store: store,
+    read_again: Callable[[], Settings] | None = None,
     **settings_changes: Any,
 ) -> AsyncIterator[Story]:
-    """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would."""
+    """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would.
+
+    `read_again` reads the settings when `config_file` changes.
+    """
     settings = settings_for(directory, **settings_changes)
     clock = VirtualClock()
     world = SimulatedWorld(clock)
@@ -250,7 +255,9 @@ async def story(
 
     def start(**changes: Any) -> tuple[Container, Watcher, Poller]:
         changed = settings.model_copy(update=changes)
-        return _agent(changed, clock, store, replace(adapters, writer=None) if changed.dry_run else adapters)
+        live = LiveSettings(changed, read_again) if read_again is not None else None
+        connected = replace(adapters, writer=None) if changed.dry_run else adapters
+        return _agent(changed, clock, store, connected, live)
 
     agent, watcher, poller = start()
     try:
@@ -269,10 +276,10 @@ async def story(
 
 
 def _agent(
-    settings: Settings, clock: VirtualClock, store: Store, adapters: Adapters
+    settings: Settings, clock: VirtualClock, store: Store, adapters: Adapters, live: LiveSettings | None
 ) -> tuple[Container, Watcher, Poller]:
     """A freshly started agent: nothing in memory but what the store remembers."""
-    agent = assemble(settings, clock=clock, store=store, world=adapters)
+    agent = assemble(settings, clock=clock, store=store, world=adapters, live=live)
     assert adapters.watch is not None
     assert adapters.metrics is not None
     assert adapters.reader is not None

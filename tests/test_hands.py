@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.agent.actions.restore import restore_of
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, IncidentRecord, IncidentState, OutcomeKind, Snapshot
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState, WarningView, WorkloadView
 from app.bootstrap import Adapters
 from app.sandbox.objects import Pod
-from tests.stories import ACTING, Story, messages, story
+from tests.stories import ACTING, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_interruptions import Killed
 
 ALL = frozenset(ActionName) - {ActionName.RESTORE}
@@ -62,7 +65,7 @@ class FailingProbes:
 
 @asynccontextmanager
 async def acting(
-    directory: Path, dies_after: ActionName | None = None, *, probes: bool = False
+    directory: Path, dies_after: ActionName | None = None, *, probes: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[Story, DiesAfter]]:
     """An agent that may do everything, beside a service that has served well."""
     writers: list[DiesAfter] = []
@@ -73,7 +76,7 @@ async def acting(
         reader = FailingProbes(world.reader) if probes else world.reader
         return replace(world, writer=writers[0], reader=reader)
 
-    async with story(directory, connected=connected, **ACTING, enabled_actions=ALL) as stage:
+    async with story(directory, connected=connected, **ACTING, enabled_actions=ALL, **settings) as stage:
         stage.deploy(replicas=4)
         await stage.clock.advance(3600)  # its release is no recent change any more
         await stage.live(180)
@@ -114,6 +117,95 @@ async def test_a_failing_node_is_cordoned_and_the_pods_move(
         assert stage.world.surroundings.node(node).cordoned
         assert {pod.node for pod in stage.world.api.list(Pod)} == {stage.world.nodes[1]}
         assert ("found executed" in told) is (dies_after is not None)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_second_node_is_cordoned_only_within_the_limit(tmp_path: Path, most: int) -> None:
+    """Two services fail on two nodes: the cordon for the first counts for the second, in the cluster."""
+    async with acting(tmp_path, max_cordoned_nodes=most, max_cordoned_share=1.0) as (stage, _):
+        stage.deploy("cart", "cart:1", replicas=4)
+        await stage.live(180)
+        one, other = stage.world.nodes
+        stops_being_ready(stage, lambda pod: pod.node == one and pod.meta.name.startswith(SERVICE))
+        await stage.live_until(lambda record: bool(record.intents))
+        assert (await stage.cluster.reader.cordons()).own == (one,)
+        stops_being_ready(stage, lambda pod: pod.node == other and pod.meta.name.startswith("cart"))
+        cart = ServiceKey(environment=NAMESPACE, service="cart")
+        record = await stage.live_until(lambda r: any(i.started_at or i.outcome for i in r.intents), key=cart)
+        told = messages(record.timeline)
+        assert record.intents, told
+        assert record.intents[0].action.name is ActionName.CORDON
+        assert ("MAX_CORDONED_NODES=1 allows no more" in told) is (most == 1)
+        assert (record.intents[0].started_at is None) is (most == 1)
+
+
+@dataclass
+class Cordoned:
+    """A reader that finds another node cordoned by the agent from its look of that number on."""
+
+    inner: Any
+    appears_at: int
+    looks: int = 0
+
+    async def cordons(self) -> NodeCordons:
+        self.looks += 1
+        found: NodeCordons = await self.inner.cordons()
+        own = ("another",) if self.looks >= self.appears_at else ()
+        return replace(found, nodes=9, cordoned=own, own=own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize(("appears_at", "begins"), [(2, False), (3, True)])
+async def test_cordons_are_counted_again_before_and_after_the_action_begins(
+    tmp_path: Path, appears_at: int, begins: bool
+) -> None:
+    """Of two workers that counted at once, the second finds the first one's cordon and sends nothing."""
+
+    def connected(world: Adapters) -> Adapters:
+        return replace(world, reader=Cordoned(world.reader, appears_at))
+
+    async with story(tmp_path, connected=connected, **ACTING, enabled_actions=ALL) as stage:
+        stage.deploy(replicas=4)
+        await stage.clock.advance(3600)
+        await stage.live(180)
+        node = stage.world.nodes[0]
+        stops_being_ready(stage, lambda pod: pod.node == node)
+        record = await stage.live_until(lambda r: any(i.outcome is not None for i in r.intents))
+        intent = record.intents[0]
+        assert intent.outcome is not None
+        assert intent.outcome.kind is OutcomeKind.REFUSED, messages(record.timeline)
+        assert "MAX_CORDONED_NODES=1 allows no more" in intent.outcome.message
+        assert (intent.started_at is not None) is begins
+        assert not stage.world.surroundings.node(node).cordoned
+
+
+async def test_a_cordon_stays_while_another_incident_plans_on_the_node(tmp_path: Path) -> None:
+    """Two services fail on one node: neither action nor undo for one removes what the other waits for."""
+    async with acting(tmp_path, approval_for_risks=["medium"]) as (stage, _):
+        stage.deploy("cart", "cart:1", replicas=4)
+        await stage.live(180)
+        node = stage.world.nodes[0]
+        stops_being_ready(stage, lambda pod: pod.node == node)
+        cart = ServiceKey(environment=NAMESPACE, service="cart")
+        await stage.live_until(lambda r: bool(r.approvals), key=cart)
+        shop = await stage.live_until(lambda r: bool(r.approvals))
+        assert shop.incident.plan is not None
+        undo = restore_of(shop.incident.plan.actions[0])
+        assert undo is not None
+        executor = stage.agent.loop.stages.executor
+        needed = await executor.gatherer.needed_by(shop.incident.id, undo)
+        assert needed is not None
+        assert needed.endswith(f"of cart in prod still needs the cordon of Node {node}")
+        await stage.say(shop.approvals[-1], yes=True)
+        done = await stage.live_until(lambda r: any(i.outcome is not None for i in r.intents))
+        claim = await stage.agent.store.claims.take(
+            done.incident.id, "test", timedelta(minutes=5), stage.clock.now()
+        )
+        assert claim is not None
+        assert not await executor.decide_undo(done, done.intents[0], claim, done.incident, [])
+        assert stage.world.surroundings.node(node).cordoned
 
 
 @pytest.mark.parametrize("dies_after", [None, ActionName.DELETE_STUCK_POD])

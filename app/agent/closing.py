@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app import spans
 from app.agent.execution.undo import since_then, together
 from app.agent.gitops.steps import policy_left_off
 from app.agent.guardrails.question import TargetLook
@@ -96,6 +97,15 @@ class Closer:
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
         log.info("incident %s of %s ended: %s", incident.id, incident.key, end.replace("_", " "))
+        spans.ended(
+            incident.id,
+            incident.opened_at,
+            now,
+            state=end,
+            verdict=incident.verdict.kind if incident.verdict is not None else "",
+            service=incident.key.service,
+            environment=incident.key.environment,
+        )
 
     async def _since(self, record: IncidentRecord) -> Since:
         """What became of the agent's changes that the summary speaks of: each target is read once."""

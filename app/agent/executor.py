@@ -14,19 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from app import spans
 from app.agent.actions import ACTIONS
 from app.agent.actions.restore import restore_of
 from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
 from app.agent.execution.recheck import lapsed, target_changed
+from app.agent.execution.unanswered import Found, WriteFate, fate_of, fate_of_refused
 from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
+from app.agent.guardrails.cordons import cordons_node
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.models import (
+    Action,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -112,6 +116,7 @@ class Executor:
         if isinstance(question, ChangedTarget):
             return question.reason
         decision = await self.policy.decide(question)
+        spans.note(action=question.action.name, decision=decision.kind)
         new_id, now = _new_intent_id(), self.clock.now()
         result = settle(record, question, decision, stands_on=stands_on, intent_id=new_id, now=now)
         match result:
@@ -133,7 +138,7 @@ class Executor:
             await self.store.incidents.save(claim, incident, notes)
             return False
         look = await self.gatherer.look(action)
-        why, rehearsal = not_to_undo(undone, look), None
+        why, rehearsal = not_to_undo(undone, look) or await self.gatherer.needed_by(incident.id, action), None
         on_cluster = application_of(action) is None
         if why is None and look.target is not None and self.rehearsal is not None and on_cluster:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
@@ -163,6 +168,7 @@ class Executor:
         available = await self.gatherer.available(record.incident.key)
         snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
+        snapshot_of_now = replace(snapshot_of_now, sent_at=target.resource_version)
         moved = target_changed(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
@@ -181,6 +187,12 @@ class Executor:
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
+        if cordons_node(intent.action):
+            # Counted once more now that no other cordon can begin: two workers may have counted at once.
+            full = await self.gatherer.objection(record.incident.key, intent)
+            if full is not None:
+                await self._stop(claim, begun, full, unheard=False)
+                return
         if application_of(intent.action) is not None:
             return  # taken up at once as an intent that is executing, step by step
         await self._write(record, begun, target, claim, reasons)
@@ -207,44 +219,34 @@ class Executor:
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
             return
-        target, shown = await self._look_again(intent)
-        if target is None or shown is not None:
-            message = f"interrupted, then found executed: {shown}"
+        target = await self._look_again(intent)
+        found = fate_of(intent, target, intent.snapshot.sent_at if intent.snapshot is not None else None)
+        if found.fate is WriteFate.EXECUTED:
+            message = f"interrupted, then found executed: {found.why}"
             await self._finish(claim, intent, OutcomeKind.DONE, message, target)
-        elif target.marker == intent.id:
-            await self._finish(
-                claim,
-                intent,
-                OutcomeKind.DONE,
-                "interrupted, then found executed: the object has this intent's annotation",
-                target,
-            )
-        elif not same_ground(intent.action, intent.decision.target_token, target.token):
+        elif found.fate is WriteFate.CHANGED:
             await self._finish(
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
-                f"interrupted, and {intent.action.target} was changed since by "
-                f"{target.changed_by or 'someone'}: whether this action was executed is unknown",
+                f"interrupted, and {found.why} since: whether this action was executed is unknown",
             )
+        elif found.fate is WriteFate.UNPROVEN:
+            await self._leave_open(claim, intent, found.why)
         elif (forbidden := self._lapsed(record, intent)) is not None:
             await self._leave_open(claim, intent, forbidden)
-        else:
+        elif target is not None:
             await self._try_again(record, intent, target, claim)
 
-    async def _look_again(self, intent: Intent) -> tuple[TargetState | None, str | None]:
-        """The target now, None if it is deleted, and the words for an effect that shows without a marker."""
+    async def _look_again(self, intent: Intent) -> TargetState | None:
+        """The target now; None if an action that removes it may have done so."""
         assert self.reader is not None  # noqa: S101 - every caller has checked
-        spec, ref = ACTIONS[intent.action.name], intent.action.target
         try:
-            target = await self.reader.target(intent.action)
+            return await self.reader.target(intent.action)
         except NotFound:
-            if not spec.removes:
+            if not ACTIONS[intent.action.name].removes:
                 raise
-            return None, f"{ref} no longer exists"
-        if spec.effect_shows is None or not spec.effect_shows(intent.decision.target_token, target.token):
-            return target, None
-        return target, f"{ref} is being deleted" if spec.removes else f"{ref} shows the effect"
+            return None
 
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
@@ -359,14 +361,11 @@ class Executor:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
-                found, shown = await self._look_again(intent)
-                if found is None or shown is not None:
-                    await self._finish(claim, intent, OutcomeKind.DONE, shown or "", found)
-                    return
-                target = found
-                if target.marker == intent.id:
-                    after = target
-                elif same_ground(intent.action, intent.decision.target_token, target.token):
+                sent_at = target.resource_version
+                now = await self._look_again(intent)
+                found = fate_of(intent, now, sent_at) if unheard else fate_of_refused(intent, now)
+                if found.fate is WriteFate.NOT_EXECUTED and now is not None:
+                    target = now
                     reasons = await self._reasons(record, intent)
                     # Another worker may have acted, undone and closed while this process was paused.
                     await self.store.claims.renew(claim, self.lease, self.clock.now())
@@ -375,25 +374,29 @@ class Executor:
                         await self._stop(claim, intent, stopped, unheard=unheard)
                         return
                     continue
+                if found.fate is WriteFate.EXECUTED:
+                    await self._finish(claim, intent, OutcomeKind.DONE, f"found executed: {found.why}", now)
                 else:
-                    by = target.changed_by or "someone else"
-                    await self._finish(
-                        claim,
-                        intent,
-                        OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED,
-                        f"{intent.action.target} was changed by {by} at the same time; "
-                        + ("whether this action was executed is unknown" if unheard else "no action taken"),
-                    )
-                    return
+                    await self._not_repeated(claim, intent, found, unheard=unheard)
+                return
             except PermanentError as error:
                 kind = OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED
                 await self._finish(claim, intent, kind, f"refused by the API server: {error}")
                 return
-            await self._finish(
-                claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
-            )
+            await self._finish(claim, intent, OutcomeKind.DONE, _changed_words(intent.action), after)
             return
         raise TransientError(f"{intent.action.target} changed repeatedly during the write; retrying")
+
+    async def _not_repeated(self, claim: Claim, intent: Intent, found: Found, *, unheard: bool) -> None:
+        if not unheard:
+            message = f"{found.why} at the same time; no action taken"
+            await self._finish(claim, intent, OutcomeKind.FAILED, message)
+        elif found.fate is WriteFate.UNPROVEN:
+            message = f"whether this action was executed is unknown, and it is not sent again: {found.why}"
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
+        else:
+            message = f"{found.why} at the same time; whether this action was executed is unknown"
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
 
     async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
         if unheard:
@@ -468,6 +471,12 @@ class Executor:
             [note],
         )
         log.info("incident %s, intent %s: %s", intent.incident_id, intent.id, note.message)
+
+
+def _changed_words(action: Action) -> str:
+    """That the change was made; with the release that the object drifts from since."""
+    drift = "" if action.drifts_from is None else f"; {action.drifts_from} has another state since"
+    return f"{action.target} changed as planned{drift}"
 
 
 def _new_intent_id() -> IntentId:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from app import spans
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
@@ -578,6 +579,7 @@ class Intake:
         When this returns the caller may acknowledge. Waking comes after the
         commit and may be lost in a crash: the sweep finds open incidents again.
         """
+        began = spans.begun()
         accepted = await self.signals.accept(
             signals,
             self.rules,
@@ -592,6 +594,10 @@ class Intake:
             if a.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
         }
         for signal, one in zip(signals, accepted, strict=False):
+            if one.disposition.incident_id in touched and one.disposition.incident_id is not None:
+                facts = {"service": signal.key.service, "environment": signal.key.environment}
+                told = {"signal": signal.id, "source": signal.source, "disposition": one.disposition.kind}
+                spans.past("intake", one.disposition.incident_id, began, **facts, **told)
             if one.disposition.kind is DispositionKind.OPENED:
                 reason = one.disposition.reason.replace("_", " ")
                 log.info("incident %s of %s opened: %s", one.disposition.incident_id, signal.key, reason)

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from app.agent.actions import ACTIONS
+from app import spans
+from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
@@ -99,6 +100,18 @@ class NextStage(StrEnum):
     CONCLUDE = "conclude"
 
 
+_SPANS = {
+    NextStage.DECIDE: "decide",
+    NextStage.EXECUTE: "execute",
+    NextStage.RECONCILE: "execute",
+    NextStage.SETTLE: "verify",
+    NextStage.BEGIN_VERIFICATION: "verify",
+    NextStage.VERIFY: "verify",
+    NextStage.FOLLOW_UP: "follow up",
+    NextStage.CONCLUDE: "conclude",
+}
+"""The span of each stage after the plan."""
+
 _WAITING = (NextStage.SETTLE, NextStage.RECONCILE, NextStage.FOLLOW_UP)
 """Stages that are repeated until something outside is ready."""
 
@@ -167,6 +180,12 @@ class Stages:
     catalogue: Catalogue
     plan_limits: PlanLimits
     check: ReasonCheck
+
+    @property
+    def limits_of_plans(self) -> PlanLimits:
+        """The limits with the optional actions that are enabled now."""
+        enabled = self.executor.policy.limits.enabled_actions
+        return replace(self.plan_limits, optional=enabled - ENABLED_BY_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,10 +399,17 @@ class Loop:
         return None
 
     async def _step(self, stage: NextStage, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        if stage is NextStage.DIAGNOSE:
+            await self._diagnose(record, claim, now)
+            return
+        with spans.stage(_SPANS[stage], record.incident.id):
+            await self._step_after_plan(stage, record, claim, now)
+
+    async def _step_after_plan(
+        self, stage: NextStage, record: IncidentRecord, claim: Claim, now: datetime
+    ) -> None:
         executor = self.stages.executor
         match stage:
-            case NextStage.DIAGNOSE:
-                await self._diagnose(record, claim, now)
             case NextStage.DECIDE:
                 asked = asked_for(record)
                 if asked is not None and escalations_due(record, now):
@@ -410,12 +436,17 @@ class Loop:
 
     async def _diagnose(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         incident = record.incident
-        gathered = await self.stages.observer.gather(record, now)
+        with spans.stage("observe", incident.id):
+            gathered = await self.stages.observer.gather(record, now)
         evidence = gathered.evidence
-        diagnosis = diagnose(evidence)
+        with spans.stage("diagnose", incident.id):
+            diagnosis = diagnose(evidence)
+            spans.note(cause=diagnosis.best.cause, confidence=f"{diagnosis.best.confidence:.2f}")
         if await self._waits(record, claim, evidence, diagnosis, now):
             return
-        plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
+        with spans.stage("plan", incident.id):
+            plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.limits_of_plans)
+            spans.note(actions=", ".join(action.name for action in plan.actions), plan=plan.hash)
         notes = [
             evidence_note(evidence, gathered.missing, now),
             diagnosis_note(diagnosis, now),
@@ -509,7 +540,12 @@ class Loop:
         evidence = replace(gathered.evidence, failed_actions=others)
         diagnosis = diagnose(evidence)
         against = no_longer_planned(
-            plan, incident.next_action, diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits
+            plan,
+            incident.next_action,
+            diagnosis,
+            evidence,
+            self.stages.catalogue,
+            self.stages.limits_of_plans,
         )
         if against is None:
             still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from app.agent.identity.people import Answer, ApprovalTerms, Sender
 from app.agent.ids import ApprovalId, IncidentId, IntentId, JsonObject, JsonScalar, ServiceKey, SignalId
-from app.agent.workload import ConfigRecord, ObjectRef, RevisionRecord, WorkloadView
+from app.agent.workload import ConfigRecord, LogPattern, ObjectRef, RevisionRecord, WorkloadView
 
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
@@ -333,6 +333,8 @@ class Evidence:
     """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
     callers: tuple[ServiceKey, ...] = ()
     """Services that call this one directly, where known."""
+    log_patterns: tuple[LogPattern, ...] = ()
+    """Of the failing containers, where the agent may read logs."""
 
 
 class Cause(StrEnum):
@@ -440,6 +442,8 @@ class Action:
     """What the target holds before it, named by content; None where that has no name."""
     reaches: str | None = None
     """What the target holds after it, named by content."""
+    drifts_from: str | None = None
+    """The release that wrote what it changes and does not notice it (`Helm release shop`); None if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,6 +551,8 @@ class Snapshot:
     body: JsonObject
     available: int | None = None
     """How many replicas of the service were available then, where that was known."""
+    sent_at: str | None = None
+    """The version of the object that the first write is bound to; None in records of an older release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -791,6 +797,16 @@ class Incident:
     """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
+
+    @property
+    def over_at(self) -> datetime | None:
+        """When nothing was left to do: an escalated incident is over once a person has resolved it.
+
+        `closed_at` is when the agent ended its part, and a new symptom may open another incident.
+        """
+        if self.state is IncidentState.ESCALATED:
+            return None
+        return self.resolved.at if self.resolved is not None else self.closed_at
 
 
 class Stage(StrEnum):

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from app.agent.actions import ACTIONS
 from app.agent.evidence.cluster.handover import handover
+from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words, span
 from app.agent.evidence.onset.patience import Patience
@@ -65,6 +66,9 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
             f"{workload.desired_replicas} replicas available"
         )
     message = f"Evidence: {', '.join(said)}."
+    logs = pattern_facts(evidence.log_patterns)
+    if logs:
+        message += f" Patterns of logs: {'; '.join(logs)}."
     if missing:
         message += f" Unavailable: {'; '.join(missing)}."
     return Note(
@@ -74,6 +78,7 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
         data={
             "conditions": [str(c) for c in evidence.conditions],
             "missing": list(missing),
+            "log_patterns": [*logs],
             "impact": None if workload is None else str(impact_of(workload)),
         },
     )

@@ -7,6 +7,7 @@ missing (promise 8).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
+from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
@@ -45,13 +48,13 @@ from app.agent.models import (
     SliSample,
     TelemetryHealth,
 )
-from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.cluster import ClusterReader, ContainerLogs
 from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
-from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, with_dependencies
-from app.agent.workload import WorkloadView
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
+from app.agent.workload import LogPattern, WorkloadView
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
@@ -179,6 +182,8 @@ class Observer:
     """The objectives that define a symptom; None: every reported one is a symptom."""
     services: ServiceCatalogue = NO_SERVICES
     """Services with objectives or dependencies of their own."""
+    logs: ContainerLogs | None = None
+    """Reads the logs of failing containers; None: not allowed."""
     applications: ApplicationReader | None = None
     """Reads the application of a GitOps controller that owns the workload."""
 
@@ -202,6 +207,7 @@ class Observer:
         telemetry = await self.telemetry(key, now, missing)
         missing.extend(unmeasured)
         levels = () if unmeasured else await self._dependency_levels(key, now, missing)
+        since = min(earliest, incident.opened_at) - self.lookback
         evidence = Evidence(
             key=key,
             at=now,
@@ -209,16 +215,7 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=with_syncs(
-                await self._changes(
-                    key,
-                    min(earliest, incident.opened_at) - self.lookback,
-                    self.calls.get(key, ()),
-                ),
-                key,
-                workload.application if workload is not None else None,
-                min(earliest, incident.opened_at) - self.lookback,
-            ),
+            changes=await self._with_recorded(key, workload, since),
             workload=workload,
             revision_history=await self.store.history.revisions(key),
             config_history=await self.store.history.configs(key),
@@ -245,7 +242,30 @@ class Observer:
             failing_beside=await self._failing_beside(key, now),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
+        evidence = replace(evidence, log_patterns=await self._log_patterns(evidence, missing))
         return Gathered(evidence=evidence, missing=tuple(missing))
+
+    async def _log_patterns(self, evidence: Evidence, missing: list[str]) -> tuple[LogPattern, ...]:
+        """The patterns of the failing containers' last lines; the lines end here."""
+        if self.logs is None or evidence.workload is None:
+            return ()
+        sources = log_sources(evidence.workload, evidence)
+        found = await asyncio.gather(*(self._tail(self.logs, one, missing) for one in sources))
+        return tuple(
+            each for one, lines in zip(sources, found, strict=True) for each in patterns_of(one, lines)
+        )
+
+    async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> tuple[str, ...]:
+        reading = logs.tail(source.namespace, source.pod, source.container, previous=source.previous)
+        return await _or_missing(reading, f"logs of pod {source.pod}", missing) or ()
+
+    async def _with_recorded(
+        self, key: ServiceKey, workload: WorkloadView | None, since: datetime
+    ) -> tuple[Change, ...]:
+        """The reported changes, with those that the owner or the release tool of the workload recorded."""
+        reported = await self._changes(key, since, self.calls.get(key, ()))
+        application = workload.application if workload is not None else None
+        return with_releases(with_syncs(reported, key, application, since), key, workload, since)
 
     @property
     def calls(self) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:
@@ -253,8 +273,8 @@ class Observer:
         return with_dependencies(self.dependencies, self.services)
 
     def _objectives_of(self, key: ServiceKey) -> Objectives | None:
-        terms, usual = self.services.of(key), self.objectives
-        return usual if terms is None or usual is None else terms.objectives(usual)
+        usual = self.objectives
+        return None if usual is None else objectives_of(self.services, key, usual)
 
     async def look(self, key: ServiceKey, now: datetime) -> Observation:
         """One observation of a service, for verification and the historian."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, PlanLimits, Unmet, Unneeded
+from app.agent.actions.preconditions import released_by_tool
+from app.agent.actions.spec import ActionSpec
 from app.agent.evidence.format import confidence, in_words
 from app.agent.ids import JsonScalar
 from app.agent.models import (
@@ -129,9 +131,15 @@ def _aims(action: Action) -> tuple[ActionName, ObjectRef | None, dict[str, JsonS
 
 def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
     """SHA-256 of the canonical JSON of both; the order of parameters is ignored."""
-    content = {"runbook_hash": runbook_hash, "actions": [asdict(_plain(action)) for action in actions]}
+    content = {"runbook_hash": runbook_hash, "actions": [_content(action) for action in actions]}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _content(action: Action) -> dict[str, object]:
+    """Its fields; a release is left out where there is none, as in plans of an older version."""
+    content = asdict(_plain(action))
+    return {name: value for name, value in content.items() if name != "drifts_from" or value is not None}
 
 
 def _plain(action: Action) -> Action:
@@ -147,6 +155,7 @@ def _plain(action: Action) -> Action:
         then_verify=action.then_verify,
         leaves=action.leaves,
         reaches=action.reaches,
+        drifts_from=action.drifts_from,
     )
 
 
@@ -228,7 +237,13 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
         diagnosed_token=_diagnosed_token(resolution.target, evidence),
         leaves=resolution.change.leaves,
         reaches=resolution.change.reaches,
+        drifts_from=_drifts_from(spec, evidence),
     )
+
+
+def _drifts_from(spec: ActionSpec, evidence: Evidence) -> str | None:
+    workload = evidence.workload
+    return released_by_tool(workload) if spec.drifts and workload is not None else None
 
 
 def _sorted(

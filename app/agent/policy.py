@@ -13,7 +13,9 @@ from datetime import datetime
 
 from app.agent.actions import ACTIONS
 from app.agent.guardrails.blast_radius import too_many
+from app.agent.guardrails.cordons import too_many_cordoned
 from app.agent.guardrails.document import document
+from app.agent.guardrails.drift import drift_asks, drift_denied, drift_words
 from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
 from app.agent.guardrails.question import Guardrails, Question
@@ -40,12 +42,20 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
         reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+    drift = drift_denied(action, limits.drift)
+    if drift is not None:
+        reasons.append(drift)
     return reasons
 
 
-def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> bool:
-    """Whether the autonomy of the service requires an approval; checked again right before a write."""
-    return bool(ACTIONS[action.name].kinds) and autonomy_of(limits.services, key) is Autonomy.ASK
+def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> str | None:
+    """Why the action requires an approval, whatever its risk; None if it does not.
+
+    Checked again right before a write.
+    """
+    if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.ASK:
+        return f"the autonomy of {key.service} is ask: every action requires an approval"
+    return drift_asks(action, limits.drift)
 
 
 def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
@@ -60,6 +70,9 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     reasons.extend(each.reason for each in question.standing.exceeded)
     if question.disruption is not None:
         reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
+    reasons.extend(too_many_cordoned(action, question.cordons, limits.cordons) if question.target else ())
+    if question.needed_by is not None:
+        reasons.append(question.needed_by)
     unwilling = withheld(question.consent, opt_in=limits.require_opt_in) if question.target else None
     if unwilling is not None:
         reasons.append(unwilling)
@@ -86,20 +99,22 @@ def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Policy:
     """Guardrails first, then the policy engine; both must allow."""
 
     limits: Guardrails
+    """Replaced as a whole when settings change while the agent runs."""
     engine: PolicyEngine | None = None
 
     async def decide(self, question: Question) -> Decision:
         """The decision for one action, bound to the plan's hash and the target's state."""
-        kind, reasons = self._own_answer(question)
+        limits = self.limits  # the same for the whole decision
+        kind, reasons = _own_answer(question, limits)
         rules: tuple[str, ...] = ("guardrails",)
-        terms = self.limits.approval_terms
+        terms = limits.approval_terms
         if self.engine is not None:
-            answer = await self.engine.decide(document(question, self.limits))
+            answer = await self.engine.decide(document(question, limits))
             reasons = _reasons(kind, reasons, answer)
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
@@ -114,22 +129,23 @@ class Policy:
             terms=_without_interested(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
         )
 
-    def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
-        denials = guard(question, self.limits)
-        if denials:
-            return DecisionKind.DENY, denials
-        action, key = question.action, question.incident.key
-        if action.risk in self.limits.approval_for:
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
-            )
-        if must_ask(action, key, self.limits):
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"the autonomy of {key.service} is ask: every action requires an approval",
-            )
-        note = set_aside(question.standing.history, self.limits.shared, question.at)
-        allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
-        return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
+
+def _own_answer(question: Question, limits: Guardrails) -> tuple[DecisionKind, tuple[str, ...]]:
+    """What the built-in guardrails answer, and why."""
+    denials = guard(question, limits)
+    if denials:
+        return DecisionKind.DENY, denials
+    action, key = question.action, question.incident.key
+    drift = drift_words(action)
+    if action.risk in limits.approval_for:
+        risky = f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
+        return DecisionKind.NEEDS_APPROVAL, (risky,) if drift is None else (risky, drift)
+    asks = must_ask(action, key, limits)
+    if asks is not None:
+        return DecisionKind.NEEDS_APPROVAL, (asks,)
+    note = set_aside(question.standing.history, limits.shared, question.at)
+    allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
+    return DecisionKind.ALLOW, tuple(one for one in (allowed, drift, note) if one is not None)
 
 
 def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from app.agent.ids import ServiceKey
 from app.agent.models import Objectives, SliSample
-from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,9 @@ class SloThresholds:
 
     def of(self, key: ServiceKey) -> SloThresholds:
         """The thresholds of one service: its own, and these where it has none."""
-        terms = self.services.of(key)
-        if terms is None:
+        if self.services.usual is None and self.services.of(key) is None:
             return self
-        own = terms.objectives(self.objectives)
+        own = objectives_of(self.services, key, self.objectives)
         return replace(
             self,
             max_error_rate=own.max_error_rate,

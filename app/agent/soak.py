@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app import spans
 from app.agent.actions.target_parts import asks_as_before
 from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
@@ -146,6 +147,7 @@ class Soak:
             raise PermanentError("the incident is in verification without a verification record")
         seen, health = await self.verifier.look(incident, now)
         verdict = judge(incident.verification, health, seen, self.verifier.rules_of(incident.key))
+        spans.note(health=health.health, verdict=verdict.kind if verdict is not None else "")
         before = incident.verification
         verification = advance(before, health, now, self.verifier.rules)
         notes = turning_points(before, verification, health, now)

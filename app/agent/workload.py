@@ -101,6 +101,19 @@ class FailingContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogPattern:
+    """What the last lines of a container have in common; never a line itself."""
+
+    pod: str
+    container: str
+    previous: bool
+    """Of the container that ended, not of the one that was started in its place."""
+    pattern: str
+    count: int
+    """The number of lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WarningView:
     """One Warning event about an object, repeats folded."""
 
@@ -213,6 +226,22 @@ class RolloutProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """One revision of a release, as its tool recorded it."""
+
+    revision: int
+    status: str
+    """In the tool's words: `deployed`, `failed`, `pending-upgrade`."""
+    at: datetime
+    """When the status was written."""
+
+    @property
+    def pending(self) -> bool:
+        """The tool has begun and not finished, or died meanwhile."""
+        return self.status.startswith("pending-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
     """One workload of any kind with what hangs on it, read at `observed_at`."""
 
@@ -242,6 +271,8 @@ class WorkloadView:
     """The application of a GitOps controller that owns it, where one is connected and was read."""
     released_by: str | None = None
     """What released it without watching it since (`Helm release shop`): a rollback is drift to it."""
+    release_records: tuple[ReleaseRecord, ...] = ()
+    """The revisions of that release, newest first, as far as the agent may read them."""
     autoscalers: tuple[AutoscalerView, ...] = ()
     """What sets its replicas or resources by itself, as far as the agent may read it."""
     scaled: ScaleChange | None = None

@@ -26,11 +26,10 @@ from app.benchmarks.diagnosis_scores import (
     accuracy_of,
     answered_accuracy,
     commonest_floor,
-    expected_calibration_error,
     random_floor,
-    reliability,
 )
 from app.benchmarks.diagnosis_sets import DiagnosisCase, DiagnosisSet, ranges_of, read_sets, system_of
+from app.benchmarks.reliability import expected_calibration_error, reliability
 
 TOTAL = "total"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.agent.localisation.system import FaultClass
+from app.benchmarks.reliability import mean
 
 CUTOFFS = (1, 2, 3, 4, 5)
-_BINS = 5
 
 _LABELS: tuple[tuple[frozenset[str], frozenset[FaultClass]], ...] = (
     (frozenset({"cpu"}), frozenset({FaultClass.CPU})),
@@ -73,22 +72,11 @@ class Accuracy:
     fault_accuracy: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReliabilityBin:
-    """Cases with similar confidence: how many, their mean confidence, and the share that was right."""
-
-    low: float
-    high: float
-    cases: int
-    confidence: float
-    accuracy: float
-
-
 def accuracy_of(cases: Sequence[ScoredCase]) -> Accuracy:
     """The accuracy of the ranking, abstentions included."""
     return _accuracy(
-        {k: _mean([0 < case.rank <= k for case in cases]) for k in CUTOFFS},
-        _mean([case.fault in classes_of(case.true_fault) for case in cases]),
+        {k: mean([0 < case.rank <= k for case in cases]) for k in CUTOFFS},
+        mean([case.fault in classes_of(case.true_fault) for case in cases]),
     )
 
 
@@ -99,8 +87,8 @@ def random_floor(cases: Sequence[ScoredCase]) -> Accuracy:
         for found in {case.set_name for case in cases}
     }
     return _accuracy(
-        {k: _mean([min(1.0, k / max(1, case.services)) for case in cases]) for k in CUTOFFS},
-        _mean([1 / labels[case.set_name] for case in cases]),
+        {k: mean([min(1.0, k / max(1, case.services)) for case in cases]) for k in CUTOFFS},
+        mean([1 / labels[case.set_name] for case in cases]),
     )
 
 
@@ -112,54 +100,26 @@ def commonest_floor(cases: Sequence[ScoredCase]) -> Accuracy:
         names[found] = _by_frequency([case.root_cause for case in cases if case.set_name == found])
         labels[found] = _by_frequency([case.true_fault for case in cases if case.set_name == found])[0]
     return _accuracy(
-        {k: _mean([case.root_cause in names[case.set_name][:k] for case in cases]) for k in CUTOFFS},
-        _mean([case.true_fault == labels[case.set_name] for case in cases]),
+        {k: mean([case.root_cause in names[case.set_name][:k] for case in cases]) for k in CUTOFFS},
+        mean([case.true_fault == labels[case.set_name] for case in cases]),
     )
 
 
 def abstained(cases: Sequence[ScoredCase]) -> float:
     """The share of cases that were answered with unknown."""
-    return _mean([case.unknown for case in cases])
+    return mean([case.unknown for case in cases])
 
 
 def answered_accuracy(cases: Sequence[ScoredCase]) -> float | None:
     """The share of right first candidates among the answered cases; None without an answered case."""
     answered = [case.right for case in cases if not case.unknown]
-    return _mean(answered) if answered else None
-
-
-def reliability(cases: Sequence[ScoredCase]) -> list[ReliabilityBin]:
-    """The cases by confidence, in bins of equal width without the empty ones."""
-    bins: dict[int, list[ScoredCase]] = {}
-    for case in cases:
-        bins.setdefault(min(_BINS - 1, int(case.confidence * _BINS)), []).append(case)
-    return [
-        ReliabilityBin(
-            low=place / _BINS,
-            high=(place + 1) / _BINS,
-            cases=len(found),
-            confidence=_mean([case.confidence for case in found]),
-            accuracy=_mean([case.right for case in found]),
-        )
-        for place, found in sorted(bins.items())
-    ]
-
-
-def expected_calibration_error(cases: Sequence[ScoredCase]) -> float:
-    """The mean distance between confidence and accuracy over the bins, weighted by their cases."""
-    return _mean(
-        [abs(b.confidence - b.accuracy) for b in reliability(cases) for _ in range(b.cases)],
-    )
+    return mean(answered) if answered else None
 
 
 def _accuracy(within: dict[int, float], fault: float) -> Accuracy:
-    return Accuracy(ac1=within[1], ac3=within[3], avg5=_mean(list(within.values())), fault_accuracy=fault)
+    return Accuracy(ac1=within[1], ac3=within[3], avg5=mean(list(within.values())), fault_accuracy=fault)
 
 
 def _by_frequency(names: Sequence[str]) -> list[str]:
     """The different names, commonest first."""
     return [name for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from rich.table import Table
 
 from app.agent.ids import JsonObject
 from app.benchmarks.healing_agent import HealingStage, healing_stage
+from app.benchmarks.healing_causes import answers
+from app.benchmarks.reliability import expected_calibration_error, reliability
 from app.errors import ConfigurationError
 from app.sandbox.scenarios.files import Variant, load_scenarios
 from app.sandbox.scenarios.judge import Run, Scored, judge, score
@@ -87,6 +90,7 @@ def _scored(variant: Variant, run: Run, twin: Run) -> Scored:
         control=variant.scenario.control,
         run=run,
         judgement=judge(variant.scenario, variant.fault_at, run, twin),
+        answers=answers(variant, run),
     )
 
 
@@ -105,11 +109,44 @@ def _stage() -> HealingStage:
 
 def as_json(results: HealingResults) -> str:
     """Each agent with its figures and its runs."""
-    whole = {
+    whole: dict[str, JsonObject] = {
         agent: {**asdict(score(results.of(agent))), "per_scenario": [_entry(s) for s in results.of(agent)]}
         for agent in AGENTS
     }
+    runs = results.of(AGENT)
+    whole[AGENT]["calibration"] = calibration(runs)
+    whole[AGENT]["halves"] = {
+        name: {**asdict(score(half)), "calibration": calibration(half)} for name, half in halves(runs).items()
+    }
     return json.dumps(whole, indent=2)
+
+
+def calibration(runs: Sequence[Scored]) -> JsonObject:
+    """How far confidence and accuracy of the diagnoses lie apart."""
+    found = [answer for run in runs for answer in run.answers]
+    return {
+        "diagnoses": len(found),
+        "unknown": sum(len(run.run.diagnoses) for run in runs) - len(found),
+        "right": sum(answer.right for answer in found),
+        "expected_calibration_error": round(expected_calibration_error(found), 4),
+        "bins": [asdict(one) for one in reliability(found)],
+    }
+
+
+def halves(runs: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """The runs in two halves of the families, which the names of the families fix.
+
+    Rules that are developed with one half in view are judged by the other.
+    """
+    found: dict[str, list[Scored]] = {"first": [], "second": []}
+    for run in runs:
+        found[half_of(run.family)].append(run)
+    return found
+
+
+def half_of(family: str) -> str:
+    """`first` or `second`."""
+    return "second" if hashlib.sha256(family.encode()).digest()[-1] % 2 else "first"
 
 
 def _entry(scored: Scored) -> JsonObject:

@@ -32,7 +32,7 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.files import Variant
-from app.sandbox.scenarios.judge import Act, Run
+from app.sandbox.scenarios.judge import Act, NamedCause, Run
 from app.sandbox.scenarios.naive import WINDOW, fared
 from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
 from app.simulation.wiring import observing, report, simulated
@@ -40,8 +40,8 @@ from app.store import open_in_memory
 
 OWNER = "benchmark"
 _WATCH_SECONDS = 5.0
-_RECHECK = timedelta(seconds=60)
-_PACE = MetricPace(window=WINDOW, every=timedelta(seconds=15), at_once=1)
+RECHECK = timedelta(seconds=60)
+PACE = MetricPace(window=WINDOW, every=timedelta(seconds=15), at_once=1)
 
 
 def benchmark_settings(runbooks: Path) -> Settings:
@@ -76,13 +76,13 @@ class HealingStage:
         settings = self.settings.model_copy(update={"service_dependencies": known})
         cluster = SandboxCluster.over(played.world, watch_seconds=_WATCH_SECONDS)
         metrics = SandboxMetrics(played.world, window=WINDOW)
-        outside = simulated(cluster, metrics, settings, policy=self.policy, pace=_PACE)
+        outside = simulated(cluster, metrics, settings, policy=self.policy, pace=PACE)
         store = open_in_memory()
         runner = InlineRunner(clock)
         container = assemble(settings, clock=clock, store=store, world=outside, runner=runner)
         runner.attach(replace(container.loop, owner=OWNER))
         try:
-            async with observing(container, recheck_every=_RECHECK):
+            async with observing(container, recheck_every=RECHECK):
                 for event in variant.events:
                     await _pass_to(clock, start + timedelta(seconds=event.at))
                     await report(container, played.happen(event), "benchmark")
@@ -132,10 +132,12 @@ def seen(records: list[IncidentRecord], variant: Variant, start: datetime) -> Ru
         violated={},
         unhealthy_until=0.0,
         horizon=variant.scenario.horizon,
-        causes=tuple(
-            f"{r.incident.key.service} {r.incident.diagnosis.best.cause}"
+        diagnoses=tuple(
+            NamedCause(
+                service=r.incident.key.service, cause=found.best.cause, confidence=found.best.confidence
+            )
             for r in records
-            if r.incident.diagnosis is not None
+            if (found := r.incident.diagnosis) is not None
         ),
     )
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.options import EXIT_CODES, AsJson, complain, console
+
+if TYPE_CHECKING:
+    from app.benchmarks.healing import ExpectedRun
+    from app.sandbox.scenarios.judge import Scored
 
 app = typer.Typer(
     help="Benchmarks of the agent's judgement on recorded cases and simulated faults.",
@@ -57,6 +63,21 @@ def healing(
         int | None, typer.Option(min=1, help="Play only so many variants of each scenario.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play side by side.")] = 2,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write an HTML report with reliability diagrams to this file."),
+    ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Play the agent on a real control plane that testbed/ starts: a checkout is needed.",
+        ),
+    ] = False,
+    speed: Annotated[
+        float,
+        typer.Option(min=1, max=30, help="With --cluster: seconds of a scenario in one of this machine's."),
+    ] = 10.0,
     expect: Annotated[
         Path | None,
         typer.Option(help="Compare with the results in this file; exit code 1 if a scenario became worse."),
@@ -72,24 +93,66 @@ def healing(
     from app.benchmarks import healing as benchmark
     from app.errors import ConfigurationError
 
+    if cluster and (report is not None or write_expected is not None):
+        complain("--report and --write-expected are for the simulated world: leave out --cluster")
+        raise typer.Exit(2)
     try:
         known = None if expect is None else benchmark.read_expected(expect)
+        if cluster:
+            runs = _on_control_plane(folder, variants, processes, speed, as_json=as_json)
+            _compare(known, runs)
+            return
         results = benchmark.play_all(folder, variants=variants, processes=processes)
     except ConfigurationError as error:
         complain(str(error))
         raise typer.Exit(2) from error
     if write_expected is not None:
         benchmark.write_expected(write_expected, results)
+    if report is not None:
+        from app.benchmarks.healing_report import html_report
+
+        _write(report, html_report(results))
     if as_json:
         typer.echo(benchmark.as_json(results))
     else:
         for part in benchmark.report(results):
             console().print(part)
-    worse = [] if known is None else benchmark.worse(known, results.of(benchmark.AGENT))
-    for line in worse:
+    _compare(known, results.of(benchmark.AGENT))
+
+
+def _compare(known: dict[str, ExpectedRun] | None, runs: Sequence[Scored]) -> None:
+    """Report each run that is worse than expected, and exit with 1 if there is one."""
+    from app.benchmarks.healing import worse
+
+    found = [] if known is None else worse(known, runs)
+    for line in found:
         complain(line)
-    if worse:
+    if found:
         raise typer.Exit(1)
+
+
+def _on_control_plane(
+    folder: Path, variants: int | None, processes: int, speed: float, *, as_json: bool
+) -> list[Scored]:
+    """Play the first variants on a control plane, and print how each ended."""
+    # A wheel has no testbed; in a checkout it stands beside the package.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    try:
+        from testbed import TestbedError
+        from testbed.scenarios import bench as benchmark
+    except ModuleNotFoundError as error:
+        complain("--cluster needs testbed/: run it in a checkout of the repository")
+        raise typer.Exit(2) from error
+    try:
+        played = benchmark.play_all(folder, variants=variants or 1, processes=processes, speed=speed)
+    except TestbedError as error:
+        complain(f"the control plane cannot be used: {error}")
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(benchmark.as_json(played))
+    else:
+        console().print(benchmark.report(played))
+    return [one.scored for one in played if one.scored is not None]
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from app.cli.options import (
     user_of,
 )
 
-if TYPE_CHECKING:
-    from app.agent.responders.request import ResponderAct
-
 app = typer.Typer()
 
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
@@ -27,18 +24,21 @@ IncidentIdArgument = Annotated[
 ]
 
 
-@app.command("ack", epilog=EXIT_CODES)
-def acknowledge(
-    incident_id: IncidentIdArgument,
-    comment: Comment = "",
-    by: By = None,
-    url: StoryListener = None,
-    as_json: AsJson = False,
-) -> None:
-    """Acknowledge an incident: you have seen it."""
-    from app.agent.responders.request import ResponderAct
+def _with_comment(name: str, act: str, does: str) -> None:
+    """A command whose only text is an optional comment."""
 
-    _respond(incident_id, ResponderAct.ACKNOWLEDGE, comment, by, url, as_json)
+    @app.command(name, epilog=EXIT_CODES, help=does)
+    def command(
+        incident_id: IncidentIdArgument,
+        comment: Comment = "",
+        by: By = None,
+        url: StoryListener = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _respond(incident_id, act, comment, by, url, as_json)
+
+
+_with_comment("ack", "acknowledge", "Acknowledge an incident: you have seen it.")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -51,10 +51,8 @@ def assign(
     as_json: AsJson = False,
 ) -> None:
     """Set the owner of an incident."""
-    from app.agent.responders.request import ResponderAct
-
     given = None if owner == "-" else owner
-    _respond(incident_id, ResponderAct.ASSIGN, comment, by, url, as_json, owner=given)
+    _respond(incident_id, "assign", comment, by, url, as_json, owner=given)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -66,37 +64,15 @@ def note(
     as_json: AsJson = False,
 ) -> None:
     """Add a note to the timeline of an incident."""
-    from app.agent.responders.request import ResponderAct
-
-    _respond(incident_id, ResponderAct.NOTE, text, by, url, as_json)
+    _respond(incident_id, "note", text, by, url, as_json)
 
 
-@app.command("take-over", epilog=EXIT_CODES)
-def take_over(
-    incident_id: IncidentIdArgument,
-    comment: Comment = "",
-    by: By = None,
-    url: StoryListener = None,
-    as_json: AsJson = False,
-) -> None:
-    """Take over an incident: the agent stops on it until it is handed back."""
-    from app.agent.responders.request import ResponderAct
-
-    _respond(incident_id, ResponderAct.TAKE_OVER, comment, by, url, as_json)
+_with_comment(
+    "take-over", "take-over", "Take over an incident: the agent stops on it until it is handed back."
+)
 
 
-@app.command("hand-back", epilog=EXIT_CODES)
-def hand_back(
-    incident_id: IncidentIdArgument,
-    comment: Comment = "",
-    by: By = None,
-    url: StoryListener = None,
-    as_json: AsJson = False,
-) -> None:
-    """Hand an incident back to the agent."""
-    from app.agent.responders.request import ResponderAct
-
-    _respond(incident_id, ResponderAct.HAND_BACK, comment, by, url, as_json)
+_with_comment("hand-back", "hand-back", "Hand an incident back to the agent.")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -108,14 +84,12 @@ def resolve(
     as_json: AsJson = False,
 ) -> None:
     """Resolve an open or escalated incident by hand."""
-    from app.agent.responders.request import ResponderAct
-
-    _respond(incident_id, ResponderAct.RESOLVE, reason, by, url, as_json)
+    _respond(incident_id, "resolve", reason, by, url, as_json)
 
 
 def _respond(
     incident_id: str,
-    act: ResponderAct,
+    act: str,
     text: str,
     by: str | None,
     url: str | None,
@@ -123,9 +97,10 @@ def _respond(
     *,
     owner: str | None = None,
 ) -> None:
+    from app.agent.responders.request import ResponderAct
     from app.cli.commands import output, responders
 
     settings = read_settings()
-    said = responders.SaidByPerson(act=act, by=by or user_of(settings), text=text, owner=owner)
+    said = responders.SaidByPerson(act=ResponderAct(act), by=by or user_of(settings), text=text, owner=owner)
     view = finished(responders.respond(settings, url, incident_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.standing_line(view))

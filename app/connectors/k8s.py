@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.workload_kinds import CLUSTER_WIDE
@@ -20,6 +21,7 @@ from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigRecord,
     ObjectRef,
+    ReleaseRecord,
     RevisionHealth,
     TargetState,
     WorkloadView,
@@ -35,10 +37,12 @@ from app.connectors.kubernetes.api import (
 from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.changes.nodes import OWN_CORDONS, own_cordon
 from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.connection import ConnectionMaker
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     condition_of,
     controller,
+    flag,
     kind_of,
     mapping,
     name,
@@ -53,6 +57,7 @@ from app.connectors.kubernetes.mapping import (
     is_object_name,
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
+from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
 from app.connectors.kubernetes.templates import config_map_names, template_of
@@ -63,6 +68,7 @@ from app.connectors.kubernetes.views import (
     workload_view,
 )
 from app.connectors.kubernetes.views.disruption import disruption_of
+from app.connectors.kubernetes.views.releases import release_of, release_records, selector_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
     REVISIONS,
@@ -83,8 +89,17 @@ class KubernetesReader:
     """
 
     def __init__(
-        self, api: ReadApi, services: ServiceMap, clock: Clock, *, objects: Objects, around: Objects
+        self,
+        api: ReadApi,
+        services: ServiceMap,
+        clock: Clock,
+        *,
+        objects: Objects,
+        around: Objects,
+        releases: bool = False,
     ) -> None:
+        """`releases`: read the records of Helm's releases too."""
+        self._releases = releases
         self._api = api
         self._services = services
         self._clock = clock
@@ -117,19 +132,34 @@ class KubernetesReader:
         about = {uid(item) for item in (workload, *revisions, *pods)}
         warnings = await self._around.warnings(namespace, about)
         controllers = await self._around.controllers(namespace)
+        records, unread = await self._release_records(workload)
         found = WorkloadObjects(
             workload=workload,
             revisions=revisions,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
             events=warnings.items,
-            unread=(*warnings.unread, *controllers.unread),
+            unread=(*warnings.unread, *controllers.unread, *unread),
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
+            release_records=records,
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
+
+    async def _release_records(
+        self, workload: JsonObject
+    ) -> tuple[tuple[ReleaseRecord, ...], tuple[str, ...]]:
+        """The revisions of the release that wrote it, and why they could not be read."""
+        release = release_of(workload) if self._releases else None
+        if release is None:
+            return (), ()
+        try:
+            items = await self._api.metadata(Kind.SECRET, release[0], labels=selector_of(release[1]))
+        except Forbidden as error:
+            return (), (str(error),)
+        return release_records(items), ()
 
     async def _own_cordons(self, pods: Sequence[JsonObject]) -> tuple[str, ...]:
         """The nodes that the agent cordoned; asked for only while a pod has no place."""
@@ -158,6 +188,18 @@ class KubernetesReader:
         workload = await get_object(self._api, ref)
         budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
+
+    async def cordons(self) -> NodeCordons:
+        """Counted from the nodes as they are, not from the agent's record."""
+        nodes, cordoned, own = 0, [], []
+        try:
+            async for page in self._api.pages(Kind.NODE, ""):
+                nodes += len(page.items)
+                cordoned += [name(item) for item in page.items if flag(item, "spec", "unschedulable")]
+                own += [name(item) for item in page.items if own_cordon(item)]
+        except Forbidden as error:
+            return NodeCordons(nodes=0, unread=str(error))
+        return NodeCordons(nodes=nodes, cordoned=tuple(sorted(cordoned)), own=tuple(sorted(own)))
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None
@@ -245,6 +287,8 @@ class KubernetesCluster:
     writer: KubernetesWriter | None
     """None in a dry run."""
     connections: Connections
+    logs: KubernetesLogs | None = None
+    """None unless LOG_EVIDENCE is set."""
 
     async def close(self) -> None:
         """Close every connection; the ports must not be used after it."""
@@ -262,6 +306,10 @@ class Connections:
         """A connection that reads; should it ever be made to write, the server would not persist it."""
         return ReadApi(self._add(dry_run=True))
 
+    def plain(self) -> Connection:
+        """A connection that reads what is no object."""
+        return self._add(dry_run=True)
+
     def patching(self, *, dry_run: bool) -> PatchApi:
         return PatchApi(self._add(dry_run=dry_run))
 
@@ -274,7 +322,9 @@ class Connections:
             await self._open.pop().close()
 
 
-def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
+def connect(
+    settings: Settings, clock: Clock, opened: ConnectionMaker = Connection
+) -> KubernetesCluster | None:
     """The cluster of the settings, without asking it anything yet; None when they name none.
 
     Raises `ConfigurationError` when the settings or the kubeconfig are wrong.
@@ -287,7 +337,7 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
         service_workloads=settings.service_workloads,
     )
     connections = Connections(
-        lambda dry_run: Connection(config, timeout_seconds=settings.kube_timeout_seconds, dry_run=dry_run)
+        lambda dry_run: opened(config, timeout_seconds=settings.kube_timeout_seconds, dry_run=dry_run)
     )
     api = connections.reading()
     streams: dict[str, ReadApi] = {}
@@ -300,10 +350,13 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
     live = LiveObjects(api, services, clock)
     view = ClusterView(stream, live, services, clock)
     return KubernetesCluster(
-        reader=KubernetesReader(api, services, clock, objects=live, around=view),
+        reader=KubernetesReader(
+            api, services, clock, objects=live, around=view, releases=settings.helm_releases
+        ),
         steady=KubernetesReader(api, services, clock, objects=view, around=view),
         rehearsal=KubernetesRehearsal(api, connections.patching(dry_run=True)),
         watch=KubernetesWatch(view, clock),
         writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
         connections=connections,
+        logs=KubernetesLogs(connections.plain()) if settings.log_evidence else None,
     )

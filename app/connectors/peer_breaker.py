@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from app.agent.freshness.silences import Silencing
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import ServiceKey
@@ -234,6 +235,9 @@ class _GuardedReader:
 
     async def disruption(self, action: Action) -> Disruption | None:
         return await self.breaker.ask(lambda: self.reader.disruption(action))
+
+    async def cordons(self) -> NodeCordons:
+        return await self.breaker.ask(self.reader.cordons)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return await self.breaker.ask(lambda: self.reader.consent(action, key))

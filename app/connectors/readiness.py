@@ -21,6 +21,7 @@ from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
 from app.errors import AgentError, TransientError
 from app.settings.services import WatchedServices
+from app.terms.live import LiveSettings
 
 ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
 """A name, and a question; its answer may hold what a person should know although the part works."""
@@ -73,6 +74,20 @@ def services_read(services: WatchedServices | None) -> tuple[ReadinessCheck, ...
         return f"invalid, the last valid content stays in force: {services.problem}"
 
     return () if services is None else (("services file", check),)
+
+
+def settings_read(live: LiveSettings | None) -> tuple[ReadinessCheck, ...]:
+    """The newest content of CONFIG_FILE is in force, as far as it may change while the agent runs."""
+
+    async def check() -> str | None:
+        assert live is not None  # noqa: S101 - no check is made without a file
+        if live.problem is not None:
+            return f"invalid, the last valid content stays in force: {live.problem}"
+        if live.needs_restart:
+            return f"changed settings that need a restart: {', '.join(live.needs_restart)}"
+        return None
+
+    return () if live is None else (("configuration file", check),)
 
 
 def _store_is_busy() -> TransientError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails import workload_kinds
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
@@ -32,7 +33,7 @@ from app.agent.workload import (
     TargetState,
     WorkloadView,
 )
-from app.errors import Conflict, Forbidden, Invalid, PermanentError
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import (
     WORKLOADS,
@@ -57,7 +58,7 @@ from app.sandbox.operations import (
     snapshot_body,
     token_of,
 )
-from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, ContainerLog, Naming, World, WorldSource
 
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
 WITHOUT_TRAFFIC = "self-healing-devops-agent/trust-without-traffic"
@@ -67,6 +68,8 @@ GITOPS = {
     "kustomize.toolkit.fluxcd.io/name": "flux",
     "helm.toolkit.fluxcd.io/name": "flux",
 }
+
+RELEASE = "meta.helm.sh/release-name"
 
 AGENT = Identity(name=FIELD_MANAGER)
 WATCH_SECONDS = 0.5
@@ -157,6 +160,19 @@ class SandboxReader:
             return None
         return Disruption(
             replicas=found.replicas, missing_at_once=found.missing_at_once, serving=found.status.available
+        )
+
+    async def cordons(self) -> NodeCordons:
+        world = self._access.world
+        try:
+            self._access.ask("list", ClusterNode.kind)
+        except Forbidden as error:
+            return NodeCordons(nodes=0, unread=str(error))
+        cordoned = [node for node in world.api.list(ClusterNode) if node.unschedulable]
+        return NodeCordons(
+            nodes=len(world.nodes),
+            cordoned=tuple(sorted(node.meta.name for node in cordoned)),
+            own=tuple(sorted(node.meta.name for node in cordoned if own_cordon(node))),
         )
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
@@ -264,11 +280,35 @@ class SandboxReader:
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
             managed_as=next((labelled[name] for name in GITOPS if name in labelled), None),
+            released_by=_released_by(deployment),
+            release_records=world.release_records.get(
+                (deployment.meta.namespace, annotations.get(RELEASE, "")), ()
+            ),
             scaled=_scaled(deployment),
             autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
             own_cordons=tuple(one.meta.name for one in world.api.list(ClusterNode) if own_cordon(one)),
         )
+
+
+LOG_LINES, LOG_BYTES = 200, 64 * 1024
+
+
+class SandboxLogs:
+    """`ContainerLogs` over a `World`."""
+
+    def __init__(self, access: _Access) -> None:
+        self._access = access
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        self._access.ask("get", "Pod/log")
+        owner = await SandboxReader(self._access).owner(namespace, pod)
+        if owner is None or container != "app":
+            raise NotFound(f"pods/log {namespace}/{pod}: there is no such container")
+        log = self._access.world.container_logs.get((namespace, owner.name), ContainerLog())
+        lines = log.previous if previous and log.previous is not None else log.current
+        kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
+        return tuple(kept.decode(errors="replace").splitlines())
 
 
 class _Changes:
@@ -454,6 +494,11 @@ class SandboxCluster:
             _access=access,
         )
 
+    @property
+    def logs(self) -> SandboxLogs:
+        """The lines of containers; a dry run may read them too."""
+        return SandboxLogs(self._access)
+
     def writer(self) -> SandboxWriter:
         """The side that changes the world; a dry run never asks for it (promise 5)."""
         return SandboxWriter(self._access)
@@ -473,6 +518,11 @@ def target_of(thing: Target, action: Action | None = None) -> TargetState:
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
+
+
+def _released_by(deployment: Deployment) -> str | None:
+    release = deployment.meta.annotations.get(RELEASE)
+    return None if release is None else f"Helm release {release}"
 
 
 def _autoscalers(world: World, deployment: Deployment) -> tuple[AutoscalerView, ...]:

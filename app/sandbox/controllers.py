@@ -38,7 +38,10 @@ class DeploymentController:
         self._api = api
         self._kubelet = kubelet
         self._queued: set[str] = set()
-        api.changed.append(self._notice)
+
+    def start(self) -> None:
+        """Follow the objects from now on."""
+        self._api.changed.append(self._notice)
 
     def _notice(self, thing: Thing) -> None:
         """Queue the Deployment that a changed object belongs to, once."""

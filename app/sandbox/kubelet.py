@@ -129,8 +129,8 @@ class Kubelet:
     def _start(self, pod: Pod) -> None:
         if not self._exists(pod) or self._around.node(pod.node).lost:
             return
-        fate = self._fate(pod)
-        missing = self._missing_config(pod)
+        fate = self.fate(pod)
+        missing = self.missing_config(pod)
         if missing is not None:
             self._wait(pod, "CreateContainerConfigError", f'configmap "{missing}" not found')
             self._engine.after(FIRST_BACK_OFF_SECONDS, lambda: self._start(pod))
@@ -169,7 +169,8 @@ class Kubelet:
         if pod.started_at == since:
             self._crash(pod, Fate.OUT_OF_MEMORY)
 
-    def _fate(self, pod: Pod) -> Fate:
+    def fate(self, pod: Pod) -> Fate:
+        """What becomes of its container if it is started now."""
         model, behaviour = self._model(pod), self._around.behaviour(pod.template.image)
         if model is None:
             return fate_of(pod.template)
@@ -235,7 +236,7 @@ class Kubelet:
             )
         )
 
-    def _missing_config(self, pod: Pod) -> str | None:
+    def missing_config(self, pod: Pod) -> str | None:
         """The first ConfigMap that the container needs and that does not exist."""
         there = {config.meta.name for config in self._api.list(ConfigMap, pod.meta.namespace)}
         return next((name for name in pod.template.config_maps if name not in there), None)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from app.agent.ids import ServiceKey
-from app.agent.workload import AutoscalerView
+from app.agent.workload import AutoscalerView, ReleaseRecord
 from app.clock import Clock
 from app.errors import NotFound
 from app.sandbox.api import ApiServer, Thing
@@ -64,10 +64,22 @@ class Workload:
     """How it works, where more is to be played than words in its image can say."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerLog:
+    """What the container of a workload wrote, oldest first."""
+
+    current: tuple[str, ...] = ()
+    previous: tuple[str, ...] | None = None
+    """Of the one that ended; None where nothing is left of it."""
+
+
 class World:
     """Cluster, traffic and time of one simulation."""
 
-    def __init__(self, clock: Clock, seed: int = 0, nodes: tuple[str, ...] = NODES) -> None:
+    def __init__(
+        self, clock: Clock, seed: int = 0, nodes: tuple[str, ...] = NODES, *, controlled: bool = True
+    ) -> None:
+        """`controlled`: false where the objects mirror a control plane that has controllers of its own."""
         self.clock = clock
         self.engine = Engine(clock, seed)
         self.api = ApiServer(self.engine)
@@ -75,9 +87,15 @@ class World:
         self.nodes = nodes
         self.kubelet = Kubelet(self.engine, self.api, nodes, self.surroundings)
         self.controller = DeploymentController(self.engine, self.api, self.kubelet)
+        if controlled:
+            self.controller.start()
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
+        self.container_logs: dict[tuple[str, str], ContainerLog] = {}
+        """The lines of the containers of a workload, by namespace and name."""
+        self.release_records: dict[tuple[str, str], tuple[ReleaseRecord, ...]] = {}
+        """The revisions of releases, newest first, by namespace and name."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
         self.api.changed.append(self._follow)

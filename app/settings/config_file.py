@@ -2,6 +2,7 @@
 
 CONFIG_FILE names it, in the environment or in `.env`; both override it. Keys are the names of
 settings in lower case, values are what the setting is as JSON: lists and mappings stay readable.
+A secret is named by the file that holds it, `slack_bot_token_file`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from app.settings.sources import WrongName
+from app.settings.secret_files import both_given, secrets_of
+from app.settings.sources import WrongName, file_setting, file_settings, secret_settings
 from app.spelling import nearest
 
 SETTING = "config_file"
@@ -27,14 +29,22 @@ class ConfigFile(PydanticBaseSettingsSource):
         """`named_in`: what may name the file, in the order of precedence."""
         super().__init__(settings_cls)
         self._path = config_path(*named_in)
+        self._named_in = named_in
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - given
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return (
-            {} if self._path is None else read_config(self._path, frozenset(self.settings_cls.model_fields))
-        )
+        if self._path is None:
+            return {}
+        values = read_config(self._path, self.settings_cls)
+        names = secret_settings(self.settings_cls)
+        paths = {name: values.pop(file_setting(name)) for name in names if file_setting(name) in values}
+        overridden = {name for one in self._named_in for name, value in one.items() if value}
+        needed = {
+            name: path for name, path in sorted(paths.items()) if not overridden & {name, file_setting(name)}
+        }
+        return {**values, **secrets_of(self.settings_cls, needed)}
 
 
 def config_path(*named_in: Mapping[str, str | None]) -> Path | None:
@@ -43,8 +53,12 @@ def config_path(*named_in: Mapping[str, str | None]) -> Path | None:
     return None if given is None else Path(given)
 
 
-def read_config(path: Path, known: frozenset[str]) -> dict[str, Any]:
-    """The settings of the file without those that are null; `WrongName` for what cannot be used."""
+def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
+    """What the file sets, without what is null; `WrongName` for what cannot be used.
+
+    Secrets that it names by their files are not read yet.
+    """
+    known = frozenset(settings_cls.model_fields) | file_settings(settings_cls)
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -67,6 +81,11 @@ def read_config(path: Path, known: frozenset[str]) -> dict[str, Any]:
             likely = nearest(name, known - {SETTING})
             wrong.append(f"{where}: {name} is no setting" + (f"; use {likely}" if likely else ""))
         seen.add(name)
+    wrong += [
+        f"{path}: {both_given(name)}"
+        for name in sorted(secret_settings(settings_cls) & values.keys())
+        if values[name] is not None and values.get(file_setting(name)) is not None
+    ]
     if wrong:
         raise WrongName("\n".join(wrong))
     return {name: value for name, value in values.items() if value is not None}

@@ -17,16 +17,16 @@ import msgspec
 
 from app.agent.evidence.format import milliseconds, rate, share
 from app.agent.ids import ServiceKey
+from app.agent.models import Objectives
 from app.agent.runbooks import Document
 from app.agent.services.terms import Autonomy, ServiceTerms
-from app.errors import ConfigurationError
+from app.settings.watched_file import LOOK_EVERY_SECONDS, WatchedFile
 from app.wire.fields import LABEL, MAX_LABEL_CHARS
 from app.wire.misfits import misfit
 
 log = logging.getLogger(__name__)
 
 _KIND = "services file"
-_LOOK_EVERY_SECONDS = 2.0
 _MAX_BYTES = 4 * 1024 * 1024
 """About 25,000 services."""
 
@@ -165,14 +165,22 @@ def _callee(caller: ServiceKey, name: str) -> ServiceKey:
 class WatchedServices:
     """The terms of a file, as of its last valid content."""
 
+    usual: Objectives | None = None
+    """As the settings say."""
+
     def __init__(self, file: Path) -> None:
         """Raises `ConfigurationError` for a file that is not valid now."""
-        self.file = file
-        self.problem: str | None = None
-        """Why the newest content is not in force; None: it is."""
-        self._seen = _state(file)
-        self._terms = read_services(file)
+        self._watched = WatchedFile(file, _KIND, read_services)
         self._look_at = 0.0
+
+    @property
+    def file(self) -> Path:
+        return self._watched.file
+
+    @property
+    def problem(self) -> str | None:
+        """Why the newest content is not in force; None: it is."""
+        return self._watched.problem
 
     def of(self, key: ServiceKey) -> ServiceTerms | None:
         """The terms of a service, if it has some."""
@@ -182,39 +190,19 @@ class WatchedServices:
         """The terms in force; a changed file is read at most every two seconds."""
         now = time.monotonic()
         if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY_SECONDS
+            self._look_at = now + LOOK_EVERY_SECONDS
             self.reload()
-        return self._terms
+        return self._watched.content
 
     def reload(self) -> None:
         """Read the file where it changed since; an invalid one leaves the terms as they are."""
-        state = _state(self.file)
-        if state == self._seen and state is not None:
-            return
-        self._seen = state
-        try:
-            self._terms = read_services(self.file)
-        except ConfigurationError as error:
-            if self.problem != str(error):
-                log.warning("services file invalid, its last valid content stays in force: %s", error)
-            self.problem = str(error)
-        else:
-            self.problem = None
+        if self._watched.reload():
             log.info("services reloaded from %s", self.file)
 
 
 def watched_services(settings: HasServicesFile) -> WatchedServices | None:
     """The terms of `SERVICES_FILE`; None where it is not set. Raises `ConfigurationError`."""
     return None if settings.services_file is None else WatchedServices(settings.services_file)
-
-
-def _state(file: Path) -> tuple[int, int, int] | None:
-    """What changes with the content of a file, also where a mount replaces it; None: it cannot be read."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _named(terms: ServiceTerms, callee: ServiceKey) -> str:

@@ -8,6 +8,7 @@ mistyped stop the start.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class WrongJson(ValueError):
     """The value of a setting is not the JSON that it must be; the message says where and why."""
 
 
-def _decoded(field: FieldInfo, value: Any) -> Any:
+def decoded(field: FieldInfo, value: Any) -> Any:
+    """A value as it is written in the environment, read as JSON where the setting is JSON; `WrongJson`."""
     if NoDecode in field.metadata or not isinstance(value, str):
         return value
     try:
@@ -56,14 +58,14 @@ class StrictEnvironment(EnvSettingsSource):
     """The environment, with strict JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
-        return _decoded(field, value)
+        return decoded(field, value)
 
 
 class StrictEnvFile(DotEnvSettingsSource):
     """`.env`, with strict JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
-        return _decoded(field, value)
+        return decoded(field, value)
 
 
 class NoMistypedNames(PydanticBaseSettingsSource):
@@ -108,8 +110,26 @@ def unreadable_lines(path: object) -> Iterator[str]:
 
 
 def known_names(settings_cls: type[BaseSettings]) -> frozenset[str]:
-    """Every setting as it is written in the environment."""
-    return frozenset(name.upper() for name in settings_cls.model_fields)
+    """Every setting as it is written in the environment, the files of secrets included."""
+    return frozenset(name.upper() for name in (*settings_cls.model_fields, *file_settings(settings_cls)))
+
+
+@lru_cache
+def secret_settings(settings_cls: type[BaseSettings]) -> frozenset[str]:
+    """The settings that may be read from files; lower case."""
+    return frozenset(
+        name for name, field in settings_cls.model_fields.items() if "SecretStr" in str(field.annotation)
+    )
+
+
+def file_setting(name: str) -> str:
+    """What names the file of a secret setting."""
+    return f"{name}_file"
+
+
+def file_settings(settings_cls: type[BaseSettings]) -> frozenset[str]:
+    """Every name that names the file of a secret; lower case."""
+    return frozenset(map(file_setting, secret_settings(settings_cls)))
 
 
 def unknown_names(settings_cls: type[BaseSettings]) -> tuple[str, ...]:

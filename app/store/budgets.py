@@ -34,7 +34,16 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.guardrails.status import Attempts
 from app.agent.ids import IncidentId, IntentId, ServiceKey
-from app.agent.models import Cause, Incident, IncidentState, Intent, Outcome, Verdict, VerdictKind
+from app.agent.models import (
+    Cause,
+    Incident,
+    IncidentState,
+    Intent,
+    IntentState,
+    Outcome,
+    Verdict,
+    VerdictKind,
+)
 from app.store import guardrails
 from app.store.database import locks
 from app.store.database.codec import IntentBody, read, read_optional
@@ -89,6 +98,17 @@ def over(
     proposed = proposed_by(incident, intent.decision.plan_hash, intent.action)
     history = _recent(connection, incident.key, budget.limits, at)
     return exceeded(proposed, history, budget.limits, budget.known_services, at)
+
+
+def under_way(connection: Connection, intent: Intent) -> bool:
+    """Whether another action of the same name began and has no outcome; serialised as `over` is."""
+    locks.hold(connection, locks.Space.BUDGET, ["budget"])
+    others = select(intents.c.id).where(
+        intents.c.state == IntentState.EXECUTING.value,
+        intents.c.action == intent.action.name.value,
+        intents.c.id != intent.id,
+    )
+    return connection.execute(others.limit(1)).one_or_none() is not None
 
 
 def _recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:

@@ -20,7 +20,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 def markdown(record: IncidentRecord, now: datetime) -> str:
     """What happened, why, what was done, the lesson, the timeline, and whether the record is intact."""
     incident = record.incident
-    ended = incident.closed_at or now
+    ended = incident.over_at or now
     lines = [
         f"# {text(incident.key.service)} in {text(incident.key.environment)}: {in_words(incident.state)}",
         "",
@@ -29,7 +29,7 @@ def markdown(record: IncidentRecord, now: datetime) -> str:
         f"- Incident: `{incident.id}`",
         f"- Severity: {severity(incident)}",
         f"- Opened: {_stamp(incident.opened_at)}",
-        f"- Closed: {_stamp(incident.closed_at) if incident.closed_at else 'not yet'}",
+        f"- Closed: {_stamp(incident.over_at) if incident.over_at else 'not yet'}",
         f"- Duration: {span(ended - incident.opened_at)}",
         f"- Triggers: {', '.join(in_words(trigger) for trigger in incident.triggers)}",
         f"- Owner: {text(incident.owner or 'none')}",

@@ -23,6 +23,11 @@ class ActRequest(_Request):
     by: _Named = None
     comment: Remark = Field(default="", examples=["looking at the database first"])
 
+    @property
+    def words(self) -> str:
+        """The text for the record."""
+        return self.comment
+
 
 class AssignRequest(_Request):
     """The new owner of an incident."""
@@ -31,6 +36,11 @@ class AssignRequest(_Request):
     by: _Named = None
     comment: Remark = Field(default="", examples=["knows the payment provider"])
 
+    @property
+    def words(self) -> str:
+        """The text for the record."""
+        return self.comment
+
 
 class NoteRequest(_Request):
     """A note on an incident; it becomes part of the tamper-evident timeline."""
@@ -38,9 +48,19 @@ class NoteRequest(_Request):
     text: Remark = Field(min_length=1, examples=["the provider confirmed an outage"])
     by: _Named = None
 
+    @property
+    def words(self) -> str:
+        """The text for the record."""
+        return self.text
+
 
 class ResolveRequest(_Request):
     """Resolve an incident by hand."""
 
     reason: Remark = Field(min_length=1, examples=["restarted the provider's gateway"])
     by: _Named = None
+
+    @property
+    def words(self) -> str:
+        """The text for the record."""
+        return self.reason

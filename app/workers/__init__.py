@@ -22,7 +22,9 @@ from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
+from app.connectors.traces.connect import traced
 from app.errors import AgentError
+from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.stopping import Stop
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
@@ -80,12 +82,17 @@ async def running(
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalRunner()
-    container = await builder(settings, runner=bell)
-    try:
+    async with traced(settings), _closing(await builder(settings, runner=bell)) as container:
         await _store_initial_token(container)
         with policies_on_hangup(container):
             async with attended(container, bell, stop):
                 yield container
+
+
+@asynccontextmanager
+async def _closing(container: Container) -> AsyncIterator[Container]:
+    try:
+        yield container
     finally:
         await within(CLOSE_SECONDS, "closing connections", container.close())
 
@@ -113,6 +120,8 @@ async def attended(container: Container, bell: LocalRunner, stop: Stop | None = 
         heartbeat = Heartbeat.from_settings(container.settings, container.vitals, DRIVER, container.clock)
         if heartbeat is not None:
             work.append(("heartbeat", heartbeat.run))
+    if container.live is not None:
+        work.append(("configuration", lambda: _reloading(container)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     work += [
@@ -147,6 +156,13 @@ async def _present(fleet: Fleet, clock: Clock) -> None:
         except AgentError as error:
             log.warning("worker liveness not renewed: %s", error)
         await clock.sleep(_REAP_EVERY_SECONDS)
+
+
+async def _reloading(container: Container) -> None:
+    """Follow CONFIG_FILE."""
+    while True:
+        container.reload_settings()
+        await container.clock.sleep(LOOK_EVERY_SECONDS)
 
 
 def _driver(container: Container) -> Driver:

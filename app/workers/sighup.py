@@ -1,4 +1,4 @@
-"""SIGHUP reloads the policies; installed around the work of one process."""
+"""SIGHUP reloads the policies and the files that settings name; installed around the work of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9), judges dry runs.
+"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9), judges dry runs,
+counts days that are over.
 
 A discrepancy that needs manual repair is logged once when it is found, and shown by `heal audit signals`
 for as long as it lasts.
@@ -54,7 +55,7 @@ class Sweeper:
             await self.clock.sleep(_FORGET_EVERY.total_seconds())
 
     async def sweep(self) -> None:
-        """Expire pending signals, forget old ones that led to nothing, repair, and judge dry runs."""
+        """Expire pending signals, forget old ones, repair, judge dry runs, and count days that are over."""
         await self.store.signals.prune(self.clock.now() - self.keep_for)
         expired = await self.store.signals.expire_pending(self.clock.now() - self.pending_for)
         if expired:
@@ -66,6 +67,7 @@ class Sweeper:
             log.warning("incidents with a missed wake-up are due now: %s", ", ".join(repairs.woken))
         now = self.clock.now()
         await self.store.statistics.judge(now, now - self.keep_for)
+        await self.store.statistics.roll_up(now)
         await self._log_discrepancies()
 
     async def _log_discrepancies(self) -> None:

@@ -47,7 +47,8 @@ SECTIONS = {
     "Start": "README sandbox install first-week",
     "Connect": "events services prometheus datadog streams kafka redis kubernetes gitops channels slack",
     "Decide": "runbooks policy approvals limits brakes identity sign-on",
-    "Operate": "monitoring analytics high-availability workers backup upgrade troubleshoot audit console",
+    "Operate": "monitoring analytics high-availability workers sizing backup upgrade troubleshoot"
+    " audit console",
     "Look up": "configuration cli incidents signals intake conditions",
     "Understand": "architecture promises threat-model adr/README dependencies",
     "Test": "testing simulation bench-healing bench-diagnosis",

@@ -203,6 +203,13 @@ async def given_up(container: Container, approval_id: ApprovalId) -> None:
     await container.store.claims.release(claim, now)
 
 
+async def escalated(container: Container, approval_id: ApprovalId) -> None:
+    """The agent hands the incident to people."""
+    claim, record, now = await _held(container, approval_id)
+    ended = replace(record.incident, state=IncidentState.ESCALATED, closed_at=now)
+    await container.store.incidents.save(claim, ended, [_note(now, 0, Stage.LEARN, "Closed: escalated.")])
+
+
 async def used(container: Container, approval_id: ApprovalId) -> None:
     """The action that was approved is decided, which uses the approval up."""
     claim, record, now = await _held(container, approval_id)

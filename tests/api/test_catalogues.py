@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from app.agent.ids import ServiceKey
 from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
@@ -78,6 +79,23 @@ async def _remember(api: Harness, key: ServiceKey) -> None:
             seen_at=NOW,
         )
     )
+
+
+@pytest.mark.parametrize(("path", "parts"), [("/v1/runbooks", 1), ("/v1/policies", 2)])
+def test_a_catalogue_counts_only_what_it_shows(api: Harness, path: str, parts: int) -> None:
+    """The other parts of a report are not counted for it."""
+    grouped: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "GROUP BY" in statement:
+            grouped.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert api.get(path).status_code == 200
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(grouped) == parts
 
 
 def test_runbooks_show_what_they_achieved(api: Harness) -> None:

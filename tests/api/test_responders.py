@@ -8,7 +8,7 @@ import pytest
 
 from app.agent.models import IncidentState
 from tests.api.harness import METRIC, Harness, assert_problem
-from tests.api.stories import awaiting, opened, proposed
+from tests.api.stories import awaiting, escalated, opened, proposed
 
 ANN = {"by": "ann"}
 
@@ -77,6 +77,25 @@ def test_a_resolved_incident_makes_room_for_the_next_one(api: Harness) -> None:
     event = {**METRIC, "timestamp": "2026-02-20T17:01:59Z"}
     disposition = api.post("/events/metric", json=event).json()
     assert disposition["incident_id"] != incident_id
+
+
+def test_an_escalated_incident_is_open_until_a_person_resolves_it(api: Harness) -> None:
+    """`closed_at` is null meanwhile, wherever an incident is shown; then it is the time of the resolution."""
+    approval_id = api.run(awaiting(api.container))
+    api.run(escalated(api.container, approval_id))
+    incident_id = approval_id.replace("apr_", "inc_")
+    shown = api.get(f"/incidents/{incident_id}").json()
+    assert (shown["state"], shown["closed_at"]) == ("escalated", None)
+    listed = api.get("/v1/incidents?state=escalated").json()["items"]
+    assert [(one["id"], one["closed_at"]) for one in listed] == [(incident_id, None)]
+    assert "Closed: not yet" in api.get(f"/v1/incidents/{incident_id}/postmortem").text
+    api.run(api.clock.advance(3600))
+    resolved = _act(api, incident_id, "resolve", reason="rolled back by hand")
+    assert resolved["state"] == "resolved_by_hand"
+    assert resolved["closed_at"] == resolved["resolved"]["at"] is not None
+    stats = api.get("/v1/stats").json()
+    assert (stats["ends"]["resolved_by_hand"], stats["ends"]["escalated"]) == (1, 0)
+    assert stats["restore"]["count"] == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ people and pipelines that change a cluster beside the agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +18,15 @@ from app.agent.ports.cluster import (
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
+    ContainerLogs,
     PodOwners,
 )
 from app.agent.workload import WorkloadView
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
+RELEASED_AT = 1_772_000_000
+"""When revision 0 of a release was recorded, in seconds since 1970; each revision is one second later."""
 CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
 """Pods of this image end in CrashLoopBackOff; by the convention that "crash" in an image's name crashes."""
 
@@ -38,6 +41,7 @@ class ClusterPorts:
     watch: ClusterWatch
     owners: PodOwners
     coverage: ClusterCoverage
+    logs: ContainerLogs
 
 
 class ClusterHarness(Protocol):
@@ -114,6 +118,14 @@ class ClusterHarness(Protocol):
 
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         """Cordon or uncordon a node as a person does."""
+        ...
+
+    async def logged(self, current: Sequence[str], previous: Sequence[str] | None = None) -> str:
+        """The name of a pod whose container `app` wrote these lines; `previous`: before it was restarted."""
+        ...
+
+    async def record_release(self, release: str, revision: int, status: str) -> None:
+        """Record a revision of a release as Helm does."""
         ...
 
     async def set_paused(self, name: str, *, paused: bool) -> None:

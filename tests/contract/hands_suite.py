@@ -152,6 +152,25 @@ async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness)
         await apply(cluster, uncordon)
 
 
+async def test_the_cordons_of_the_agent_are_counted_in_the_cluster(cluster: ClusterHarness) -> None:
+    """One that a person took over is cordoned and not the agent's; without the right nothing is counted."""
+    cordon, reader = await _cordon(cluster), cluster.ports.reader
+    node = cordon.target.name if cordon.target else ""
+    before = await reader.cordons()
+    assert before.nodes >= 1
+    assert node not in {*before.cordoned, *before.own}
+    await apply(cluster, cordon)
+    held = await reader.cordons()
+    assert node in held.cordoned
+    assert node in held.own
+    await cluster.cordon(node, cordoned=False)
+    await cluster.cordon(node)
+    taken_over = await reader.cordons()
+    assert node in taken_over.cordoned
+    assert node not in taken_over.own
+    assert (await cluster.powerless.reader.cordons()).unread is not None
+
+
 async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_before(
     cluster: ClusterHarness,
 ) -> None:

@@ -14,7 +14,7 @@ from app.agent.models import ActionName, Condition
 from app.agent.ports.cluster import PodOwner
 from app.agent.workload import ObjectRef, WorkloadView
 from app.errors import Conflict, Invalid, PermanentError
-from tests.contract.cluster_harness import CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
+from tests.contract.cluster_harness import CRASHING_IMAGE, GOOD_IMAGE, RELEASED_AT, ClusterHarness
 from tests.contract.cluster_suite import (
     INTENT,
     OTHER_INTENT,
@@ -109,6 +109,26 @@ async def test_a_restart_of_any_kind_replaces_every_pod_and_changes_no_version(
     await apply(cluster, scale, intent_id=OTHER_INTENT)
     view = await cluster.until(key_of(cluster), lambda seen: rolled_out(seen) and len(seen.pods) == 4)
     assert view.desired_replicas == 4
+
+
+async def test_the_revisions_of_a_release_are_read_newest_first(cluster: ClusterHarness) -> None:
+    """With their status; those of another release, and of a workload that no release wrote, are not."""
+    await cluster.deploy("shop", service="shop", annotations={"meta.helm.sh/release-name": "store"})
+    await cluster.deploy("cart", service="cart")
+    for revision, status in ((1, "superseded"), (2, "deployed"), (3, "pending-upgrade")):
+        await cluster.record_release("store", revision, status)
+    await cluster.record_release("other", 9, "deployed")
+    view = await cluster.until(key_of(cluster), lambda seen: seen.spec_observed)
+    assert view.released_by == "Helm release store"
+    assert [(one.revision, one.status) for one in view.release_records] == [
+        (3, "pending-upgrade"),
+        (2, "deployed"),
+        (1, "superseded"),
+    ]
+    newest = view.release_records[0]
+    assert (newest.pending, newest.at.timestamp()) == (True, RELEASED_AT + 3)
+    view = await cluster.until(key_of(cluster, "cart"), lambda seen: seen.spec_observed)
+    assert (view.released_by, view.release_records) == (None, ())
 
 
 async def test_a_workload_that_is_no_service_is_named_with_the_reason(cluster: ClusterHarness) -> None:

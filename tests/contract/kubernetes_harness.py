@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import msgspec
@@ -23,7 +23,7 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Node
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Pod, Secret
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject, ServiceKey
@@ -33,7 +33,8 @@ from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
-from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
+from tests.contract.log_kubelet import LogKubelet
 
 _Workload: TypeAlias = Deployment | StatefulSet | DaemonSet
 DEADLINE_SECONDS = 300.0
@@ -48,6 +49,8 @@ def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Set
         "dry_run": False,
         "kubeconfig": bed.control_plane.kubeconfig(user),
         "environment_namespaces": {"prod": namespace},
+        "helm_releases": True,
+        "log_evidence": True,
         **more,
     }
     return Settings(_env_file=None, **values)  # type: ignore[arg-type] # pydantic checks the values
@@ -62,6 +65,7 @@ def cluster_for(bed: TestBed, namespace: str, user: str, **more: object) -> Kube
 
 def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
     assert cluster.writer is not None
+    assert cluster.logs is not None
     return ClusterPorts(
         reader=cluster.reader,
         rehearsal=cluster.rehearsal,
@@ -69,6 +73,7 @@ def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
         watch=cluster.watch,
         owners=cluster.reader,
         coverage=cluster.reader,
+        logs=cluster.logs,
     )
 
 
@@ -83,12 +88,16 @@ class KubernetesHarness:
         self.client = bed.client
         self._kinds: dict[str, type[_Workload]] = {}
         """The kinds of what was deployed, by name."""
+        self.kubelet: LogKubelet | None = None
+        """Of the node of `logged`."""
         self._nodes: list[str] = []
         """The nodes that were made for this test."""
         self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
     async def close(self) -> None:
+        if self.kubelet is not None:
+            await self.kubelet.stop()
         for node in self._nodes:
             await asyncio.to_thread(self.client.delete, Node, node)
         for cluster in self._clusters:
@@ -189,6 +198,38 @@ class KubernetesHarness:
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         body = {"spec": {"unschedulable": cordoned}}
         await asyncio.to_thread(self.client.patch, Node, node, body)
+
+    async def logged(self, current: Sequence[str], previous: Sequence[str] | None = None) -> str:
+        """On a node of its own, whose kubelet answers with these lines."""
+        node, pki = await self.spare_node(), self.bed.control_plane.folder / "pki"
+        self.kubelet = LogKubelet(tuple(current), None if previous is None else tuple(previous))
+        port = await self.kubelet.start(pki / "apiserver.crt", pki / "apiserver.key")
+        status = {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        }
+        await asyncio.to_thread(self.client.patch, Node.Status, node, {"status": status})
+        container = Container(name="app", image=GOOD_IMAGE)
+        pod = Pod(
+            metadata=ObjectMeta(name="logged", namespace=self.namespace),
+            spec=PodSpec(containers=[container], nodeName=node),
+        )
+        await asyncio.to_thread(self.client.create, pod)
+        return "logged"
+
+    async def record_release(self, release: str, revision: int, status: str) -> None:
+        labels = {
+            "owner": "helm",
+            "name": release,
+            "status": status,
+            "version": str(revision),
+            "modifiedAt": str(RELEASED_AT + revision),
+        }
+        metadata = ObjectMeta(
+            name=f"sh.helm.release.v1.{release}.v{revision}", namespace=self.namespace, labels=labels
+        )
+        secret = Secret(metadata=metadata, type="helm.sh/release.v1", stringData={"release": "H4sIsecret"})
+        await asyncio.to_thread(self.client.create, secret)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._replace(name, "/spec/paused", paused)

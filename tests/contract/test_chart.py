@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from app.agent.models import ActionName
-from app.config import Settings
+from app.config import Settings, load_settings
 from app.connectors.kubernetes.access import needed_rights
+from app.settings.services import read_services
 from scripts.chart import CHART, ENABLED_BY_NAME, generated
 from testbed import TestbedError
 from testbed.helm import helm
@@ -22,8 +24,15 @@ from testbed.world import TestBed
 pytestmark = pytest.mark.real
 
 DISTRIBUTED = ("--set", "mode=distributed", "--set", "database.existingSecret=heal-database")
+FILES = (
+    *("--set", "mode=distributed"),
+    *("--set-json", 'secretFiles={"DATABASE_URL": {"secret": "heal", "key": "url"}}'),
+    *("--set-json", 'config={"max_services": 2000000, "slo_max_error_rate": 0.02}'),
+    *("--set-json", 'services={"prod/shop": {"autonomy": "ask"}}'),
+)
 FORMS: dict[str, Sequence[str]] = {
     "single": (),
+    "files": FILES,
     "distributed": DISTRIBUTED,
     "namespaced": ("--set", "environmentNamespaces.prod=payments", "--set", "dryRun=false"),
 }
@@ -146,6 +155,12 @@ def test_nothing_runs_without_identity() -> None:
         (("--set", "enabledActions={shell}"), "shell is not an action"),
         (("--set", "mode=other"), "mode"),
         (("--set-string", "settings.DRY_RUN=false"), "set by another value"),
+        (("--set", "config.dry_run=false"), "set by another value"),
+        (
+            ("--set-json", 'secretFiles={"DATABASE_URL": {"secret": "s", "key": "k"}}'),
+            "needs mode distributed",
+        ),
+        (("--set", "secretFiles.SLACK_BOT_TOKEN.secret=slack"), "key"),
         (("--set", "typo=1"), "typo"),
     ],
 )
@@ -153,6 +168,35 @@ def test_wrong_values_are_refused(options: tuple[str, ...], message: str) -> Non
     """Before anything is installed, with the name of the value."""
     with pytest.raises(TestbedError, match=message):
         rendered(*options)
+
+
+def test_files_hold_what_the_values_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent reads the mounted files; a change of them restarts no pod, one of a secret does."""
+    objects = rendered(*FILES)
+    environment, files = of_kind(objects, "ConfigMap")
+    for name, text in files["data"].items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("CONFIG_FILE", str(tmp_path / "config.yaml"))
+    (tmp_path / "url").write_text("postgresql://db/heal")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert (load_settings().max_services, load_settings().slo_max_error_rate) == (2_000_000, 0.02)
+    assert [key.service for key in read_services(tmp_path / "services.yaml")] == ["shop"]
+    mounts = {
+        one["name"]: one["mountPath"]
+        for one in container_of(of_kind(objects, "Deployment")[0])["volumeMounts"]
+    }
+    assert environment["data"]["CONFIG_FILE"] == f"{mounts['files']}/config.yaml"
+    assert environment["data"]["SERVICES_FILE"] == f"{mounts['files']}/services.yaml"
+    assert environment["data"]["DATABASE_URL_FILE"] == f"{mounts['secrets']}/DATABASE_URL"
+    changed = rendered(*FILES, "--set", "config.slo_max_error_rate=0.5")
+    assert _pod_annotations(changed) == _pod_annotations(objects)
+    assert _pod_annotations(rendered(*FILES, "--set", "secretFiles.DATABASE_URL.key=x")) != _pod_annotations(
+        objects
+    )
+
+
+def _pod_annotations(objects: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    return [one["spec"]["template"]["metadata"]["annotations"] for one in of_kind(objects, "Deployment")]
 
 
 SETS: dict[str, frozenset[ActionName]] = {
@@ -199,3 +243,18 @@ async def _allowed(api: Api, user: str, namespace: str, right: tuple[str, str, s
     answer = await api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
     answer.raise_for_status()
     return bool(answer.json()["status"]["allowed"])
+
+
+def test_settings_that_need_rights_of_their_own_get_them_only_where_set() -> None:
+    """Secrets and logs are not readable by default."""
+
+    def resources(*options: str) -> set[str]:
+        (role, *_) = of_kind(rendered(*options), "ClusterRole")
+        return {one for rule in role["rules"] for one in rule["resources"]}
+
+    plain = resources()
+    assert not plain & {"secrets", "pods/log"}
+    asked = resources(
+        "--set-string", "settings.HELM_RELEASES=true", "--set-string", "settings.LOG_EVIDENCE=true"
+    )
+    assert asked - plain == {"secrets", "pods/log"}

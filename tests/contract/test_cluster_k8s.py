@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from lightkube import Client
@@ -32,10 +33,14 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 pytest.register_assert_rewrite(
-    "tests.contract.cluster_suite", "tests.contract.hands_suite", "tests.contract.kinds_suite"
+    "tests.contract.cluster_suite",
+    "tests.contract.hands_suite",
+    "tests.contract.kinds_suite",
+    "tests.contract.logs_suite",
 )
 
 from app.agent.actions import ACTIONS  # noqa: E402 - as above
+from app.agent.actions.target_parts import as_left, same_ground  # noqa: E402 - as above
 from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
@@ -44,17 +49,30 @@ from app.agent.ids import JsonObject  # noqa: E402 - as above
 from app.agent.models import ActionName  # noqa: E402 - as above
 from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
 from app.agent.workload import ObjectRef  # noqa: E402 - as above
-from app.errors import Conflict, Forbidden, Invalid  # noqa: E402 - as above
+from app.errors import Conflict, Forbidden, Invalid, TransientError  # noqa: E402 - as above
+from testbed import TestbedError  # noqa: E402 - as above
+from testbed.rbac import ADMIN  # noqa: E402 - as above
 from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
 from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
-from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as above
+from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.cluster_suite import INTENT, OTHER_INTENT, action, deployment, key_of  # noqa: E402 - as above
+from tests.contract.cluster_suite import (  # noqa: E402 - as above
+    INTENT,
+    OTHER_INTENT,
+    action,
+    apply,
+    crashes,
+    deployment,
+    key_of,
+    runs,
+)
 from tests.contract.eventually import eventually  # noqa: E402 - as above
 from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
+from tests.contract.helm_chart import Releases  # noqa: E402 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
+from tests.contract.logs_suite import *  # noqa: E402, F403 - as above
 
 pytestmark = pytest.mark.real
 
@@ -175,6 +193,32 @@ async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
     assert (await reader.snapshot(act)).body == snapshot.body
 
 
+async def test_an_update_that_was_aborted_again_is_another_state(cluster: KubernetesHarness) -> None:
+    """A retry holds for the abort that it was decided on; its undo is not disturbed by the controller."""
+    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await cluster.deploy("shop", service="shop", replicas=0)
+    first: JsonObject = {**UPDATING, "abort": True, "abortedAt": "2026-01-01T00:00:00Z"}
+    await asyncio.to_thread(_roll_out, cluster, first)
+    retry, abort = (
+        action(name, ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout"))
+        for name in (ActionName.RETRY_ROLLOUT, ActionName.ABORT_ROLLOUT)
+    )
+    reader, writer = cluster.ports.reader, cluster.ports.writer
+    decided = await reader.target(retry)
+    await writer.apply(retry, INTENT, decided, None)
+    aborted = await writer.apply(abort, OTHER_INTENT, await reader.target(abort), None)
+    await asyncio.to_thread(_set_status, cluster, {"abortedAt": "2026-01-01T00:00:09Z"})
+    now = await reader.target(retry)
+    assert as_left(abort, aborted.token, now.token)
+    assert not same_ground(retry, decided.token, now.token)
+    await asyncio.to_thread(_set_status, cluster, {"abortedAt": first["abortedAt"]})
+    again = await reader.target(retry)
+    assert again.token == decided.token
+    assert again.resource_version != decided.resource_version
+    with pytest.raises(Conflict):
+        await writer.apply(retry, INTENT, decided, None)
+
+
 async def test_a_failed_analysis_and_a_pause_of_a_rollout_are_evidence(cluster: KubernetesHarness) -> None:
     """In the words of the controller, from the Rollout alone."""
     await asyncio.to_thread(_define_rollouts, cluster.client)
@@ -209,10 +253,7 @@ def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> Non
         },
     }
     made = cluster.client.create(rollout.from_dict(body))
-    status = {"status": {**counts, "observedGeneration": "1", **(more or {})}}
-    cluster.client.patch(
-        rollout.Status, "shop-rollout", status, namespace=cluster.namespace, patch_type=PatchType.MERGE
-    )
+    _set_status(cluster, {**counts, "observedGeneration": "1", **(more or {})})
     owner = OwnerReference(
         apiVersion="argoproj.io/v1alpha1",
         kind="Rollout",
@@ -234,6 +275,18 @@ def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> Non
         spec=ReplicaSetSpec(replicas=2, selector=LabelSelector(matchLabels=marked), template=template),
     )
     cluster.client.create(replica_set)
+
+
+def _set_status(cluster: KubernetesHarness, more: JsonObject) -> None:
+    """A write of the controller of Rollouts."""
+    rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
+    cluster.client.patch(
+        rollout.Status,
+        "shop-rollout",
+        {"status": more},
+        namespace=cluster.namespace,
+        patch_type=PatchType.MERGE,
+    )
 
 
 def _define_rollouts(client: Client) -> None:
@@ -296,6 +349,41 @@ def _crashed(cluster: KubernetesHarness) -> str | NotYet:
     stuck = [pod for pod in found if "CrashLoopBackOff" in waiting_reasons(pod)]
     names = [pod.metadata.name for pod in stuck if pod.metadata is not None and pod.metadata.name]
     return names[0] if names else NotYet("no pod waits in CrashLoopBackOff")
+
+
+async def test_a_rollback_drifts_from_a_release_of_helm_until_the_next_one(
+    cluster: KubernetesHarness, tmp_path: Path
+) -> None:
+    """A real Helm wrote the workload and its records: its next release meets the agent's field, by name."""
+    kubeconfig = cluster.bed.control_plane.kubeconfig(ADMIN)
+    releases = Releases(tmp_path / "chart", kubeconfig, cluster.namespace)
+    await asyncio.to_thread(releases.release, GOOD_IMAGE)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
+    assert view.released_by == "Helm release store"
+    assert [(one.revision, one.status) for one in view.release_records] == [(1, "deployed")]
+    assert abs((view.release_records[0].at - view.observed_at).total_seconds()) < 3600
+    await asyncio.to_thread(releases.release, CRASHING_IMAGE)
+    await cluster.until(key_of(cluster), crashes)
+    await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster), revision=1))
+    view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
+    found = [(one.revision, one.status) for one in view.release_records]
+    assert found == [(2, "deployed"), (1, "superseded")]
+
+    with pytest.raises(TestbedError, match='conflict with "self-healing-devops-agent"'):
+        await asyncio.to_thread(releases.release, BETTER_IMAGE)
+    await asyncio.to_thread(releases.release, BETTER_IMAGE, "--force-conflicts")
+    view = await cluster.until(key_of(cluster), runs(BETTER_IMAGE))
+    found = [(one.revision, one.status) for one in view.release_records]
+    assert found == [(4, "deployed"), (3, "failed"), (2, "superseded"), (1, "superseded")]
+
+
+async def test_a_node_that_does_not_answer_delays_no_diagnosis(cluster: KubernetesHarness) -> None:
+    """After two seconds the logs count as missing."""
+    pod = await cluster.logged(["line"])
+    assert cluster.kubelet is not None
+    cluster.kubelet.silent = True
+    with pytest.raises(TransientError, match="TimeoutError"):  # its own bound, before that of the connection
+        await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
 
 
 async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:

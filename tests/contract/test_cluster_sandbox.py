@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.agent.workload import AutoscalerView, WorkloadView
+from app.agent.workload import AutoscalerView, ReleaseRecord, WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
+from app.sandbox.world import ContainerLog
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
-from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
+from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
 
 RESOURCES = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "configmap", "namespace")
 SPEED = 40.0
@@ -34,6 +37,7 @@ def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
         watch=cluster.watch,
         owners=cluster.reader,
         coverage=cluster.reader,
+        logs=cluster.logs,
     )
 
 
@@ -104,6 +108,21 @@ class SandboxHarness:
 
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         self.world.cordon(node, cordoned=cordoned, manager="kubectl-cordon")
+
+    async def logged(self, current: Sequence[str], previous: Sequence[str] | None = None) -> str:
+        await self.deploy("shop", service="shop")
+        log = ContainerLog(current=tuple(current), previous=None if previous is None else tuple(previous))
+        self.world.container_logs[self.namespace, "shop"] = log
+        view = await self.until(
+            ServiceKey(environment=self.environment, service="shop"), lambda seen: bool(seen.pods)
+        )
+        return view.pods[0].name
+
+    async def record_release(self, release: str, revision: int, status: str) -> None:
+        at = datetime.fromtimestamp(RELEASED_AT + revision, tz=UTC)
+        record = ReleaseRecord(revision=revision, status=status, at=at)
+        known = self.world.release_records.get((self.namespace, release), ())
+        self.world.release_records[self.namespace, release] = (record, *known)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         self.world.set_paused(self.namespace, name, paused=paused)

@@ -309,3 +309,19 @@ async def test_a_fleet_that_cannot_be_counted_is_small(store: Store, share: floa
         for number in range(4)
     ]
     assert answers.count(Begun.YES) == (3 if share < 1 else 4)
+
+
+async def test_an_action_that_is_counted_in_the_cluster_begins_alone(store: Store) -> None:
+    """Of eight at once one begins; the next one only after its outcome, whatever the limits."""
+    budget = Budget(per_incident=5, alone=True)
+    acts = [await ready(store, key(number)) for number in range(8)]
+    answers = await asyncio.gather(
+        *(store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW) for claim, act in acts)
+    )
+    assert sorted(a.begun for a in answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES]
+    first = next(n for n, answer in enumerate(answers) if answer.begun is Begun.YES)
+    claim, act = acts[first - 1]
+    refused = await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)
+    assert refused.reasons == ("another rollback is under way",)
+    await store.intents.finish(acts[first][0], acts[first][1].id, outcome(OutcomeKind.DONE), "uid/8", [])
+    assert (await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)).begun is Begun.YES

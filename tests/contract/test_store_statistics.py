@@ -224,11 +224,17 @@ FILTERS: list[dict[str, Any]] = [
 
 
 async def test_every_number_agrees_with_the_records(store: Store) -> None:
-    """Times, ends, causes, services, runbooks, decisions, approvals, budgets, savings: for every filter."""
+    """Times, ends, causes, services, runbooks, decisions, approvals, savings; counted, and rolled up."""
     everything = await history(store, seed=7, size=70)
     assert {one.record.incident.state for one in everything} >= {
         state for state in IncidentState if state.closed
     }
+    await _every_filter_agrees(store, everything)
+    assert await store.statistics.roll_up(UNTIL) > 30
+    await _every_filter_agrees(store, everything)
+
+
+async def _every_filter_agrees(store: Store, everything: list[Known]) -> None:
     for given in FILTERS:
         where = StatsFilter(**{"since": SINCE, "until": UNTIL, **given})
         found = report(where, await store.statistics.counted(where))

@@ -167,7 +167,7 @@ async def test_at_every_write_a_fresh_reason_stands(
             writer=Watched(world.writer, stage),
         )
 
-    gate = {"approval_for_risks": frozenset({"high"})} if approvals else {}
+    gate: dict[str, Any] = {"approval_for_risks": frozenset({"high"})} if approvals else {}
     with tempfile.TemporaryDirectory() as directory:
         async with story(
             Path(directory),

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from app.agent.actions.target_parts import same_ground
 from app.agent.freshness.silences import Matcher, Silence, Silencing
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, JsonObject, ServiceKey
@@ -128,6 +129,9 @@ class Reader(_Port):
     async def disruption(self, action: Action) -> Disruption | None:
         """Nothing in this world has single pods."""
         return None
+
+    async def cordons(self) -> NodeCordons:
+        return NodeCordons(nodes=0)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         """Nobody in this world keeps the agent off."""

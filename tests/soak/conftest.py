@@ -1,4 +1,4 @@
-"""Which soaks run: at the size of a change a share of the intakes.
+"""Which soaks run: at the size of a change a share of the intakes, and no requests from the document.
 
 A test that is named on the command line always runs.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests import sizes
+
+collect_ignore = [] if sizes.whole() else ["test_openapi_cases.py"]  # the fast tier tries some
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, ServiceKey
@@ -110,6 +111,9 @@ class StandInReader:
     async def snapshot(self, action: Action) -> Snapshot:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
+
+    async def cordons(self) -> NodeCordons:
+        return NodeCordons(nodes=0)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()

@@ -76,9 +76,11 @@ def running_agent(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def agent_process(folder: Path, *command_line: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def agent_process(
+    folder: Path, *command_line: str, port: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same, or another command that serves, with the process itself; its log is `agent.log`."""
-    port = free_port()
+    port = port or free_port()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     said = [*(command_line or ("run",)), "--port", str(port)]
     command = [sys.executable, "-c", "from app.cli import main; main()", *said]

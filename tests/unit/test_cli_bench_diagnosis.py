@@ -18,10 +18,9 @@ from app.benchmarks.diagnosis_scores import (
     answered_accuracy,
     classes_of,
     commonest_floor,
-    expected_calibration_error,
     random_floor,
-    reliability,
 )
+from app.benchmarks.reliability import expected_calibration_error, reliability
 from tests.diagnosis_world import FAULTS, write_set
 from tests.unit.heal_command import Heal
 

@@ -16,6 +16,7 @@ from app.agent.actions import ACTIONS
 from app.agent.models import ActionName, Cause
 from app.config import Settings
 from app.connectors.kubernetes.access import needed_rights
+from app.settings.sources import known_names
 from scripts.check_readme import blocks, read_documents
 from scripts.settings import ROOT
 
@@ -28,7 +29,7 @@ _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _SETTING = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)", re.MULTILINE)
 _OF_TESTS = re.compile(r"(TEST|TESTBED|SOAK|SEEDS|CRASH)_[A-Z]+")
-_NOT_SETTINGS = {"KUBEBUILDER_ASSETS", "FORWARDED_ALLOW_IPS"}
+_NOT_SETTINGS = {"KUBEBUILDER_ASSETS", "FORWARDED_ALLOW_IPS", "NAME_FILE"}
 
 
 def _anchors(page: Path) -> set[str]:
@@ -70,7 +71,7 @@ def test_every_setting_that_is_mentioned_exists(page: Path) -> None:
         for name in _SETTING.findall(page.read_text())
         if name not in _NOT_SETTINGS and not _OF_TESTS.fullmatch(name)
     }
-    assert mentioned <= {name.upper() for name in Settings.model_fields}
+    assert mentioned <= known_names(Settings)
 
 
 def test_every_make_target_that_is_mentioned_exists() -> None:
@@ -178,12 +179,23 @@ def test_the_lock_satisfies_what_is_asked_for(requirement: Requirement) -> None:
     assert requirement.specifier.contains(version)
 
 
-def test_both_locks_agree() -> None:
-    """What runs in a test is what runs in earnest."""
-    assert _pins("requirements.lock").items() <= _pins("requirements-dev.lock").items()
+def test_the_locks_agree() -> None:
+    """What runs in a test is what runs in earnest; every optional part is in the lock with all of them."""
+    least, extras, dev = map(
+        _pins, ("requirements.lock", "requirements-extras.lock", "requirements-dev.lock")
+    )
+    assert least.items() <= extras.items() <= dev.items()
+    optional = cast("dict[str, list[str]]", PROJECT["optional-dependencies"])
+    named = {
+        canonicalize_name(Requirement(line).name)
+        for extra, lines in optional.items()
+        for line in lines
+        if extra != "dev"
+    }
+    assert named <= extras.keys()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-extras.lock", "requirements-dev.lock"])
 def test_locks_pin_contents_and_name_no_index(lock: str) -> None:
     """Every package carries hashes, and the file works with any index."""
     text = (ROOT / lock).read_text()

@@ -36,6 +36,7 @@ VENDOR_MODULES = {
     "redis": "app/connectors/streams/redis",
     "regorus": "app/connectors/policy",
     "authlib": "app/connectors/sso",
+    "opentelemetry": "app/connectors/traces",
 }
 """A vendor's library and the only folder that imports it."""
 

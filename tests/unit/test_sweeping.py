@@ -127,3 +127,15 @@ async def test_old_credentials_are_forgotten_now_and_then(
     assert await store.credentials.get(issued.credential.id) is None
     forgetting.cancel()
     await asyncio.wait({forgetting})
+
+
+async def test_days_that_are_over_are_counted_once(
+    store: Store, clock: VirtualClock, sweeper: Sweeper
+) -> None:
+    """For statistics; a later sweep finds nothing left to count."""
+    await store.signals.accept([signal(at=clock.now())], Deciding(), dry_run=True)
+    await clock.advance(timedelta(days=2).total_seconds())
+    await sweeper.sweep()
+    assert await store.statistics.roll_up(clock.now()) == 0
+    await clock.advance(timedelta(days=1).total_seconds())
+    assert await store.statistics.roll_up(clock.now()) == 1

@@ -17,6 +17,7 @@ from app.agent.actions.spec import (
 )
 from app.agent.evidence.facts import PodFault
 from app.agent.evidence.pods import sick, sick_node
+from app.agent.guardrails.cordons import CORDONED, SCHEDULABLE
 from app.agent.guardrails.limits import NAMESPACE
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE
@@ -45,7 +46,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         target=ObjectRef(kind=NODE, namespace="", name=node),
         parameters={NAMESPACE: workload.target.ref.namespace},
         expected_effect=f"no more pods are scheduled to node {node}; pods that run there stay",
-        change=StateChange(leaves="schedulable", reaches="cordoned"),
+        change=StateChange(leaves=SCHEDULABLE, reaches=CORDONED),
     )
 
 

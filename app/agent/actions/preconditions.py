@@ -54,6 +54,11 @@ def would_be_reverted(workload: WorkloadView) -> str | None:
     )
 
 
+def released_by_tool(workload: WorkloadView) -> str | None:
+    """The release that wrote the workload, where no controller watches it: a change is drift to it."""
+    return workload.released_by if workload.managed_by is None else None
+
+
 def owner_rolls_out(workload: WorkloadView) -> str | None:
     """An object of another controller runs the pods, and takes a restart for a new release or undoes it."""
     owner = workload.managed_by

@@ -84,4 +84,5 @@ SPEC = ActionSpec(
     changes=(MAXIMUM,),
     pods_taken=no_pods,
     enabled_by_default=False,
+    drifts=True,
 )

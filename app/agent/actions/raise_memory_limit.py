@@ -100,4 +100,5 @@ SPEC = ActionSpec(
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=False,
+    drifts=True,
 )

@@ -15,7 +15,7 @@ from app.agent.actions.spec import (
     Unmet,
     rolling_pods,
 )
-from app.agent.guardrails.target_token import ABORTED, parts_of
+from app.agent.guardrails.target_token import ABORTED, ABORTED_AT, parts_of
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
@@ -59,6 +59,7 @@ SPEC = ActionSpec(
     resolve=resolve,
     kinds=frozenset({ROLLOUT}),
     changes=(ABORTED,),
+    based_on=(ABORTED_AT,),
     pods_taken=rolling_pods,
     enabled_by_default=False,
     effect_shows=_shows,

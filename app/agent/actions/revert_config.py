@@ -132,4 +132,5 @@ SPEC = ActionSpec(
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,
+    drifts=True,
 )

@@ -12,6 +12,7 @@ from app.agent.actions.preconditions import (
     first_reason,
     kind_refuses,
     owner_refuses,
+    released_by_tool,
     rollout_paused,
     would_be_reverted,
 )
@@ -110,8 +111,9 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unm
         effect += "; the image references are the same, so the same images are pulled"
         if digests is not None:
             effect += f", and not {digests[0]}, which ran in revision {revision.number}"
-    if workload.released_by is not None:
-        effect += f"; {workload.released_by} does not notice it: the next release is to be watched"
+    released = released_by_tool(workload)
+    if released is not None:
+        effect += f"; {released} does not notice it: the next release is to be watched"
     return Resolved(
         target=workload.target.ref,
         parameters={"revision": revision.number},
@@ -185,4 +187,5 @@ SPEC = ActionSpec(
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,
+    drifts=True,
 )

@@ -116,4 +116,5 @@ SPEC = ActionSpec(
     changes=(REPLICAS,),
     pods_taken=pods_taken,
     enabled_by_default=True,
+    drifts=True,
 )

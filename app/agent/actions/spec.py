@@ -126,8 +126,12 @@ class ActionSpec:
     exactly_one_parameter: bool = False
     """The parameters are alternatives."""
     in_runbooks: bool = True
+    drifts: bool = False
+    """It changes what a release tool may have written."""
     removes: bool = False
     """It deletes its object."""
+    based_on: tuple[str, ...] = ()
+    """Further parts of the token that its decision holds for, beside the template and what it changes."""
     effect_shows: EffectShows | None = None
     """For an action whose request cannot carry a marker: whether the state now, compared with the one that
     was decided on, shows the effect."""

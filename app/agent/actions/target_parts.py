@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
-from app.agent.guardrails.target_token import DATA, REPLICAS, REST, ROLLOUT, alike, parts_of
+from app.agent.guardrails.target_token import (
+    ABORTED,
+    DATA,
+    REPLICAS,
+    REST,
+    ROLLOUT,
+    STEP,
+    alike,
+    parts_of,
+)
 from app.agent.models import Action, ActionName, Intent, Snapshot
 
 
@@ -29,7 +38,27 @@ def same_ground(action: Action, decided: str | None, now: str | None) -> bool:
     The number of replicas matters only for an action that sets it.
     """
     changed = parts_changed(action) or (REPLICAS,)
-    return alike(decided, now, (*ROLLOUT, REST, *changed))
+    return alike(decided, now, (*ROLLOUT, REST, *changed, *ACTIONS[action.name].based_on))
+
+
+def on_status(action: Action) -> bool:
+    """Whether it changes the subresource `status` alone, which takes no other part of a request."""
+    changed = {*parts_changed(action)}
+    return bool(changed) and changed <= {ABORTED, STEP}
+
+
+def carries_marker(action: Action) -> bool:
+    """Whether its write leaves the id of its intent on the object."""
+    return not on_status(action) and not ACTIONS[action.name].removes
+
+
+def effect_shows(action: Action, decided: str | None, now: str) -> bool:
+    """Whether the object shows the effect of a write that carries no marker, no matter who wrote it."""
+    shows = ACTIONS[action.name].effect_shows
+    if shows is not None:
+        return shows(decided, now)
+    # The undo of a change of the status: each part has two values, so another one is the earlier one.
+    return on_status(action) and alike(decided, now, ()) and not alike(decided, now, parts_changed(action))
 
 
 def as_left(action: Action, applied: str | None, now: str | None) -> bool:

@@ -15,6 +15,7 @@ from app.agent.actions.spec import (
     Unmet,
     no_pods,
 )
+from app.agent.guardrails.cordons import CORDONED, SCHEDULABLE
 from app.agent.guardrails.limits import NAMESPACE
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE
@@ -45,7 +46,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         target=ObjectRef(kind=NODE, namespace="", name=node),
         parameters={NAMESPACE: workload.target.ref.namespace},
         expected_effect=f"pods are scheduled again to node {node}, which the agent cordoned",
-        change=StateChange(leaves="cordoned", reaches="schedulable"),
+        change=StateChange(leaves=CORDONED, reaches=SCHEDULABLE),
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from enum import StrEnum
 from typing import TypeVar
 
 from app.agent.analytics.shadow import Judged
@@ -49,8 +50,8 @@ class StatsFilter:
 class Cell:
     """Incidents that are alike in what statistics group by, with the sums of their durations in seconds."""
 
-    bucket: int
-    """Days, or weeks from Monday, since 1970-01-01."""
+    day: int
+    """Days since 1970-01-01 (UTC)."""
     state: IncidentState
     cause: Cause | None
     """None: not diagnosed, or not known."""
@@ -65,8 +66,6 @@ class Cell:
     acknowledge_seconds: int = 0
     restored: int = 0
     restore_seconds: int = 0
-    saved_seconds: int = 0
-    """By how much a person is assumed to have been slower, where an action of the agent worked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +109,34 @@ class DayOfActions:
     most_of_service: int
 
 
+class StatsPart(StrEnum):
+    """What is counted separately: a field of `Counted`."""
+
+    CELLS = "cells"
+    SERVICES = "services"
+    DETECT = "detect"
+    ACKNOWLEDGE = "acknowledge"
+    RESTORE = "restore"
+    HEALED = "healed"
+    DECISIONS = "decisions"
+    REASONS = "reasons"
+    APPROVALS = "approvals"
+    WAITS = "waits"
+    ACTIONS = "actions"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """All that the database counts for one report. Durations are (whole seconds, how often)."""
+    """What the database counts for one report. Durations are (whole seconds, how often)."""
 
     cells: tuple[Cell, ...] = ()
     services: tuple[ServiceCount, ...] = ()
     detect: tuple[tuple[int, int], ...] = ()
     acknowledge: tuple[tuple[int, int], ...] = ()
     restore: tuple[tuple[int, int], ...] = ()
+    """Of incidents that no action of the agent healed."""
+    healed: tuple[tuple[int, int], ...] = ()
+    """Until the service was healthy again, where an action of the agent worked."""
     decisions: tuple[DecisionCount, ...] = ()
     reasons: tuple[ReasonCount, ...] = ()
     approvals: tuple[tuple[ApprovalState, int], ...] = ()
@@ -214,7 +232,7 @@ def report(where: StatsFilter, counted: Counted) -> Statistics:
         ends=ends,
         detect=spread(counted.detect),
         acknowledge=spread(counted.acknowledge),
-        restore=spread(counted.restore),
+        restore=spread((*counted.restore, *counted.healed)),
         trend=_trend(cells, weekly=where.weekly),
         causes=_most_first(_grouped(cells, lambda one: one.cause)),
         services=counted.services,
@@ -228,10 +246,15 @@ def report(where: StatsFilter, counted: Counted) -> Statistics:
         false_alarms=share_of(
             sum(one.incidents for one in cells if _false_alarm(one)), ends.incidents - ends.active
         ),
-        saved_seconds=sum(one.saved_seconds for one in cells),
+        saved_seconds=_saved(counted.healed, round(where.manual.total_seconds())),
         healed=sum(one.incidents for one in cells if one.worked),
         shadow=_shadow(cells),
     )
+
+
+def _saved(healed: Iterable[tuple[int, int]], manual: int) -> int:
+    """By how many seconds a person is assumed to have been slower."""
+    return sum((manual - seconds) * often for seconds, often in healed if seconds < manual)
 
 
 def start_of(bucket: int, *, weekly: bool) -> date:
@@ -275,7 +298,8 @@ def _most_first(groups: dict[Cause | None, list[Cell]]) -> tuple[tuple[Cause | N
 
 def _trend(cells: Sequence[Cell], *, weekly: bool) -> tuple[TrendPoint, ...]:
     """One point for each day or week between the first and the last with an incident."""
-    groups = _grouped(cells, lambda one: one.bucket)
+    # A week begins on Monday: 1970-01-01 was a Thursday.
+    groups = _grouped(cells, lambda one: (one.day + 3) // 7 if weekly else one.day)
     if not groups:
         return ()
     return tuple(

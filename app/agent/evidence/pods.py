@@ -9,6 +9,7 @@ from datetime import timedelta
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.cluster.blockers import refusal
 from app.agent.evidence.cluster.introduced import OUTER_FAULTS, introduced, refusal_introduced
+from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.facts import (
     PodFault,
     current_pods,
@@ -92,6 +93,9 @@ def score_pods(
         _score_older_pods(cause_score, found, workload, evidence)
         if workload.progress_deadline_exceeded:
             cause_score.add_for(0.4, "the rollout did not finish before its deadline")
+        pending = pending_words(workload, evidence.at)
+        if pending is not None:
+            cause_score.add_for(0.2, pending)
     for kind in sorted(met):
         cause_score.add_against(0.85, f"{found[kind]} of its pods {kind}, which the change did not cause")
     _score_unstarted_pods(cause_score, candidate_change, pods, evidence, weights)

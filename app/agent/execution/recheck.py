@@ -43,8 +43,9 @@ def lapsed(
         return f"the decision is {age.total_seconds():.0f} s old"
     key = record.incident.key
     lifted = forbidden_now(intent.action, key, limits)
-    if intent.approval is None and must_ask(intent.action, key, limits):
-        lifted.append(f"the autonomy of {key.service} is ask: every action requires an approval")
+    asks = must_ask(intent.action, key, limits) if intent.approval is None else None
+    if asks is not None:
+        lifted.append(asks)
     if intent.action.target is not None:
         why = frozen(limits.shared.freezes, key, now)
         lifted += [] if why is None else [why]

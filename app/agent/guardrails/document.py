@@ -120,6 +120,7 @@ def _action(action: Action) -> JsonObject:
         "undo": action.undo,
         "leaves": action.leaves,
         "reaches": action.reaches,
+        "drifts_from": action.drifts_from,
     }
 
 

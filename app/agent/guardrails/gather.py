@@ -13,11 +13,18 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.evidence.restoration import serving_now
 from app.agent.gitops.steps import HISTORY_ID, application_of, text_of
 from app.agent.guardrails.blast_radius import too_many
+from app.agent.guardrails.cordons import (
+    NodeCordons,
+    cordons_node,
+    frees_node,
+    still_needed,
+    too_many_cordoned,
+)
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.limits import Budget, proposed_by, standing
 from app.agent.guardrails.opt_out import OptOut, withheld
 from app.agent.guardrails.question import Guardrails, Question, TargetLook
-from app.agent.ids import ServiceKey
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intents import begun_intents
 from app.agent.models import Action, IncidentRecord, Intent, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal
@@ -71,6 +78,8 @@ class Gatherer:
             taken=len(begun_intents(record)),
             brake=await self.store.guardrails.kill_switch(),
             disruption=await self._disruption(action, look),
+            cordons=await self._cordons(action),
+            needed_by=await self.needed_by(incident.id, action),
             consent=await self._consent(incident.key, action, look),
             standing=standing(proposed, history, budget.limits, budget.known_services, now),
             at=now,
@@ -96,16 +105,22 @@ class Gatherer:
             per_incident=self.limits.max_actions_per_incident,
             limits=self.limits.shared,
             known_services=known,
+            alone=cordons_node(action),
         )
 
     async def objection(self, key: ServiceKey, intent: Intent) -> str | None:
-        """Why the cluster forbids the action now, read right before the write; an undo is always allowed.
+        """Why the cluster forbids the action now, read right before the write.
 
-        The target, the workload of the service or a namespace of them opts out, or a
-        PodDisruptionBudget came or changed since the decision.
+        The target, the workload of the service or a namespace of them opts out, a
+        PodDisruptionBudget came or changed since the decision, or too many nodes are cordoned.
+        An undo is allowed, unless another incident needs what it would remove.
         """
-        if self.reader is None or intent.undoes is not None:
-            return None
+        needed = await self.needed_by(intent.incident_id, intent.action)
+        if self.reader is None or intent.undoes is not None or needed is not None:
+            return needed
+        cordoned = too_many_cordoned(intent.action, await self._cordons(intent.action), self.limits.cordons)
+        if cordoned:
+            return "; ".join(cordoned)
         consent = await self.reader.consent(intent.action, key)
         unwilling = withheld(consent, opt_in=self.limits.require_opt_in)
         if unwilling is not None:
@@ -114,6 +129,12 @@ class Gatherer:
         if disruption is None:
             return None
         return "; ".join(too_many(intent.action, disruption, self.limits.max_replica_share)) or None
+
+    async def needed_by(self, incident: IncidentId, action: Action) -> str | None:
+        """Which other open incident needs the cordon that the action would remove; None if none does."""
+        if not frees_node(action):
+            return None
+        return still_needed(action, incident, await self.store.incidents.all_open())
 
     async def available(self, key: ServiceKey) -> int | None:
         """The available replicas right before the action: the number an undo must restore."""
@@ -144,6 +165,11 @@ class Gatherer:
         if self.reader is None or look.target is None:
             return None
         return await self.reader.disruption(action)
+
+    async def _cordons(self, action: Action) -> NodeCordons | None:
+        if self.reader is None or not cordons_node(action):
+            return None
+        return await self.reader.cordons()
 
     async def _workload(self, key: ServiceKey) -> WorkloadView | None:
         try:

@@ -104,6 +104,8 @@ class Budget:
     limits: Limits = UNLIMITED
     known_services: int | None = None
     """The number of services in the cluster; None if unknown."""
+    alone: bool = False
+    """No other action of this name may be under way, so that what it is limited by can be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

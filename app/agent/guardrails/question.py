@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from app.agent.guardrails.cordons import CordonLimits, NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drift import DriftRule
 from app.agent.guardrails.limits import (
     UNLIMITED,
     Limits,
@@ -45,6 +47,10 @@ class Guardrails:
     """Services for which the agent may go less far."""
     max_replica_share: float = 1.0
     """The share of a workload's replicas that one action may make unavailable; one is always allowed."""
+    drift: DriftRule = DriftRule.ASK
+    """What is done where an action would make an object drift from its release."""
+    cordons: CordonLimits = field(default_factory=CordonLimits)
+    """How many nodes may be cordoned at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +86,7 @@ class Question:
     """The opt-out settings of the target."""
     disruption: Disruption | None = None
     """How many pods of the target may be unavailable at once; None if pods are unknown."""
+    cordons: NodeCordons | None = None
+    """The nodes, for an action that cordons one."""
+    needed_by: str | None = None
+    """Which other incident still needs what the action would remove; None if none does."""

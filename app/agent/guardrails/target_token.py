@@ -19,6 +19,8 @@ READY, TERMINATING = "ready", "terminating"
 """Of a pod: whether it serves, and whether its deletion was requested."""
 ABORTED, STEP = "aborted", "step"
 """Of an Argo Rollout: whether its update is aborted, and the step at which it stands or waits."""
+ABORTED_AT = "aborted_at"
+"""Of an Argo Rollout: when its update was aborted, as its controller wrote it; "-" while it is not."""
 DATA = "data"
 """The only part of a ConfigMap's token."""
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import (
@@ -63,6 +64,18 @@ class PodOwners(Protocol):
         ...
 
 
+class ContainerLogs(Protocol):
+    """Reads the last lines of a container; constructed only where LOG_EVIDENCE is set."""
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        """At most the last 200 lines and 64 KiB, within 2 s, oldest first.
+
+        `previous`: of the container that ended, where there is one, else of the running one.
+        Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does not answer.
+        """
+        ...
+
+
 class ClusterReader(Protocol):
     """Looks at one cluster; never changes anything."""
 
@@ -89,6 +102,10 @@ class ClusterReader(Protocol):
 
     async def disruption(self, action: Action) -> Disruption | None:
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
+        ...
+
+    async def cordons(self) -> NodeCordons:
+        """The nodes, and which of them are cordoned; `unread` where the agent has no right to list them."""
         ...
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:

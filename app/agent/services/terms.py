@@ -54,6 +54,11 @@ class ServiceTerms:
 class ServiceCatalogue(Protocol):
     """The terms in force now."""
 
+    @property
+    def usual(self) -> Objectives | None:
+        """The objectives of services without their own; None: as at the start."""
+        ...
+
     def of(self, key: ServiceKey) -> ServiceTerms | None:
         """The terms of a service; None: it has none of its own."""
         ...
@@ -68,6 +73,7 @@ class FixedServices:
     """Terms that do not change while the agent runs."""
 
     terms: Mapping[ServiceKey, ServiceTerms]
+    usual: Objectives | None = None
 
     def of(self, key: ServiceKey) -> ServiceTerms | None:
         """The terms of a service, if it has some."""
@@ -86,6 +92,12 @@ def autonomy_of(services: ServiceCatalogue, key: ServiceKey) -> Autonomy:
     """How far the agent may go for a service, besides what the global settings say."""
     terms = services.of(key)
     return Autonomy.ACT if terms is None else terms.autonomy
+
+
+def objectives_of(services: ServiceCatalogue, key: ServiceKey, at_start: Objectives) -> Objectives:
+    """The objectives of one service: its own, and the usual ones where it has none."""
+    terms, usual = services.of(key), services.usual or at_start
+    return usual if terms is None else terms.objectives(usual)
 
 
 def with_dependencies(

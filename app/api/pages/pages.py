@@ -45,7 +45,7 @@ class Pages:
             template,
             mode=("dry" if settings.dry_run else "real") if may_read else None,
             brake=await self._brake() if may_read else None,
-            high_risk=settings.allow_high_risk_actions,
+            high_risk=self.container.loop.stages.executor.policy.limits.allow_high_risk,
             person=self.person if self.person is not None and self.person.verified else None,
             now=self.container.clock.now(),
             refresh_seconds=SANDBOX_REFRESH_SECONDS if settings.sandbox else REFRESH_SECONDS,

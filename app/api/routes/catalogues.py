@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.agent.analytics.report import StatsPart
 from app.agent.identity.people import Scope
 from app.agent.ids import ServiceKey
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
@@ -54,14 +55,14 @@ async def history_of(container: ApiDependencies, key: ServiceKey) -> ServiceHist
 async def runbooks_of(container: ApiDependencies) -> RunbookPage:
     """The catalogue in force, with what each runbook achieved."""
     catalogue = container.loop.stages.catalogue
-    achieved = await statistics(container, _RUNBOOKS_OVER)
+    achieved = await statistics(container, _RUNBOOKS_OVER, (StatsPart.CELLS,))
     return RunbookPage.of(catalogue.runbooks, catalogue.hash, achieved.runbooks)
 
 
 async def policies_of(container: ApiDependencies) -> PolicyPage:
     """The policies in force, with the decisions of the last days."""
     engine, settings = container.loop.stages.executor.policy.engine, container.settings
-    lately = await statistics(container, _POLICIES_OVER)
+    lately = await statistics(container, _POLICIES_OVER, (StatsPart.DECISIONS, StatsPart.REASONS))
     kind, source, files = "none", "", []
     if isinstance(engine, EmbeddedPolicy):
         kind, source = "embedded", str(engine.in_force.folder)

@@ -7,6 +7,8 @@ change nothing is accepted and records nothing.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -26,96 +28,92 @@ from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveR
 
 router = APIRouter(tags=["responders"])
 
-_PROBLEMS = problems(
-    400, 401, 403, 404, 409, 413, 415, 422, 429, 503, conflict="The incident does not permit it any more"
-)
-
 Approver = Annotated[Person, needs(Scope.APPROVE)]
 
 
-@router.post(
-    "/v1/incidents/{incident_id}/acknowledge",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(ActRequest),
-    summary="Acknowledge an incident: a person has seen it",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """One act as a route."""
+
+    act: ResponderAct
+    path: str
+    takes: type[ActRequest | AssignRequest | NoteRequest | ResolveRequest]
+    summary: str
+    name: str
+    """Becomes the operation id."""
+
+
+_ROUTES = (
+    _Route(
+        act=ResponderAct.ACKNOWLEDGE,
+        path="acknowledge",
+        takes=ActRequest,
+        summary="Acknowledge an incident: a person has seen it",
+        name="acknowledge",
+    ),
+    _Route(
+        act=ResponderAct.ASSIGN,
+        path="assign",
+        takes=AssignRequest,
+        summary="Set or remove the owner of an incident",
+        name="assign",
+    ),
+    _Route(
+        act=ResponderAct.NOTE,
+        path="notes",
+        takes=NoteRequest,
+        summary="Add a note to the timeline of an incident",
+        name="note",
+    ),
+    _Route(
+        act=ResponderAct.TAKE_OVER,
+        path="take-over",
+        takes=ActRequest,
+        summary="Take over an incident: the agent stops on it, and its claim is released",
+        name="take_over",
+    ),
+    _Route(
+        act=ResponderAct.HAND_BACK,
+        path="hand-back",
+        takes=ActRequest,
+        summary="Hand an incident back to the agent",
+        name="hand_back",
+    ),
+    _Route(
+        act=ResponderAct.RESOLVE,
+        path="resolve",
+        takes=ResolveRequest,
+        summary="Resolve an open or escalated incident by hand",
+        name="resolve",
+    ),
 )
-async def acknowledge(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, ActRequest)
-    return await respond(container, incident_id, ResponderAct.ACKNOWLEDGE, person, said.by, said.comment)
 
 
-@router.post(
-    "/v1/incidents/{incident_id}/assign",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(AssignRequest),
-    summary="Set or remove the owner of an incident",
-)
-async def assign(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, AssignRequest)
-    act = ResponderAct.ASSIGN
-    return await respond(container, incident_id, act, person, said.by, said.comment, owner=said.owner)
+def _endpoint(route: _Route) -> Callable[..., Awaitable[IncidentSummary]]:
+    async def endpoint(
+        incident_id: str, request: Request, container: ContainerDep, person: Approver
+    ) -> IncidentSummary:
+        said = await read_model(request, container.settings.max_body_bytes, route.takes)
+        owner = said.owner if isinstance(said, AssignRequest) else None
+        return await respond(container, incident_id, route.act, person, said.by, said.words, owner=owner)
+
+    return endpoint
 
 
-@router.post(
-    "/v1/incidents/{incident_id}/notes",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(NoteRequest),
-    summary="Add a note to the timeline of an incident",
-)
-async def note(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, NoteRequest)
-    return await respond(container, incident_id, ResponderAct.NOTE, person, said.by, said.text)
-
-
-@router.post(
-    "/v1/incidents/{incident_id}/take-over",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(ActRequest),
-    summary="Take over an incident: the agent stops on it, and its claim is released",
-)
-async def take_over(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, ActRequest)
-    return await respond(container, incident_id, ResponderAct.TAKE_OVER, person, said.by, said.comment)
-
-
-@router.post(
-    "/v1/incidents/{incident_id}/hand-back",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(ActRequest),
-    summary="Hand an incident back to the agent",
-)
-async def hand_back(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, ActRequest)
-    return await respond(container, incident_id, ResponderAct.HAND_BACK, person, said.by, said.comment)
-
-
-@router.post(
-    "/v1/incidents/{incident_id}/resolve",
-    response_model=IncidentSummary,
-    responses=_PROBLEMS,
-    openapi_extra=json_body(ResolveRequest),
-    summary="Resolve an open or escalated incident by hand",
-)
-async def resolve(
-    incident_id: str, request: Request, container: ContainerDep, person: Approver
-) -> IncidentSummary:
-    said = await read_model(request, container.settings.max_body_bytes, ResolveRequest)
-    return await respond(container, incident_id, ResponderAct.RESOLVE, person, said.by, said.reason)
+for _route in _ROUTES:
+    router.add_api_route(
+        f"/v1/incidents/{{incident_id}}/{_route.path}",
+        _endpoint(_route),
+        methods=["POST"],
+        name=_route.name,
+        response_model=IncidentSummary,
+        responses=problems(
+            *(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+            conflict="The incident does not permit it any more",
+        ),
+        openapi_extra=json_body(_route.takes),
+        summary=_route.summary,
+    )
 
 
 async def respond(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from app.agent.analytics.report import report
+from app.agent.analytics.report import StatsPart, report
 from app.agent.identity.people import Scope
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
@@ -19,8 +20,10 @@ from app.wire.statistics import StatsQuery, StatsView, csv_of
 router = APIRouter(tags=["statistics"])
 
 
-async def statistics(container: ApiDependencies, query: StatsQuery) -> StatsView:
-    """The report; an empty period raises `Problem` 422."""
+async def statistics(
+    container: ApiDependencies, query: StatsQuery, parts: Collection[StatsPart] = tuple(StatsPart)
+) -> StatsView:
+    """The report; what is not counted in `parts` is empty. An empty period raises `Problem` 422."""
     try:
         where = query.filter_at(container.clock.now())
     except PydanticCustomError as error:
@@ -35,7 +38,7 @@ async def statistics(container: ApiDependencies, query: StatsQuery) -> StatsView
             ]
         ) from error
     limits = container.loop.stages.executor.policy.limits.shared
-    return StatsView.of(report(where, await container.store.statistics.counted(where)), limits)
+    return StatsView.of(report(where, await container.store.statistics.counted(where, parts)), limits)
 
 
 @router.get(

@@ -15,6 +15,7 @@ from app.cli.commands.incidents import sqlite_path
 from app.config import ROLE_SETTINGS, Settings, unknown_in_env_file
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.errors import AgentError, ConfigurationError
+from app.settings.config_file import read_config
 from app.settings.names import ESCAPE
 from app.settings.services import read_services
 from app.store import open_store
@@ -34,6 +35,9 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
             f"{', '.join(unknown[:_MOST_SHOWN])}{more}",
             f"correct or remove them, or list them in {ESCAPE}",
         )
+    if settings.config_file is not None:
+        given = counted(len(read_config(settings.config_file, Settings)), "setting")
+        yield ok("configuration file", f"{given} in {settings.config_file}")
     yield _mode(settings)
     yield await _store(settings)
     for finding in (*anchor_findings(settings), *_runbooks(settings)):

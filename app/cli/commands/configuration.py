@@ -17,9 +17,9 @@ from app.cli.commands.output import printable
 from app.config import Settings
 from app.redaction import redacted
 from app.settings.config_file import read_config
+from app.settings.secret_files import named_files
 
 HIDDEN = "(set, not shown)"
-_KNOWN = frozenset(Settings.model_fields)
 
 
 class SettingView(BaseModel):
@@ -27,25 +27,32 @@ class SettingView(BaseModel):
 
     name: str
     value: object = Field(description="As it is written in JSON; secrets are not shown.")
-    source: str = Field(description="environment, .env, the path of CONFIG_FILE, or default.")
+    source: str = Field(
+        description="environment, .env, the path of CONFIG_FILE or of the file of a secret, or default."
+    )
 
 
 def in_force(settings: Settings, env_file: Path) -> list[SettingView]:
     """Every setting, in the order of its documentation."""
-    file = {name.upper() for name, value in dotenv_values(env_file).items() if value}
-    environment = {name.upper() for name, value in os.environ.items() if value}
-    shared = set(read_config(settings.config_file, _KNOWN)) if settings.config_file else set()
+    named = [
+        {name.lower(): value for name, value in one.items() if value}
+        for one in (os.environ, dotenv_values(env_file))
+    ]
+    environment, file = named
+    shared = read_config(settings.config_file, Settings) if settings.config_file else {}
+    files = named_files(Settings, environment, file, shared)
     values = settings.model_dump(mode="json")
     found = []
     for name, field in type(settings).model_fields.items():
-        upper = name.upper()
-        source = "environment" if upper in environment else ".env" if upper in file else "default"
-        if source == "default" and name in shared:
+        source = "environment" if name in environment else ".env" if name in file else "default"
+        if source == "default" and name in files:
+            source = files[name]
+        elif source == "default" and name in shared:
             source = str(settings.config_file)
         secret = "SecretStr" in str(field.annotation)
         given = getattr(settings, name)
         value = HIDDEN if secret and given else _ordered(values[name])
-        found.append(SettingView(name=upper, value=value, source=source))
+        found.append(SettingView(name=name.upper(), value=value, source=source))
     return found
 
 

@@ -91,6 +91,7 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
     bed = Settings.model_validate({**settings.model_dump(exclude_unset=True), **values})
     return bed.model_copy(
         update={
+            "config_file": None,  # a change of it would undo what is set here
             "dry_run": dry_run,
             "allow_high_risk_actions": True,
             "breach_for_seconds": 8.0,

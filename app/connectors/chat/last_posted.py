@@ -38,7 +38,7 @@ class PostedIncident:
             service=incident.key.service,
             environment=incident.key.environment,
             opened_at=incident.opened_at.isoformat(),
-            closed_at=incident.closed_at.isoformat() if incident.closed_at else None,
+            closed_at=incident.over_at.isoformat() if incident.over_at else None,
             state=incident.state.value,
             approval=asked.id if asked is not None else None,
         )

@@ -40,6 +40,7 @@ _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
 _NODES = "nodes"
 """Of the whole cluster, whatever namespaces are watched."""
+_LOGS = "pods/log"
 _LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
 """Kinds that are listed again and again where they may not be watched."""
 
@@ -93,7 +94,8 @@ def _review(access: Access) -> SelfSubjectAccessReview:
             resourceAttributes=ResourceAttributes(
                 verb=access.verb,
                 group=access.group,
-                resource=access.resource,
+                resource=access.resource.partition("/")[0],
+                subresource=access.resource.partition("/")[2] or None,
                 namespace=access.namespace or None,
             )
         )
@@ -192,6 +194,16 @@ _OPTIONAL = (
         lost="not read, so `scale` may be overridden",
     ),
     _OptionalRights(
+        check="logs",
+        covers=lambda access: access.resource == _LOGS,
+        lost="not read as evidence, although LOG_EVIDENCE is set",
+    ),
+    _OptionalRights(
+        check="Helm releases",
+        covers=lambda access: access.resource == "secrets",
+        lost="their records are not read, although HELM_RELEASES is set",
+    ),
+    _OptionalRights(
         check="new pods",
         covers=lambda access: (access.verb, access.resource) == _TRIES_PODS,
         lost="dry runs do not test new pods",
@@ -255,6 +267,10 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "events") for verb in ("list", "watch")),
         *((verb, "autoscaling", _AUTOSCALERS) for verb in ("list", "watch")),
     ]
+    if settings.log_evidence:
+        needed.append(("get", "", _LOGS))
+    if settings.helm_releases:
+        needed.append(("list", "", "secrets"))
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:
         needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]

@@ -130,6 +130,13 @@ class ReadApi:
             if page is None:
                 return
 
+    async def metadata(self, kind: Kind, namespace: str, *, labels: str) -> tuple[JsonObject, ...]:
+        """The metadata of the objects that match, at most a hundred; never anything else of them."""
+        call = _collection_call("list", kind, namespace)
+        request = self._connection.prepare_metadata_list(kind, namespace, labels)
+        answer = await self._connection.exchange(call, request)
+        return tuple({"metadata": mapping(item, "metadata")} for item in objects(answer, "items"))
+
     async def version(self, kind: Kind, namespace: str) -> str:
         """The version of the collection as it is now, without reading it."""
         answer = await self._page(kind, namespace, None, None, page=None, limit=1)

@@ -23,7 +23,7 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, PodLog, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -36,6 +36,8 @@ from app.errors import ConfigurationError
 EVERYWHERE = ALL_NS
 """Stands for all namespaces."""
 FIELD_MANAGER = "self-healing-devops-agent"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_MOST_METADATA = 100
 _MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """More than any page of objects is long."""
 
@@ -59,6 +61,7 @@ class Kind(StrEnum):
     SCALED_OBJECT = "ScaledObject"
     ROLLOUT = "Rollout"
     CANARY = "Canary"
+    SECRET = "Secret"  # noqa: S105 - a kind, of which only metadata is read
 
 
 _ROLLOUT = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
@@ -74,6 +77,7 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
     Kind.NAMESPACE: Namespace,
     Kind.NODE: Node,
+    Kind.SECRET: Secret,
     Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
     Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
@@ -97,7 +101,7 @@ class _Sender(Protocol):
         self,
         method: str,
         *,
-        res: type[NamespacedResourceG] | type[GlobalResource],
+        res: type[NamespacedResourceG] | type[GlobalResource] | type[PodLog],
         obj: Sequence[JsonObject] | None = None,
         name: str | None = None,
         namespace: str | None = None,
@@ -142,6 +146,12 @@ class Connection:
             watch=watch is True,
             params={key: str(value) for key, value in more.items() if value is not None},
         )
+
+    def prepare_metadata_list(self, kind: Kind, namespace: str, labels: str) -> BasicRequest:
+        """A request for the metadata of objects: the API server leaves out everything else."""
+        request = self.prepare("list", kind, namespace, labelSelector=labels, limit=str(_MOST_METADATA))
+        request.headers = {"Accept": _METADATA_LIST}
+        return request
 
     def prepare_patch(
         self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
@@ -198,6 +208,31 @@ class Connection:
             raise failure(call, ValueError("the answer is no object"))
         return cast("JsonObject", answer)
 
+    def prepare_log(self, namespace: str, pod: str, **more: str) -> BasicRequest:
+        """A request for the log of a container, which is text; `more` holds query parameters."""
+        return self._sender.prepare_request(
+            "get", res=PodLog, name=pod, namespace=namespace, params=more, headers={"Accept": "*/*"}
+        )
+
+    async def text(self, call: KubernetesCall, request: BasicRequest, *, seconds: float, most: int) -> bytes:
+        """Send one request and read at most `most` bytes of its answer, within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
+                try:
+                    content = b""
+                    async for part in response.aiter_bytes():
+                        content += part
+                        if len(content) >= most:
+                            break
+                finally:
+                    await response.aclose()
+        except (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, ValueError, KeyError) as error:
+            raise failure(call, error) from error
+        if not response.is_success:
+            raise rejection(call, response.status_code, response.headers, status_of(content))
+        return content[:most]
+
     async def lines(
         self, call: KubernetesCall, request: BasicRequest, silence_seconds: float, opened: Callable[[], None]
     ) -> AsyncGenerator[str, None]:
@@ -219,6 +254,12 @@ class Connection:
 
     async def close(self) -> None:
         await self._sender.close()
+
+
+class ConnectionMaker(Protocol):
+    """Opens one connection: `Connection`, unless answers are to be read in another way."""
+
+    def __call__(self, config: SingleConfig, *, timeout_seconds: float, dry_run: bool) -> Connection: ...
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from app.agent.actions.spec import CONFIG_MAP
-from app.agent.actions.target_parts import parts_changed
+from app.agent.actions.target_parts import on_status, parts_changed
 from app.agent.guardrails import target_token
-from app.agent.guardrails.target_token import ABORTED, PAUSED, REPLICAS, STEP, TEMPLATE
+from app.agent.guardrails.target_token import ABORTED, PAUSED, REPLICAS, TEMPLATE
 from app.agent.guardrails.workload_kinds import (
     AUTOSCALER,
     CLUSTER_WIDE,
@@ -183,11 +183,6 @@ def patch_for(
         *(() if on_status(action) else (marker,)),
         *_change(request),
     ]
-
-
-def on_status(action: Action) -> bool:
-    """Whether the change is one of the subresource `status`, which takes no other part of a request."""
-    return bool(parts_changed(action)) and {*parts_changed(action)} <= {ABORTED, STEP}
 
 
 def _change(request: ChangeRequest) -> list[JsonObject]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from app.agent.actions.target_parts import same_ground
+from app.agent.actions.target_parts import on_status, same_ground
 from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
@@ -36,7 +36,6 @@ from app.connectors.kubernetes.patches import (
     check_deletable,
     check_unmoved,
     deletes,
-    on_status,
     patch_for,
     revision_wanted,
     writable_ref,

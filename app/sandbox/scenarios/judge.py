@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
 
-from app.agent.models import ActionName
+from app.agent.models import ActionName, Cause
 from app.sandbox.scenarios.document import ActSpec, EndSpec, ScenarioFile
 from app.sandbox.traffic import Level
 
@@ -39,6 +39,15 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCause:
+    """The first cause of one diagnosis."""
+
+    service: str
+    cause: Cause
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What one agent did in one variant, and how the services fared. Times in seconds."""
 
@@ -53,8 +62,13 @@ class Run:
     unhealthy_until: float
     """When the last service came back within its objectives; 0: none ever left them."""
     horizon: float
-    causes: tuple[str, ...] = ()
+    diagnoses: tuple[NamedCause, ...] = ()
     """What the agent took for the cause, for each incident."""
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The causes in words, each with its service."""
+        return tuple(f"{one.service} {one.cause}" for one in self.diagnoses)
 
     @property
     def recovered(self) -> bool:
@@ -166,6 +180,14 @@ def _fault(scenario: ScenarioFile, run: Run, done: Sequence[Act], wrong: Sequenc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCause:
+    """One diagnosis that names a cause, and whether that is one of the right ones."""
+
+    confidence: float
+    right: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """One judged run, with its names."""
 
@@ -175,6 +197,8 @@ class Scored:
     control: bool
     run: Run
     judgement: Judgement
+    answers: tuple[JudgedCause, ...] = ()
+    """The agent's diagnoses, judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

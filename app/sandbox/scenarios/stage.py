@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -46,6 +47,7 @@ NAMESPACE = "prod"
 """Where a scenario plays, unless its player names another place."""
 PAST_SECONDS = 10_800.0
 """How long the services have run, under steady load, when a scenario begins: set up so long before."""
+WorldMaker: TypeAlias = Callable[[Clock, int, tuple[str, ...]], World]
 _WARM_AFTER_SECONDS = 30.0
 _RAMP_STEPS = 8
 _FILLERS = (
@@ -65,14 +67,17 @@ _FILLERS = (
 class ScenarioWorld:
     """One variant, set up and ready to be played."""
 
-    def __init__(self, variant: Variant, clock: Clock, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self, variant: Variant, clock: Clock, namespace: str = NAMESPACE, make: WorldMaker = World
+    ) -> None:
+        """`make` makes the world from clock, seed and names of nodes."""
         topology = variant.scenario.topology
         self.variant = variant
         self.namespace = namespace
         self.services = (*topology.services, *_fillers(variant))
         nodes = tuple(node_name(number) for number in range(1, topology.nodes + 1))
         dice = random.Random(variant.seed)  # noqa: S311 - a reproducible world, no secret
-        self.world = World(clock, dice.getrandbits(32), nodes)
+        self.world = make(clock, dice.getrandbits(32), nodes)
         self._set_up()
 
     @property

@@ -1,84 +1,138 @@
-"""What the database counts for a report: each part is one statement over one index."""
+"""What the database counts for a report: each part is one statement over one index.
+
+A row of a part is a key followed by sums, so that rows of two periods are added up by key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import operator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, case, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, text
 
-from app.agent.analytics.report import (
-    MOST_REASONS,
-    MOST_SERVICES,
-    Cell,
-    Counted,
-    DayOfActions,
-    DecisionCount,
-    ReasonCount,
-    ServiceCount,
-    StatsFilter,
-)
-from app.agent.analytics.shadow import Judged
-from app.agent.ids import ServiceKey
-from app.agent.models import (
-    ActionName,
-    ApprovalState,
-    Cause,
-    DecisionKind,
-    IncidentState,
-    OutcomeKind,
-)
+from app.agent.analytics.report import StatsFilter, StatsPart
+from app.agent.models import IncidentState
 from app.store.analytics.expressions import (
     ZERO,
     about,
-    bucket_of,
     day_of,
     intents_about,
     of_period,
     seconds_between,
+    within,
 )
 from app.store.database.tables import approvals, incidents, intents
 
-Kind = TypeVar("Kind", Cause, Judged, OutcomeKind, IncidentState)
+Row: TypeAlias = tuple[Any, ...]
+"""Plain values: a key, then whole numbers."""
+By: TypeAlias = Sequence[ColumnElement[Any]]
 
 _DETECT = seconds_between(incidents.c.began_at, incidents.c.opened_at)
 _ACKNOWLEDGE = seconds_between(incidents.c.opened_at, incidents.c.acknowledged_at)
 _RESTORE = seconds_between(incidents.c.opened_at, incidents.c.restored_at)
 _WAIT = seconds_between(approvals.c.requested_at, approvals.c.answered_at)
 _PLANNED = intents.c.undoes.is_(None)
+_WORKED = incidents.c.worked
+_OF_INCIDENT = approvals.c.incident_id == incidents.c.id
 
 
-def counted(connection: Connection, where: StatsFilter) -> Counted:
-    """Everything that a report needs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slicing:
+    """Environment, cause and severity of what a part counts."""
+
+    columns: tuple[ColumnElement[Any], ...]
+    join: tuple[ColumnElement[bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """How one part is counted."""
+
+    key: int
+    """How many columns of a row are its key."""
+    sums: int = 1
+    """How many follow."""
+    statement: Callable[[StatsFilter, Sequence[ColumnElement[Any]]], Select[Any]]
+    """Grouped by the key, and before it by further columns."""
+    slicing: Slicing
+    reduced: Callable[[Iterable[Row]], list[Row]] = list
+    """From what the statement gives to the rows."""
+
+
+def counted_rows(connection: Connection, part: StatsPart, where: StatsFilter) -> list[Row]:
+    """The rows of a part, counted from the records."""
+    counting = COUNTINGS[part]
+    return counting.reduced(_plain(connection, counting.statement(where, ())))
+
+
+def sliced_rows(
+    connection: Connection, part: StatsPart, where: StatsFilter
+) -> Iterator[tuple[tuple[str | None, ...], Row]]:
+    """The same for each environment, cause and severity, which come first; not reduced."""
+    counting = COUNTINGS[part]
+    statement = counting.statement(where, counting.slicing.columns).where(*counting.slicing.join)
+    for row in _plain(connection, statement):
+        yield row[:3], row[3:]
+
+
+def _plain(connection: Connection, statement: Select[Any]) -> list[Row]:
+    """Sums come as decimal numbers from PostgreSQL."""
+    return [
+        tuple(int(value) if isinstance(value, Decimal) else value for value in row)
+        for row in connection.execute(statement)
+    ]
+
+
+def added(rows: Iterable[Iterable[Row]], counting: Counting) -> list[Row]:
+    """The rows of several periods as one: sums of rows with one key are added."""
+    if counting.key == 1 and counting.sums == 1:
+        return list(_added_single(rows).items())
+    sums: dict[Row, Row] = {}
+    for each in rows:
+        for row in each:
+            key, numbers = row[: counting.key], row[counting.key :]
+            before = sums.get(key)
+            sums[key] = numbers if before is None else tuple(map(operator.add, before, numbers))
+    return [(*key, *numbers) for key, numbers in sums.items()]
+
+
+def _added_single(rows: Iterable[Iterable[Row]]) -> dict[Any, int]:
+    """The same for rows of two values, of which a year has hundreds of thousands."""
+    sums: dict[Any, int] = {}
+    get = sums.get
+    for each in rows:
+        for key, number in each:
+            sums[key] = get(key, 0) + number
+    return sums
+
+
+def by_week(rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows of cells with the Monday in place of the day: 1970-01-01 was a Thursday."""
+    return (((row[0] + 3) // 7 * 7 - 3, *row[1:]) for row in rows)
+
+
+def quick(connection: Connection) -> None:
+    """Have PostgreSQL group in memory, for this transaction."""
     if connection.dialect.name == "postgresql":
         # Groups are few, which the planner cannot know: it would sort every row on disk. Compiling the
         # expressions takes longer than they run.
         connection.execute(text("SET LOCAL work_mem = '64MB'"))
         connection.execute(text("SET LOCAL jit = off"))
-    return Counted(
-        cells=_cells(connection, where),
-        services=_services(connection, where),
-        detect=_durations(connection, where, _DETECT, incidents.c.began_at),
-        acknowledge=_durations(connection, where, _ACKNOWLEDGE, incidents.c.acknowledged_at),
-        restore=_durations(connection, where, _RESTORE, incidents.c.restored_at),
-        decisions=_decisions(connection, where),
-        reasons=_reasons(connection, where),
-        approvals=_approvals(connection, where),
-        waits=_waits(connection, where),
-        actions=_actions(connection, where),
-    )
 
 
 def _total(value: ColumnElement[int]) -> ColumnElement[int]:
     return func.coalesce(func.sum(value), ZERO)
 
 
-def _cells(connection: Connection, where: StatsFilter) -> tuple[Cell, ...]:
-    manual = round(where.manual.total_seconds())
+def _cells(where: StatsFilter, by: By) -> Select[Any]:
     columns = incidents.c
-    saved = case((columns.worked.is_(True) & (manual > _RESTORE), manual - _RESTORE), else_=ZERO)
     alike = (
-        bucket_of(columns.opened_at, weekly=where.weekly),
+        *by,
+        day_of(columns.opened_at),
         columns.state,
         columns.cause,
         columns.runbook,
@@ -86,7 +140,7 @@ def _cells(connection: Connection, where: StatsFilter) -> tuple[Cell, ...]:
         columns.dry_run,
         columns.judged,
     )
-    rows = connection.execute(
+    return (
         select(
             *alike,
             func.count(),
@@ -96,173 +150,136 @@ def _cells(connection: Connection, where: StatsFilter) -> tuple[Cell, ...]:
             _total(_ACKNOWLEDGE),
             func.count(columns.restored_at),
             _total(_RESTORE),
-            _total(saved),
         )
         .where(*of_period(where))
         .group_by(*alike)
     )
-    return tuple(_cell(row) for row in rows)
 
 
-def _cell(row: Sequence[Any]) -> Cell:
-    bucket, state, cause, runbook, worked, dry_run, judged, *sums = row
-    incident_count, *rest = map(int, sums)
-    detected, detect, acknowledged, acknowledge, restored, restore, saved = rest
-    return Cell(
-        bucket=int(bucket),
-        state=IncidentState(state),
-        cause=_known(Cause, cause),
-        runbook=runbook,
-        worked=worked,
-        dry_run=dry_run,
-        judged=_known(Judged, judged),
-        incidents=incident_count,
-        detected=detected,
-        detect_seconds=detect,
-        acknowledged=acknowledged,
-        acknowledge_seconds=acknowledge,
-        restored=restored,
-        restore_seconds=restore,
-        saved_seconds=saved,
-    )
-
-
-def _known(kind: type[Kind], value: str | None) -> Kind | None:
-    """None too for a value that only a later version knows."""
-    return next((one for one in kind if one.value == value), None)
-
-
-def _services(connection: Connection, where: StatsFilter) -> tuple[ServiceCount, ...]:
-    columns, number = incidents.c, func.count().label("number")
-    rows = connection.execute(
+def _services(where: StatsFilter, by: By) -> Select[Any]:
+    columns = incidents.c
+    alike = (*by, columns.environment, columns.service)
+    return (
         select(
-            columns.environment,
-            columns.service,
-            number,
+            *alike,
+            func.count(),
             _total(case((columns.state == IncidentState.RECOVERED.value, 1), else_=ZERO)),
             _total(case((columns.state == IncidentState.ESCALATED.value, 1), else_=ZERO)),
             func.count(columns.restored_at),
             _total(_RESTORE),
         )
         .where(*of_period(where))
-        .group_by(columns.environment, columns.service)
-        .order_by(number.desc(), columns.environment, columns.service)
-        .limit(MOST_SERVICES)
-    )
-    return tuple(
-        ServiceCount(
-            key=ServiceKey(environment=environment, service=service),
-            incidents=int(incident_count),
-            recovered=int(recovered),
-            escalated=int(escalated),
-            restored=int(restored),
-            restore_seconds=int(seconds),
-        )
-        for environment, service, incident_count, recovered, escalated, restored, seconds in rows
+        .group_by(*alike)
     )
 
 
 def _durations(
-    connection: Connection, where: StatsFilter, length: ColumnElement[int], known: ColumnElement[Any]
-) -> tuple[tuple[int, int], ...]:
-    rows = connection.execute(
-        select(length, func.count()).where(*of_period(where), known.is_not(None)).group_by(length)
-    )
-    return tuple((int(seconds), int(often)) for seconds, often in rows)
+    length: ColumnElement[int], *among: ColumnElement[bool]
+) -> Callable[[StatsFilter, By], Select[Any]]:
+    def statement(where: StatsFilter, by: By) -> Select[Any]:
+        return select(*by, length, func.count()).where(*of_period(where), *among).group_by(*by, length)
+
+    return statement
 
 
 def _decided(where: StatsFilter) -> list[ColumnElement[bool]]:
     return [
-        intents.c.decided_at >= where.since,
-        intents.c.decided_at < where.until,
+        *within(where, intents.c.decided_at),
         _PLANNED,
         *intents_about(where),
     ]
 
 
-def _decisions(connection: Connection, where: StatsFilter) -> tuple[DecisionCount, ...]:
-    columns, number = intents.c, func.count().label("number")
-    alike = (columns.action, columns.decision, columns.result, columns.dry_run)
-    rows = connection.execute(
-        select(*alike, number)
-        .where(*_decided(where))
-        .group_by(*alike)
-        .order_by(number.desc(), columns.action, columns.decision, columns.dry_run, columns.result)
-    )
-    return tuple(
-        DecisionCount(
-            action=ActionName(action),
-            decision=DecisionKind(decision),
-            result=_known(OutcomeKind, result),
-            dry_run=dry_run,
-            number=int(count),
-        )
-        for action, decision, result, dry_run, count in rows
-        if action in set(ActionName)
-    )
+def _decisions(where: StatsFilter, by: By) -> Select[Any]:
+    columns = intents.c
+    alike = (*by, columns.action, columns.decision, columns.result, columns.dry_run)
+    return select(*alike, func.count()).where(*_decided(where)).group_by(*alike)
 
 
-def _reasons(connection: Connection, where: StatsFilter) -> tuple[ReasonCount, ...]:
-    columns, number = intents.c, func.count().label("number")
-    rows = connection.execute(
-        select(columns.decision, columns.reason, number)
-        .where(*_decided(where), columns.reason.is_not(None))
-        .group_by(columns.decision, columns.reason)
-        .order_by(number.desc(), columns.decision, columns.reason)
-        .limit(MOST_REASONS)
-    )
-    return tuple(
-        ReasonCount(decision=DecisionKind(decision), reason=reason, number=int(count))
-        for decision, reason, count in rows
-    )
+def _reasons(where: StatsFilter, by: By) -> Select[Any]:
+    columns = intents.c
+    alike = (*by, columns.decision, columns.reason)
+    return select(*alike, func.count()).where(*_decided(where), columns.reason.is_not(None)).group_by(*alike)
 
 
 def _asked(where: StatsFilter) -> list[ColumnElement[bool]]:
     meant = about(where)
-    return [
-        approvals.c.requested_at >= where.since,
-        approvals.c.requested_at < where.until,
-        *([approvals.c.incident_id == incidents.c.id, *meant] if meant else []),
-    ]
+    if where.service is not None:
+        # Not a join: SQLite would read every approval of the period for those of one service.
+        meant = [approvals.c.incident_id.in_(select(incidents.c.id).where(*meant))]
+    elif meant:
+        meant = [_OF_INCIDENT, *meant]
+    return [*within(where, approvals.c.requested_at), *meant]
 
 
-def _approvals(connection: Connection, where: StatsFilter) -> tuple[tuple[ApprovalState, int], ...]:
-    rows = connection.execute(
-        select(approvals.c.state, func.count()).where(*_asked(where)).group_by(approvals.c.state)
-    )
-    return tuple(sorted((ApprovalState(state), int(number)) for state, number in rows))
+def _approvals(where: StatsFilter, by: By) -> Select[Any]:
+    alike = (*by, approvals.c.state)
+    return select(*alike, func.count()).where(*_asked(where)).group_by(*alike)
 
 
-def _waits(connection: Connection, where: StatsFilter) -> tuple[tuple[int, int], ...]:
-    rows = connection.execute(
-        select(_WAIT, func.count())
-        .where(*_asked(where), approvals.c.answered_at.is_not(None), approvals.c.answered_by.is_not(None))
-        .group_by(_WAIT)
-    )
-    return tuple((int(seconds), int(often)) for seconds, often in rows)
+def _waits(where: StatsFilter, by: By) -> Select[Any]:
+    answered = (approvals.c.answered_at.is_not(None), approvals.c.answered_by.is_not(None))
+    return select(*by, _WAIT, func.count()).where(*_asked(where), *answered).group_by(*by, _WAIT)
 
 
-def _actions(connection: Connection, where: StatsFilter) -> tuple[DayOfActions, ...]:
-    """As the limits count them: what touched a workload and undid nothing."""
-    columns, day = intents.c, day_of(intents.c.started_at)
-    by_service = (
-        select(day.label("day"), func.count().label("number"))
+def _actions(where: StatsFilter, by: By) -> Select[Any]:
+    """As the limits count them, by service: what touched a workload and undid nothing."""
+    columns = intents.c
+    alike = (*by, day_of(columns.started_at), columns.environment, columns.service)
+    return (
+        select(*alike, func.count())
         .where(
-            columns.started_at >= where.since,
-            columns.started_at < where.until,
+            *within(where, columns.started_at),
             _PLANNED,
             columns.namespace.is_not(None),
             *intents_about(where),
         )
-        .group_by(day, columns.environment, columns.service)
-        .subquery()
+        .group_by(*alike)
     )
-    rows = connection.execute(
-        select(by_service.c.day, func.sum(by_service.c.number), func.max(by_service.c.number))
-        .group_by(by_service.c.day)
-        .order_by(by_service.c.day)
-    )
-    return tuple(
-        DayOfActions(day=int(one), actions=int(number), most_of_service=int(most))
-        for one, number, most in rows
-    )
+
+
+def _by_day(rows: Iterable[Row]) -> list[Row]:
+    """The sum and the greatest number of each day; no two periods share a day."""
+    of_service: Counter[Row] = Counter()
+    for *key, number in rows:
+        of_service[tuple(key)] += number
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for (day, *_), number in of_service.items():
+        numbers[day].append(number)
+    return [(day, sum(found), max(found)) for day, found in numbers.items()]
+
+
+_INCIDENTS = Slicing(columns=(incidents.c.environment, incidents.c.cause, incidents.c.severity))
+_INTENTS = Slicing(
+    columns=(intents.c.environment, intents.c.cause, incidents.c.severity),
+    join=(intents.c.incident_id == incidents.c.id,),
+)
+_APPROVALS = Slicing(columns=_INCIDENTS.columns, join=(_OF_INCIDENT,))
+
+COUNTINGS: Mapping[StatsPart, Counting] = {
+    StatsPart.CELLS: Counting(key=7, sums=7, statement=_cells, slicing=_INCIDENTS),
+    StatsPart.SERVICES: Counting(key=2, sums=5, statement=_services, slicing=_INCIDENTS),
+    StatsPart.DETECT: Counting(
+        key=1, statement=_durations(_DETECT, incidents.c.began_at.is_not(None)), slicing=_INCIDENTS
+    ),
+    StatsPart.ACKNOWLEDGE: Counting(
+        key=1,
+        statement=_durations(_ACKNOWLEDGE, incidents.c.acknowledged_at.is_not(None)),
+        slicing=_INCIDENTS,
+    ),
+    StatsPart.RESTORE: Counting(
+        key=1,
+        statement=_durations(_RESTORE, incidents.c.restored_at.is_not(None), _WORKED.is_not(True)),
+        slicing=_INCIDENTS,
+    ),
+    StatsPart.HEALED: Counting(
+        key=1,
+        statement=_durations(_RESTORE, incidents.c.restored_at.is_not(None), _WORKED.is_(True)),
+        slicing=_INCIDENTS,
+    ),
+    StatsPart.DECISIONS: Counting(key=4, statement=_decisions, slicing=_INTENTS),
+    StatsPart.REASONS: Counting(key=2, statement=_reasons, slicing=_INTENTS),
+    StatsPart.APPROVALS: Counting(key=1, statement=_approvals, slicing=_APPROVALS),
+    StatsPart.WAITS: Counting(key=1, statement=_waits, slicing=_APPROVALS),
+    StatsPart.ACTIONS: Counting(key=1, sums=2, statement=_actions, slicing=_INTENTS, reduced=_by_day),
+}

@@ -13,8 +13,6 @@ from app.agent.analytics.report import StatsFilter
 from app.store.database.tables import incidents, intents
 
 _DAY = literal_column("86400", BigInteger)
-_WEEK = literal_column("7", BigInteger)
-_TO_MONDAY = literal_column("3", BigInteger)
 ZERO = literal_column("0", BigInteger)
 
 
@@ -48,11 +46,6 @@ def day_of(moment: ColumnElement[Any]) -> ColumnElement[int]:
     return epoch(moment) // _DAY
 
 
-def bucket_of(moment: ColumnElement[Any], *, weekly: bool) -> ColumnElement[int]:
-    """The day, or the week from Monday: 1970-01-01 was a Thursday."""
-    return (day_of(moment) + _TO_MONDAY) // _WEEK if weekly else day_of(moment)
-
-
 def about(where: StatsFilter) -> list[ColumnElement[bool]]:
     """Which incidents are meant, whatever their time."""
     given = (
@@ -64,9 +57,14 @@ def about(where: StatsFilter) -> list[ColumnElement[bool]]:
     return [column == value for column, value in given if value is not None]
 
 
+def within(where: StatsFilter, moment: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """Whether the time lies in the period."""
+    return [moment >= where.since, moment < where.until]
+
+
 def of_period(where: StatsFilter) -> list[ColumnElement[bool]]:
     """The incidents that were opened in the period."""
-    return [incidents.c.opened_at >= where.since, incidents.c.opened_at < where.until, *about(where)]
+    return [*within(where, incidents.c.opened_at), *about(where)]
 
 
 def intents_about(where: StatsFilter) -> list[ColumnElement[bool]]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from app.agent.analytics.report import Counted, StatsFilter
+from app.agent.analytics.report import Counted, StatsFilter, StatsPart
 from app.agent.analytics.shadow import JUDGED_AFTER, STAYS_HEALTHY_FOR, Judged, Proposal, judged
 from app.agent.models import ActionName, Change, IncidentState
-from app.store.analytics.counting import counted
+from app.store.analytics import rollups
+from app.store.analytics.reading import counted_of
+from app.store.analytics.spans import block_of
 from app.store.database.codec import read
 from app.store.database.repository import Repository, reads
 from app.store.database.tables import changes, incidents, intents
 
 BATCH = 200
+MOST_DAYS = 64
+"""Days that one call counts; the next one goes on with what is left."""
 _LOOK_BACK = timedelta(days=7)
 """Proposals of incidents that ended before are not judged any more."""
 
@@ -25,8 +30,17 @@ class SqlStatistics(Repository):
     """`StatisticsRepository` over SQL."""
 
     @reads
-    def counted(self, connection: Connection, where: StatsFilter) -> Counted:
-        return counted(connection, where)
+    def counted(
+        self, connection: Connection, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)
+    ) -> Counted:
+        return counted_of(rollups.counted_parts(connection, where, parts))
+
+    async def roll_up(self, now: datetime) -> int:
+        days = await self.database.read(partial(rollups.due_days, now=now, most=MOST_DAYS))
+        done = [day for day in days if await self.database.write(partial(rollups.count_day, day=day))]
+        for block in sorted({block_of(day) for day in done}):
+            await self.database.write(partial(rollups.add_up_block, block=block))
+        return len(done)
 
     async def judge(self, now: datetime, known_since: datetime) -> int:
         return await self.in_batches(partial(_judge, now=now, known_since=known_since), BATCH)

@@ -178,6 +178,7 @@ class _SnapshotHead:
     ref: ObjectRef
     token: str
     available: int | None = None
+    sent_at: str | None = None
 
 
 def read_snapshot(value: object) -> Snapshot | None:
@@ -188,7 +189,7 @@ def read_snapshot(value: object) -> Snapshot | None:
     body = cast("Mapping[str, Any]", value).get("body")
     if not isinstance(body, dict):
         raise PermanentError("a stored Snapshot cannot be read: its body is no object")
-    return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available)
+    return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available, sent_at=head.sent_at)
 
 
 def _clean(value: object) -> Json:

@@ -27,6 +27,9 @@ class Space(IntEnum):
     ALIVE = 0x48450005
     BUDGET = 0x48450006
     TRAIL = 0x48450007
+    COUNTED_DAY = 0x48450008
+    """Of a day since 1970: shared by whatever changes its records, in triggers of the database."""
+    COUNTED_BLOCK = 0x48450009
 
 
 def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:
@@ -41,3 +44,14 @@ def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:
         ),
         {"space": int(space), "slots": slots},
     )
+
+
+def take(connection: Connection, space: Space, number: int) -> bool:
+    """Take the lock until the transaction ends, unless another one has it or shares it."""
+    if connection.dialect.name != "postgresql":
+        return True
+    taken = connection.execute(
+        text("SELECT pg_try_advisory_xact_lock(CAST(:space AS int), CAST(:number AS int))"),
+        {"space": int(space), "number": number},
+    ).scalar_one()
+    return bool(taken)

@@ -321,6 +321,30 @@ intents = Table(
     CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
 )
 
+# Counts of whole days that are over, and of blocks of them. Triggers write `statistics_stale`.
+statistics_spans = Table(
+    "statistics_spans",
+    metadata,
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("days", Integer, primary_key=True, autoincrement=False),
+)
+statistics_parts = Table(
+    "statistics_parts",
+    metadata,
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("days", Integer, primary_key=True, autoincrement=False),
+    Column("slice", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+statistics_stale = Table(
+    "statistics_stale",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("day", BigInteger, nullable=False),
+)
+Index("ix_statistics_stale_day", statistics_stale.c.day)
+
 _PLANNED = text("undoes IS NULL AND decided_at IS NOT NULL")
 Index(
     "ix_intents_statistics",
@@ -341,6 +365,7 @@ Index(
     sqlite_where=_PLANNED,
     postgresql_where=_PLANNED,
 )
+Index("ix_intents_service", intents.c.service)
 Index(
     "ix_intents_executing",
     intents.c.incident_id,

@@ -6,12 +6,31 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.errors import PermanentError
-from app.store.database.tables import brakes, leases, metadata, schema_compatibility, workers
+from app.store.database.tables import (
+    brakes,
+    leases,
+    metadata,
+    schema_compatibility,
+    statistics_parts,
+    statistics_spans,
+    statistics_stale,
+    workers,
+)
 
 REVISION_TABLE = "alembic_version"
 """Where the schema is recorded; a database without it was not made by this agent."""
 
-_MACHINERY = {leases.name, schema_compatibility.name, workers.name}
+_MACHINERY = {
+    table.name
+    for table in (
+        leases,
+        schema_compatibility,
+        statistics_parts,
+        statistics_spans,
+        statistics_stale,
+        workers,
+    )
+}
 
 RECORDS = tuple(sorted(set(metadata.tables) - _MACHINERY))
 """Tables whose rows are records. The others are rebuilt by every agent that starts."""

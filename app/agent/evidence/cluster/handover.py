@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
+from app.agent.evidence.cluster.log_patterns import pattern_facts
+from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.guardrails.workload_kinds import ROLLOUT
@@ -37,7 +39,11 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
         return None
     failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
     return Handover(
-        facts=(*_facts(workload), *_pod_facts(failing, evidence)),
+        facts=(
+            *_facts(workload),
+            *_pod_facts(failing, evidence),
+            *pattern_facts(evidence.log_patterns),
+        ),
         warnings=workload.warnings[:_WARNINGS],
         commands=tuple(dict.fromkeys(_commands(workload, failing, evidence, cause)))[:_COMMANDS],
     )
@@ -51,6 +57,9 @@ def _facts(workload: WorkloadView) -> list[str]:
         facts.append(f"{workload.managed_by} manages it and reverts changes made in the cluster")
     if workload.released_by is not None:
         facts.append(f"it was released by {workload.released_by}, which does not notice a rollback")
+    pending = pending_words(workload, workload.observed_at)
+    if pending is not None:
+        facts.append(pending)
     for scaler in workload.autoscalers:
         if scaler.sets_replicas:
             at = " and is at its maximum" if scaler.at_maximum else ""

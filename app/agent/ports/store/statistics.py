@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
-from app.agent.analytics.report import Counted, StatsFilter
+from app.agent.analytics.report import Counted, StatsFilter, StatsPart
 
 
 class StatisticsRepository(Protocol):
     """Counts what a report of a period needs, and judges the proposals of dry runs."""
 
-    async def counted(self, where: StatsFilter) -> Counted:
-        """Counts and sums in one snapshot; every part is counted over an index."""
+    async def counted(self, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)) -> Counted:
+        """Counts and sums in one snapshot; the parts that are not asked for are empty."""
+        ...
+
+    async def roll_up(self, now: datetime) -> int:
+        """Count days that are over once and for all; how many days.
+
+        What changes afterwards in such a day makes it counted from the records again, until the next call.
+        """
         ...
 
     async def judge(self, now: datetime, known_since: datetime) -> int:

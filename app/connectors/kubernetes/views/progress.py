@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.agent.guardrails.target_token import ABORTED, STEP
+from app.agent.guardrails.target_token import ABORTED, ABORTED_AT, STEP
 from app.agent.ids import JsonObject
 from app.agent.workload import RolloutProgress
 from app.connectors.kubernetes.fields import flag, mapping, number, objects, text
@@ -36,6 +36,7 @@ def rollout_parts(rollout: JsonObject) -> dict[str, str]:
     step = number(rollout, "status", "currentStepIndex")
     return {
         ABORTED: "true" if flag(rollout, "status", "abort") else "false",
+        ABORTED_AT: text(rollout, "status", "abortedAt") or "-",
         STEP: f"{'-' if step is None else step}{'w' if waits else ''}",
     }
 

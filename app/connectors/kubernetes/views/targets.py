@@ -33,6 +33,7 @@ _PARTS = {
     target_token.READY: (),
     target_token.TERMINATING: (),
     target_token.ABORTED: (),
+    target_token.ABORTED_AT: (),
     target_token.STEP: (),
 }
 """Where `managedFields` says who owns each part of a token."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from app.agent.guardrails.opt_out import said
 from app.agent.ids import JsonObject
-from app.agent.workload import ObjectRef, PodView, WarningView, WorkloadView
+from app.agent.workload import ObjectRef, PodView, ReleaseRecord, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import flag, kind_of, number, objects, text, texts, uid
 from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_start, template_of
@@ -72,6 +72,8 @@ class WorkloadObjects:
     """Objects of the namespace that may run a workload's pods in its place, each with its kind."""
     own_cordons: tuple[str, ...] = ()
     """The nodes that the agent cordoned, as far as they were asked for."""
+    release_records: tuple[ReleaseRecord, ...] = ()
+    """The revisions of its Helm release, as far as they were asked for."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -111,6 +113,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         managed_by=managed_by(workload) or stands_in,
         managed_as=managed_as(workload),
         released_by=released_by(workload),
+        release_records=found.release_records,
         autoscalers=autoscalers_of(ref, desired_replicas(workload), found.autoscalers),
         scaled=scaled(workload, found.revisions),
         served_by=stands_in if counts.desired == 0 else None,

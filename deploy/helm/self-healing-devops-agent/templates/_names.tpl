@@ -31,6 +31,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   {{- if not (hasKey $rights.actions $action) }}{{ fail (printf "enabledActions: %s is not an action; use %s" $action (keys $rights.actions | sortAlpha | join ", ")) }}{{ end }}
   {{- $all = concat $all (get $rights.actions $action) }}
 {{- end }}
+{{- range $setting, $more := $rights.settings }}
+  {{- if eq (get $.Values.settings $setting | toString) "true" }}
+    {{- $all = concat $all $more }}
+  {{- end }}
+{{- end }}
 {{- range $all }}
   {{- $tried := and (eq .resource "pods") (eq .verb "create") }}
   {{- if or (not $tried) $.Values.rbac.tryPods }}

@@ -6,7 +6,8 @@ metadata:
     {{- include "heal.selector" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .role }}
   annotations:
-    checksum/settings: {{ toJson $root.Values | sha256sum }}
+    {{- /* Changed files take effect without a restart; one that appears needs it. */}}
+    checksum/settings: {{ toJson (list (omit $root.Values "config" "services") (empty $root.Values.config) (empty $root.Values.services)) | sha256sum }}
     {{- with $root.Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -61,12 +62,31 @@ spec:
         {{- if eq $root.Values.mode "single" }}
         - {name: data, mountPath: /data}
         {{- end }}
+        {{- if or $root.Values.config $root.Values.services }}
+        - {name: files, mountPath: /etc/heal, readOnly: true}
+        {{- end }}
+        {{- if $root.Values.secretFiles }}
+        - {name: secrets, mountPath: /run/secrets/heal, readOnly: true}
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir: {}
     {{- if eq $root.Values.mode "single" }}
     - name: data
       persistentVolumeClaim: {claimName: {{ include "heal.name" $root }}}
+    {{- end }}
+    {{- if or $root.Values.config $root.Values.services }}
+    - name: files
+      configMap: {name: {{ include "heal.name" $root }}-files}
+    {{- end }}
+    {{- with $root.Values.secretFiles }}
+    - name: secrets
+      projected:
+        defaultMode: 0440
+        sources:
+          {{- range $name, $from := . }}
+          - secret: {name: {{ $from.secret }}, items: [{key: {{ $from.key }}, path: {{ $name }}}]}
+          {{- end }}
     {{- end }}
   {{- with $root.Values.nodeSelector }}
   nodeSelector: {{- toYaml . | nindent 4 }}

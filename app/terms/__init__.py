@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from app.agent.evidence.trust import TrustRules
 from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.guardrails.circuit_breaker import Breaker
+from app.agent.guardrails.cordons import CordonLimits
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
 from app.agent.guardrails.question import Guardrails
@@ -57,6 +58,8 @@ def guardrails(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> 
         services=services,
         max_replica_share=settings.max_replica_share,
         require_opt_in=settings.require_opt_in,
+        drift=settings.helm_drift,
+        cordons=CordonLimits(own=settings.max_cordoned_nodes, share=settings.max_cordoned_share),
     )
 
 

@@ -1,0 +1,178 @@
+"""The last log lines of failing containers, reduced to patterns. Pure.
+
+Only patterns enter the record, never a line: secrets are taken out first, then everything
+that can vary from line to line (numbers, identifiers, quoted text, values of fields,
+addresses). Lines with the same number of words that mostly agree become one pattern, with
+the words in which they differ left out. Text from a container is data, never an instruction.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from app.agent.evidence.facts import PodFault, trouble
+from app.agent.models import Evidence
+from app.agent.workload import ContainerRole, LogPattern, PodView, WorkloadView
+from app.redaction import redacted
+
+MOST_CONTAINERS = 3
+"""Failing containers whose logs are read for one diagnosis."""
+_MOST_PATTERNS = 4
+"""Patterns kept of one container."""
+_MOST_LINE, _MOST_WORDS, _MOST_PATTERN = 2_000, 40, 160
+"""Characters of a line that are looked at, its words, and the characters of a pattern."""
+_ALIKE = 0.6
+"""The share of words in which two lines of one pattern agree."""
+ANY = "<*>"
+"""Stands for what was left out."""
+
+_MESSAGES = ("level", "severity", "msg", "message", "error", "err", "exception")
+"""The fields of a structured line that say what happened."""
+_SERIOUS = re.compile(
+    r"(?i)\b(error|errors|exception|fatal|panic|critical|failed|failure|refused|denied|timeout|timed|"
+    r"unreachable|unavailable|killed|cannot|invalid|missing|traceback|segfault|out of memory)\b"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_VARIES = (
+    re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`"),
+    re.compile(r"\b[a-z][a-z0-9+.-]{1,30}://\S+", re.IGNORECASE),
+    re.compile(r"\S+@\S+"),
+    re.compile(r"(?<==)\S+"),
+    re.compile(r"(?<!\w)/[\w.@%+-]+(?:/[\w.@%+-]*)*"),
+    re.compile(r"\S*\d\S*"),
+    re.compile(r"\b[\w.-]{25,}\b"),
+)
+"""Quoted text, addresses, people, values of fields, paths, whatever holds a digit, and long names."""
+_FRAME = re.compile(r"^(?:\s+|at\s|\t|File\s\"|\.\.\.\s\d)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSource:
+    """One failing container whose last lines are worth reading."""
+
+    namespace: str
+    pod: str
+    container: str
+    previous: bool
+    """Read the container that ended, not the one that was started in its place."""
+
+
+@dataclass(slots=True)
+class _Group:
+    words: list[str]
+    count: int = 1
+    serious: bool = False
+
+
+@dataclass(slots=True)
+class _Reducer:
+    """Groups lines as they come."""
+
+    groups: dict[int, list[_Group]] = field(default_factory=dict)
+
+    def add(self, words: list[str], *, serious: bool) -> None:
+        same_length = self.groups.setdefault(len(words), [])
+        for group in same_length:
+            agree = sum(one == other for one, other in zip(group.words, words, strict=True))
+            if agree >= _ALIKE * len(words):
+                pairs = zip(group.words, words, strict=True)
+                group.words = [one if one == other else ANY for one, other in pairs]
+                group.count += 1
+                group.serious = group.serious or serious
+                return
+        same_length.append(_Group(words, serious=serious))
+
+
+def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, ...]:
+    """The failing containers to read, one for each container and fault, the youngest pod first."""
+    found: dict[tuple[str, PodFault], LogSource] = {}
+    for pod in workload.pods:
+        fault = trouble(pod, evidence.at)
+        if fault not in _SPEAKING or pod.failing is None or pod.failing.role is not ContainerRole.MAIN:
+            continue
+        source = LogSource(
+            namespace=workload.target.ref.namespace,
+            pod=pod.name,
+            container=pod.failing.name,
+            previous=_ended(pod, fault),
+        )
+        found.setdefault((pod.failing.name, fault), source)
+    return tuple(found.values())[:MOST_CONTAINERS]
+
+
+_SPEAKING = frozenset({PodFault.CRASH, PodFault.OUT_OF_MEMORY, PodFault.STOPPED, PodFault.NOT_READY})
+"""Faults of containers that ran."""
+
+
+def _ended(pod: PodView, fault: PodFault) -> bool:
+    return pod.restarts > 0 and fault in (PodFault.CRASH, PodFault.OUT_OF_MEMORY)
+
+
+def patterns_of(source: LogSource, lines: Sequence[str]) -> tuple[LogPattern, ...]:
+    """The patterns of a container's last lines: serious ones first, then the latest."""
+    reducer = _Reducer()
+    whole = _COLOUR.sub("", "\n".join(line[:_MOST_LINE] for line in lines))
+    for line in redacted(whole).splitlines():  # as one text: a key has several lines
+        said = _said(line)
+        words = _masked(said).split()[:_MOST_WORDS]
+        if any(word != ANY for word in words):
+            reducer.add(words, serious=_SERIOUS.search(said) is not None)
+    groups = [group for of_length in reducer.groups.values() for group in of_length]
+    groups.sort(key=lambda group: (not group.serious, -group.count, " ".join(group.words)))
+    return tuple(
+        LogPattern(
+            pod=source.pod,
+            container=source.container,
+            previous=source.previous,
+            pattern=_short(" ".join(_joined(group.words))),
+            count=group.count,
+        )
+        for group in groups[:_MOST_PATTERNS]
+    )
+
+
+def pattern_facts(patterns: Iterable[LogPattern]) -> list[str]:
+    """What the logs say, as clauses for a person."""
+    return [
+        f"log of container {one.container} in pod {one.pod}{' before its restart' if one.previous else ''}: "
+        f"{one.pattern} ({one.count} {'line' if one.count == 1 else 'lines'})"
+        for one in patterns
+    ]
+
+
+def _said(line: str) -> str:
+    """What a line says; empty for a frame of a stack trace."""
+    if _FRAME.match(line):
+        return ""
+    text = _of_fields(line) if line.startswith("{") else line
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _of_fields(text: str) -> str:
+    """The telling fields of a structured line; what cannot be read is left out whole."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    named = {str(name).lower(): value for name, value in found.items()}
+    return " ".join(value for name in _MESSAGES if isinstance(value := named.get(name), str))
+
+
+def _masked(text: str) -> str:
+    for varies in _VARIES:
+        text = varies.sub(ANY, text)
+    return text
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words, with what was left out in a row as one."""
+    return [word for place, word in enumerate(words) if place == 0 or (word, words[place - 1]) != (ANY, ANY)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_PATTERN else text[: _MOST_PATTERN - 1] + "\N{HORIZONTAL ELLIPSIS}"

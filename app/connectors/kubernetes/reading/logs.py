@@ -1,0 +1,47 @@
+"""Reads the last lines of a container through the API server, which asks the node."""
+
+from __future__ import annotations
+
+from app.connectors.kubernetes.connection import Connection
+from app.connectors.kubernetes.errors import KubernetesCall
+from app.errors import PermanentError
+
+LINES = 200
+BYTES = 64 * 1024
+SECONDS = 2.0
+_FEWER_LINES = 20
+"""Asked for where the lines are too long: the node cuts them from the end, and the last ones say most."""
+
+
+class KubernetesLogs:
+    """`ContainerLogs` over one API server; needs the verb `get` on `pods/log`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        if not previous:
+            return await self._tail(namespace, pod, container, previous=False)
+        try:
+            return await self._tail(namespace, pod, container, previous=True)
+        except PermanentError:
+            # Nothing is left of the one that ended, or no right: the other answer says which.
+            return await self._tail(namespace, pod, container, previous=False)
+
+    async def _tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        text = await self._read(namespace, pod, container, lines=LINES, previous=previous)
+        if len(text) >= BYTES:
+            text = await self._read(namespace, pod, container, lines=_FEWER_LINES, previous=previous)
+        return tuple(text.decode(errors="replace").splitlines()[-LINES:])
+
+    async def _read(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool) -> bytes:
+        call = KubernetesCall(verb="get", what=f"pods/log {namespace}/{pod}", effect=False)
+        request = self._connection.prepare_log(
+            namespace,
+            pod,
+            container=container,
+            tailLines=str(lines),
+            limitBytes=str(BYTES),
+            **({"previous": "true"} if previous else {}),
+        )
+        return await self._connection.text(call, request, seconds=SECONDS, most=BYTES)

@@ -1,0 +1,1 @@
+"""Traces over OTLP, with the OpenTelemetry SDK; loaded only where a collector is configured."""

@@ -1,0 +1,184 @@
+"""Roll-ups: days that are over are counted once, and added up for a report.
+
+They are kept in slices: all incidents, and those of each environment, cause and severity.
+Triggers of the database note a change of a day that was counted (`statistics_stale`); such a
+day, and its block, are not used until the day is counted again. On PostgreSQL a change
+shares a lock on its day that counting takes alone, so a change whose transaction has not
+ended is never missed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select
+
+from app.agent.analytics.report import StatsFilter, StatsPart
+from app.agent.analytics.shadow import JUDGED_AFTER
+from app.store.analytics.counting import COUNTINGS, Row, added, by_week, counted_rows, quick, sliced_rows
+from app.store.analytics.spans import (
+    BLOCK,
+    Span,
+    begin_of,
+    block_of,
+    cover,
+    day_at,
+    slice_of,
+    slices_of,
+    whole_days,
+)
+from app.store.database import locks
+from app.store.database.tables import (
+    incidents,
+    statistics_parts,
+    statistics_spans,
+    statistics_stale,
+)
+
+SETTLED_AFTER = JUDGED_AFTER
+"""A day is counted so long after its end: most of its incidents have ended and are judged."""
+_LONGEST_BACK = timedelta(days=3 * 366)
+"""Older days are counted from the records."""
+
+
+def counted_parts(
+    connection: Connection, where: StatsFilter, parts: Collection[StatsPart]
+) -> Mapping[StatsPart, list[Row]]:
+    """The rows of each part: sums of roll-ups, and of what is counted from the records."""
+    quick(connection)
+    spans: list[Span] = []
+    gaps = [where]
+    kept = slice_of(where)
+    if kept is not None:
+        days = whole_days(where)
+        spans, gaps = cover(where, *_counted_within(connection, days))
+    found: dict[StatsPart, list[Iterable[Row]]] = {
+        part: [counted_rows(connection, part, gap) for gap in gaps] for part in parts
+    }
+    if kept is not None and spans:
+        for part, rows in _stored(connection, spans, kept, parts):
+            found[part].append(rows)
+    if where.weekly and StatsPart.CELLS in found:
+        found[StatsPart.CELLS] = [by_week(rows) for rows in found[StatsPart.CELLS]]
+    return {part: added(rows, COUNTINGS[part]) for part, rows in found.items()}
+
+
+def _counted_within(connection: Connection, days: range) -> tuple[list[Span], set[int]]:
+    """Complete spans, and the days that changed since they were counted."""
+    spans = statistics_spans.c
+    rows = connection.execute(
+        select(spans.start, spans.days).where(
+            spans.start >= days.start, spans.start + spans.days <= days.stop
+        )
+    )
+    stale = connection.execute(
+        select(statistics_stale.c.day)
+        .where(statistics_stale.c.day >= days.start, statistics_stale.c.day < days.stop)
+        .distinct()
+    )
+    return [Span(start=row.start, days=row.days) for row in rows], {row.day for row in stale}
+
+
+def _stored(
+    connection: Connection, spans: Collection[Span], kept: str, parts: Collection[StatsPart]
+) -> Iterable[tuple[StatsPart, Iterable[Row]]]:
+    """The rows of these spans; a span without any of a part has none in that slice."""
+    columns, wanted = statistics_parts.c, set(spans)
+    first, last = min(spans), max(spans)
+    rows = connection.execute(
+        select(columns.start, columns.days, columns.part, columns.body).where(
+            columns.start >= first.start,
+            columns.start <= last.start,
+            columns.slice == kept,
+            columns.part.in_([part.value for part in parts]),
+        )
+    )
+    for row in rows:
+        if Span(start=row.start, days=row.days) in wanted:
+            yield StatsPart(row.part), _rows(row.body)
+
+
+def _rows(body: str) -> Iterable[Row]:
+    """As `_store` writes them: a list for each column."""
+    return zip(*msgspec.json.decode(body), strict=True)
+
+
+# ---------------------------------------------------------------- counting
+
+
+def due_days(connection: Connection, now: datetime, most: int) -> list[int]:
+    """Days that are over and not counted, or changed since; the newest first."""
+    oldest = connection.execute(select(func.min(incidents.c.opened_at))).scalar_one()
+    if oldest is None:
+        return []
+    stop = day_at(now - SETTLED_AFTER)
+    days = range(day_at(max(oldest, now - _LONGEST_BACK)), stop)
+    spans, stale = _counted_within(connection, days)
+    done = {span.start for span in spans if span.days == 1} - stale
+    return [day for day in reversed(days) if day not in done][:most]
+
+
+def count_day(connection: Connection, day: int) -> bool:
+    """Count a day in all its slices, in place of what was counted before; false while the day changes."""
+    locks.hold(connection, locks.Space.COUNTED_BLOCK, [str(block_of(day).start)])
+    if not locks.take(connection, locks.Space.COUNTED_DAY, day):
+        return False
+    for table in (statistics_parts, statistics_spans):
+        of_day = and_(table.c.start == day, table.c.days == 1)
+        of_block = and_(table.c.start == block_of(day).start, table.c.days == BLOCK)
+        connection.execute(delete(table).where(or_(of_day, of_block)))
+    connection.execute(delete(statistics_stale).where(statistics_stale.c.day == day))
+    quick(connection)
+    span = Span(start=day)
+    where = span.within(StatsFilter(since=begin_of(day), until=begin_of(day)))
+    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    for part in StatsPart:
+        found: dict[str, list[Row]] = defaultdict(list)
+        for values, row in sliced_rows(connection, part, where):
+            for kept in slices_of(*values):
+                found[kept].append(row)
+        for kept, mine in found.items():
+            rows[kept][part] = [COUNTINGS[part].reduced(mine)]
+    _store(connection, span, rows)
+    return True
+
+
+def add_up_block(connection: Connection, block: Span) -> bool:
+    """Add up the days of a block; false if it is not complete or added up already."""
+    locks.hold(connection, locks.Space.COUNTED_BLOCK, [str(block.start)])
+    spans, stale = _counted_within(connection, range(block.start, block.start + BLOCK))
+    if stale or block in spans or len(spans) < BLOCK:
+        return False
+    columns = statistics_parts.c
+    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    for row in connection.execute(
+        select(columns.slice, columns.part, columns.body).where(
+            columns.start >= block.start, columns.start < block.start + BLOCK, columns.days == 1
+        )
+    ):
+        rows[row.slice][StatsPart(row.part)].append(_rows(row.body))
+    _store(connection, block, rows)
+    return True
+
+
+def _store(
+    connection: Connection, span: Span, rows: Mapping[str, Mapping[StatsPart, Iterable[Iterable[Row]]]]
+) -> None:
+    """Add up the rows of each slice and part, and keep them."""
+    connection.execute(insert(statistics_spans).values(start=span.start, days=span.days))
+    values = [
+        {
+            "start": span.start,
+            "days": span.days,
+            "slice": kept,
+            "part": part.value,
+            "body": msgspec.json.encode(list(zip(*added(each, COUNTINGS[part]), strict=True))).decode(),
+        }
+        for kept, parts in rows.items()
+        for part, each in parts.items()
+    ]
+    if values:
+        connection.execute(insert(statistics_parts), values)

@@ -1,0 +1,111 @@
+"""What is kept of the logs of failing containers: patterns without secrets, values and lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, pattern_facts, patterns_of
+from app.agent.workload import ContainerRole, FailingContainer, PodView
+from tests.unit.scenes import OLD, at, evidence, pods, workload
+
+SOURCE = LogSource(namespace="prod", pod="shop-1", container="app", previous=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "patterns"),
+    [
+        (
+            ["2026-02-20T17:00:01Z ERROR connect to 10.0.0.7:5432 refused after 31 ms"] * 3
+            + ["2026-02-20T17:00:04Z INFO ready"],
+            [("<*> ERROR connect to <*> refused after <*> ms", 3), ("<*> INFO ready", 1)],
+        ),
+        (
+            ["cannot open /etc/shop/config.yaml", "cannot open /etc/shop/flags.yaml"],
+            [("cannot open <*>", 2)],
+        ),
+        (
+            ["failed to load order of alice", "failed to load order of bob"],
+            [("failed to load order of <*>", 2)],
+        ),
+        (["login failed for jane.doe@example.com user=jane"], [("login failed for <*> user=<*>", 1)]),
+        (
+            ['{"ts": 1, "level": "error", "msg": "card 4111 declined", "customer": "Jane Doe"}'],
+            [("error card <*> declined", 1)],
+        ),
+        (['{"level": "error", "customer": "Jane Doe"'], []),
+        (
+            ["panic: missing setting", "\tat shop.main(Shop.java:12)", '  File "shop.py", line 3'],
+            [("panic: missing setting", 1)],
+        ),
+        (["\x1b[31mfatal\x1b[0m: \u202ecannot bind\x07 port"], [("fatal: cannot bind port", 1)]),
+        (["401 9f8e7d6c", "", "   "], []),
+        (["value 'secret words' is invalid"], [("value <*> is invalid", 1)]),
+    ],
+)
+def test_lines_are_reduced_to_patterns(lines: list[str], patterns: list[tuple[str, int]]) -> None:
+    """Serious ones first; what varies is left out, and structured lines keep what happened only."""
+    assert [(one.pattern, one.count) for one in patterns_of(SOURCE, lines)] == patterns
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: password=hunter-two-of-two in url",
+        "fatal Authorization: Bearer abcdefgh.ijklmnop",
+        "panic postgres://shop:hunter-two-of-two@db/shop refused",
+        '{"level":"error","msg":"bad client_secret: \'hunter-two-of-two\'"}',
+        "failed -----BEGIN PRIVATE KEY-----\nhunter-two-of-two\n-----END PRIVATE KEY-----",
+    ],
+)
+def test_secrets_are_in_no_pattern(line: str) -> None:
+    """They are taken out before anything else is done with a line."""
+    kept = " ".join(pattern_facts(patterns_of(SOURCE, line.splitlines())))
+    assert "hunter" not in kept
+    assert "ijklmnop" not in kept
+
+
+@given(st.lists(st.text(max_size=300), max_size=20))
+def test_any_text_becomes_a_few_short_patterns(lines: list[str]) -> None:
+    """Whatever a container writes: no digit, no control character, nothing long."""
+    found = patterns_of(SOURCE, lines)
+    assert len(found) <= 4
+    for one in found:
+        assert len(one.pattern) <= 160
+        assert one.pattern.isprintable()
+        assert not any(character.isdecimal() for character in one.pattern)
+
+
+def test_only_failing_containers_that_ran_are_read() -> None:
+    """The one that ended of a crash loop, one for each container and fault, at most three."""
+    crashed, second, *_ = pods(OLD, 5)
+
+    def failing(pod: PodView, name: str = "app", role: ContainerRole = ContainerRole.MAIN) -> PodView:
+        return replace(
+            pod,
+            ready=False,
+            ready_changed_at=at(-10),
+            waiting_reason="CrashLoopBackOff",
+            restarts=4,
+            failing=FailingContainer(name=name, role=role),
+        )
+
+    view = workload(
+        [OLD],
+        (
+            failing(crashed),
+            failing(second),
+            failing(second, "init", ContainerRole.INIT),
+            *(failing(crashed, name) for name in ("proxy", "agent", "cache")),
+            replace(crashed, ready=True),
+        ),
+    )
+    found = log_sources(view, evidence(workload=view))
+    assert [(one.pod, one.container, one.previous) for one in found] == [
+        (crashed.name, "app", True),
+        (crashed.name, "proxy", True),
+        (crashed.name, "agent", True),
+    ]
