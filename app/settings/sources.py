@@ -104,7 +104,7 @@ def unreadable_lines(path: object) -> Iterator[str]:
         return
     with Path(path).open(encoding="utf-8") as lines:
         for one in parse_stream(lines):
-            if one.error:
+            if one.error or (one.key is not None and one.value is None):
                 where = f"{path}, line {one.original.line}"
                 yield f"{where}: sets nothing; write NAME=value, with every quote closed"
 

@@ -202,6 +202,8 @@ def test_a_mistyped_name_in_the_env_file_stops_the_start(name: str, likely: str,
     [
         (b"DRY_RUN=true\nAPPROVAL_FOR_RISKS: hunter2\n", ".env, line 2: sets nothing; write NAME=value"),
         (b"APPROVAL_FOR_RISKS hunter2\n", ".env, line 1: sets nothing"),
+        (b"APPROVAL_FOR_RISKS:hunter2\n", ".env, line 1: sets nothing"),
+        (b"DRY_RUN=true\nAPPROVAL_FOR_RISKS\n", ".env, line 2: sets nothing"),
         (b'APPROVAL_FOR_RISKS="hunter2\nDRY_RUN=true\n', "with every quote closed"),
         ("APPROVAL_FOR_RISKS=high\n".encode("utf-16"), ".env is not UTF-8 text"),
     ],
