@@ -16,13 +16,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
 import pytest
 from pydantic import SecretStr
+from slack_bolt.listener import asyncio_runner
 
 from app.agent.identity.audit_log import HumanDecisionKind, first_broken
 from app.agent.identity.people import ApprovalTerms, Door
@@ -218,6 +221,23 @@ async def test_of_fifty_people_at_once_one_answers(stage: Stage, by_socket: bool
         await stories.used(stage.container, approval_id)
         await stage.send(interaction(payloads[1]))
         assert (await stage.approval(approval_id)).state is ApprovalState.USED
+
+
+@pytest.mark.parametrize("by_socket", [False, True], ids=["http", "socket"])
+async def test_an_answer_that_takes_long_is_an_answer(
+    stage: Stage, by_socket: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library waits for 3 s; four pass whenever it looks at its clock."""
+    monkeypatch.setattr(asyncio_runner, "time", SimpleNamespace(time=count(0, 4).__next__))
+    approval_id = await stories.awaiting(stage.container)
+    payload = stage.slack.click(ANN, await stage.button(approval_id), approve=True)
+    if by_socket:
+        async with stage.connected():
+            await stage.slack.push(payload)
+            await stage.slack.until_told(1)
+    else:
+        assert (await stage.send(interaction(payload))).status_code == 200
+    assert len((await stage.approval(approval_id)).answers) == 1
 
 
 async def test_a_button_answers_only_what_it_was_made_for(stage: Stage) -> None:

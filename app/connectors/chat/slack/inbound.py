@@ -124,6 +124,7 @@ class SlackInbound:
             logger=QUIET,
             client=web,
             signing_secret=signing_secret or "",
+            process_before_response=True,  # otherwise an answer after 3 s is called an unknown button
             request_verification_enabled=signing_secret is not None,
             authorize=_without_asking,
             ignoring_self_events_enabled=False,
