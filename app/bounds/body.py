@@ -1,4 +1,4 @@
-"""The one reader of bodies from outside: whole, and never longer than a limit."""
+"""The one reader of bodies from outside, never longer than a limit."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ async def read_bounded(chunks: AsyncIterable[bytes], limit: int, too_long: Calla
         if len(body) > limit:
             raise too_long()
     return bytes(body)
+
+
+async def read_start(chunks: AsyncIterable[bytes], most: int) -> bytes:
+    """The first `most` bytes of a body; what follows is not read."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) >= most:
+            break
+    return bytes(body[:most])

@@ -35,6 +35,7 @@ TIMED_OTHERWISE = {
     "app/connectors/alerts/owners.py": "the owners that answered in time are enough",
     "app/connectors/chat/slack/client.py": "its library has time-outs that differ in what was sent",
     "app/connectors/chat/slack/socket.py": "closing gives up without an error",
+    "app/connectors/traces/otlp.py": "as above",
     "app/connectors/kubernetes/connection.py": "a time-out is one row of its table of failures",
     "app/connectors/policy/embedded.py": "a late decision is a deny, no error",
     "app/store/database/postgresql.py": "a time-out is one of the driver's errors",

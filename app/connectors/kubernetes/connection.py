@@ -29,7 +29,7 @@ from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject
 from app.agent.workload import ObjectRef
-from app.bounds.body import read_bounded
+from app.bounds.body import read_bounded, read_start
 from app.connectors.kubernetes.errors import KubernetesCall, failure, rejection, status_of
 from app.errors import ConfigurationError
 
@@ -220,18 +220,14 @@ class Connection:
             async with asyncio.timeout(seconds):
                 response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
                 try:
-                    content = b""
-                    async for part in response.aiter_bytes():
-                        content += part
-                        if len(content) >= most:
-                            break
+                    content = await read_start(response.aiter_bytes(), most)
                 finally:
                     await response.aclose()
         except (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, ValueError, KeyError) as error:
             raise failure(call, error) from error
         if not response.is_success:
             raise rejection(call, response.status_code, response.headers, status_of(content))
-        return content[:most]
+        return content
 
     async def lines(
         self, call: KubernetesCall, request: BasicRequest, silence_seconds: float, opened: Callable[[], None]
