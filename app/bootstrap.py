@@ -187,6 +187,11 @@ class Container:
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 
+    @property
+    def settings_in_force(self) -> Settings:
+        """The settings of the start, with what CONFIG_FILE changed since."""
+        return self.settings if self.live is None else self.live.settings
+
     def reload_settings(self) -> None:
         """Put in force what changed in CONFIG_FILE, as far as it may change while the agent runs."""
         if self.live is not None and self.live.reload():

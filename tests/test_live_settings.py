@@ -151,6 +151,24 @@ async def test_an_invalid_file_changes_nothing_and_is_reported(
     assert await check() == "changed settings that need a restart: PORT"
 
 
+def test_a_mistake_outside_the_file_is_not_the_end_of_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret's file that is missing for a moment, as in a rotation; nested beyond reason is a mistake."""
+    secret = file.with_name("token")
+    secret.write_text("9f8e7d6c5b4a3928\n")
+    monkeypatch.setenv("HEAL_TOKEN_FILE", str(secret))
+    live = LiveSettings(load_settings())
+    secret.unlink()
+    _written(file, cooldown_seconds=60)
+    assert not live.reload()
+    assert "HEAL_TOKEN_FILE" in str(live.problem)
+    secret.write_text("9f8e7d6c5b4a3928\n")
+    assert live.reload()
+    assert (live.settings.cooldown_seconds, live.problem) == (60, None)
+    _saved(file, "[" * 20_000)
+    assert not live.reload()
+    assert "nested too deeply" in str(live.problem)
+
+
 def test_a_running_agent_follows_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a signal or a restart; `/readyz` shows a mistake, and that the agent is ready."""
     monkeypatch.setenv("DATABASE_URL", "sqlite:///heal.db")

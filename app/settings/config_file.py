@@ -65,6 +65,8 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:  # its own words repeat the line, which may hold a secret
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
         raise WrongName(f"{path}:{line}: cannot be read as YAML: {error.problem}") from None
+    except RecursionError:
+        raise WrongName(f"CONFIG_FILE: {path} is nested too deeply") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise WrongName(f"CONFIG_FILE: {path} cannot be read: {why}") from None

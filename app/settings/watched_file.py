@@ -36,12 +36,12 @@ class WatchedFile(Generic[T]):
     def reload(self) -> bool:
         """Read the file where it changed since; True if other content is in force now.
 
-        An invalid or missing file leaves the content as it is, and is logged once.
+        An invalid or missing file leaves the content as it is, and is logged once. It is read again
+        each time: the mistake may be in a file that it names.
         """
         state = state_of(self.file)
-        if state == self._seen and state is not None:
+        if state == self._seen and state is not None and self.problem is None:
             return False
-        self._seen = state
         try:
             content = self._read(self.file)
         except ConfigurationError as error:
@@ -50,7 +50,7 @@ class WatchedFile(Generic[T]):
                 log.warning("%s invalid, its last valid content stays in force: %s", self.kind, words)
             self.problem = words
             return False
-        self.problem = None
+        self._seen, self.problem = state, None
         changed, self.content = content != self.content, content
         return changed
 

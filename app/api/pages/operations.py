@@ -55,7 +55,7 @@ async def operations_page(request: Request, pages: Reading) -> Response:
         budgets=budgets,
         checks=checks,
         streams=[(one.source, one.address, one.progress) for one in container.streams],
-        settings=container.settings,
+        settings=container.settings_in_force,
         version=package_version(),
         clients=request.app.state.changes.clients,
         trail=trail,
