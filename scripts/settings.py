@@ -30,12 +30,13 @@ _INTRODUCTION = """\
 Settings come from the environment, from a file `.env` in the working directory, or from a YAML file that
 `CONFIG_FILE` names ([one file](#one-file)); the first of them wins, and an empty value means "not set". Copy
 `.env.example` to start: a plain copy keeps every default. It also overrides `CONFIG_FILE` for every setting
-that has a value in it; to use `CONFIG_FILE`, remove those lines from `.env`. A wrong value stops the start with a message that names
-the setting, and where it is JSON the path within it. So does a line of `.env` that is no `NAME=value`, and a name within two edits of a setting, in `.env`,
-or in the environment where it has ten characters or more and an underscore: it is probably a setting that was
-mistyped. List names of other programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are
-known. Any other unknown name in `.env` is a warning at start and in `heal doctor`. This page is written from
-`.env.example` by `python -m scripts.settings`.
+that has a value in it; to use `CONFIG_FILE`, remove those lines from `.env`. A wrong value stops the start
+with a message that names the setting, and where it is JSON the path within it. So does a line of `.env` that
+is no `NAME=value`, and a name within two edits of a setting, in `.env`, or in the environment where it has
+ten characters or more and an underscore: it is probably a setting that was mistyped. List names of other
+programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are known. Any other unknown name in
+`.env` is a warning at start and in `heal doctor`. This page is written from `.env.example` by `python -m
+scripts.settings`.
 
 ## One file
 
@@ -53,8 +54,8 @@ freeze_windows:
 ```
 
 `docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
-files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does.
-`heal config check FILE` checks a file and names the line of each unknown setting and the setting of each wrong
+files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does. `heal
+config check FILE` checks a file and names the line of each unknown setting and the setting of each wrong
 value, and `heal config show` shows where each value comes from.
 
 A running agent looks at the file every two seconds, and at once on SIGHUP. These settings take effect without
@@ -64,8 +65,8 @@ not changed by the file.
 
 A file that became invalid or cannot be read changes nothing: the last valid content stays in force, the log
 says so once, and `/readyz` shows the mistake while the agent stays ready. A new process does not start with
-it, and `heal doctor` names the line or the setting. Every process reads its own copy: change them on all machines, or mount
-the file from one place, as the Helm chart does with `config`.
+it, and `heal doctor` names the line or the setting. Every process reads its own copy: change them on all
+machines, or mount the file from one place, as the Helm chart does with `config`.
 
 ## Secrets
 

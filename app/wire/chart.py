@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from app.agent.evidence.format import in_words
-from app.agent.models import Change, IncidentRecord, IncidentState, Intent, SliSample, Stage
+from app.agent.models import Change, IncidentRecord, Intent, SliSample, Stage
 from app.agent.slo import SloThresholds
 
 BEFORE = timedelta(minutes=10)
@@ -134,10 +134,11 @@ def _marks(record: IncidentRecord, changes: Sequence[Change]) -> Iterator[MarkVi
     for entry in record.timeline:
         if "act" in entry.data and entry.data["act"] != "note":
             yield MarkView(at=entry.at, kind=MarkKind.PERSON, text=entry.message)
-    if incident.state is IncidentState.ESCALATED and incident.closed_at is not None:
-        yield MarkView(at=incident.closed_at, kind=MarkKind.CLOSED, text="Escalated")
-    elif incident.over_at is not None:
-        yield MarkView(at=incident.over_at, kind=MarkKind.CLOSED, text=f"Closed: {in_words(incident.state)}")
+    if incident.closed_at is not None:
+        # A person may resolve an escalated incident long after the end of the chart.
+        over = incident.over_at == incident.closed_at
+        text = f"Closed: {in_words(incident.state)}" if over else "Escalated"
+        yield MarkView(at=incident.closed_at, kind=MarkKind.CLOSED, text=text)
 
 
 def _action(intent: Intent, at: datetime) -> MarkView:

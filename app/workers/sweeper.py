@@ -65,10 +65,10 @@ class Sweeper:
             log.info("%d signals accepted by an older version added to the ledger", repairs.entered)
         if repairs.woken:
             log.warning("incidents with a missed wake-up are due now: %s", ", ".join(repairs.woken))
+        await self._log_discrepancies()
         now = self.clock.now()
         await self.store.statistics.judge(now, now - self.keep_for)
         await self.store.statistics.roll_up(now)
-        await self._log_discrepancies()
 
     async def _log_discrepancies(self) -> None:
         question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)

@@ -258,3 +258,7 @@ def test_settings_that_need_rights_of_their_own_get_them_only_where_set() -> Non
         "--set-string", "settings.HELM_RELEASES=true", "--set-string", "settings.LOG_EVIDENCE=true"
     )
     assert asked - plain == {"secrets", "pods/log"}
+    assert resources("--set", "config.helm_releases=true", "--set-string", "settings.LOG_EVIDENCE=1") == asked
+    assert (
+        resources("--set", "config.log_evidence=true", "--set-string", "settings.LOG_EVIDENCE=false") == plain
+    )

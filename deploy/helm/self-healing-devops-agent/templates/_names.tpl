@@ -32,7 +32,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   {{- $all = concat $all (get $rights.actions $action) }}
 {{- end }}
 {{- range $setting, $more := $rights.settings }}
-  {{- if eq (get $.Values.settings $setting | toString) "true" }}
+  {{- $given := get $.Values.settings $setting | toString }}
+  {{- if not $given }}{{ $given = get $.Values.config (lower $setting) | toString }}{{ end }}
+  {{- if has (lower $given) (list "true" "1" "yes" "on" "t" "y") }}
     {{- $all = concat $all $more }}
   {{- end }}
 {{- end }}
