@@ -251,8 +251,11 @@ class Observer:
             return ()
         sources = log_sources(evidence.workload, evidence)
         found = await asyncio.gather(*(self._tail(self.logs, one, missing) for one in sources))
-        return tuple(
-            each for one, lines in zip(sources, found, strict=True) for each in patterns_of(one, lines)
+        # Beside the loop, which goes on between the steps of the reduction.
+        return await asyncio.to_thread(
+            lambda: tuple(
+                each for one, lines in zip(sources, found, strict=True) for each in patterns_of(one, lines)
+            )
         )
 
     async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> tuple[str, ...]:
