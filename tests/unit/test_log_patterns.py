@@ -86,6 +86,56 @@ def test_any_text_becomes_a_few_short_patterns(lines: list[str]) -> None:
         assert not any(character.isdecimal() for character in one.pattern)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "login failed for user admin with password {}",
+        "DB_PASS: {}",
+        "Password is {}",
+        "the password for admin is {}",
+        "wrong password of admin: {}",
+        "mysql -u root -p{} failed",
+        "sshpass -p {} ssh db failed",
+        "using secret {} for redis",
+        "secret key {} invalid",
+        "apiKey={} refused",
+        "token {} denied",
+        "tokens:{} denied",
+        "credentials ({}) rejected",
+        "pwd => {}",
+        "the 'password' {} is wrong",
+        'password "two {}" is wrong',
+        "Bearer {} expired",
+        '{{"error":"password {} refused"}}',
+        '{{"level":"error","msg":"secretRef {} missing"}}',
+    ],
+)
+@given(value=st.text(alphabet="QXZqxz", min_size=5, max_size=20))
+def test_a_secret_that_looks_like_a_word_is_in_no_pattern(line: str, value: str) -> None:
+    """It follows the name of a secret, or an option of a command line: what it looks like is not asked."""
+    found = patterns_of(SOURCE, [line.format(value)])
+    assert value not in " ".join(one.pattern for one in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("login failed for admin with password Swordfish", "login failed for admin with password <*>"),
+        ("using secret Swordfish for redis in prod", "using secret <*> redis in prod"),
+        ("mysql -pSwordfish failed", "mysql -p<*> failed"),
+        ("the password for admin is Swordfish now or never", "the password <*> is <*> or never"),
+        ("password=hunter-two-of-two refused by db", "password=<*> refused by db"),
+        (
+            "a turkeyish passenger is a compassionate tokenizer",
+            "a turkeyish passenger is a compassionate tokenizer",
+        ),
+    ],
+)
+def test_the_words_around_a_secret_stay(line: str, pattern: str) -> None:
+    """Two words after its name are left out, or the value that is attached to it."""
+    assert [one.pattern for one in patterns_of(SOURCE, [line])] == [pattern]
+
+
 def _least_time(text: str) -> float:
     """The least processor time of a few reductions, in seconds."""
     took = []

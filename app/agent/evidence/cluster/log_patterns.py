@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.models import Evidence
 from app.agent.workload import ContainerRole, LogPattern, PodView, WorkloadView
-from app.redaction import redacted
+from app.redaction import HIDDEN, redacted
 
 MOST_CONTAINERS = 3
 """Failing containers whose logs are read for one diagnosis."""
@@ -35,9 +35,22 @@ _SERIOUS = re.compile(
     r"(?i)\b(error|errors|exception|fatal|panic|critical|failed|failure|refused|denied|timeout|timed|"
     r"unreachable|unavailable|killed|cannot|invalid|missing|traceback|segfault|out of memory)\b"
 )
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`")
+_SECRET = re.compile(
+    r"(?:(?i:password|passwd|passphrase|passcode|secret|credential)"
+    r"|(?i:pass|pwd|token|key|bearer)(?=(?i:s?)(?![a-z])))\w*[^\w<\[]*"
+)
+"""The name of a secret, also as a part of another name, with the signs after it:
+`DB_PASS:`, `apiKey=`, `secretRef`."""
+_SECRET_OPTION = re.compile(r"-[apuw]")
+"""Options of command lines with a password, attached or in the next word."""
+_EQUALS = frozenset({"is", "was", "are", "=", ":", ":=", "=>", "->", "==", "to"})
+"""Words between the name of a secret and its value."""
+_SECRET_WORDS = 2
+"""Words after the name of a secret that are left out, whatever they are: one may say whose it is."""
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _VARIES = (
-    re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`"),
+    _QUOTED,
     re.compile(r"\b[a-z][a-z0-9+.-]{1,30}://\S+", re.IGNORECASE),
     re.compile(r"(?<!\S)(?=\S+@\S)\S+"),
     re.compile(r"(?<==)\S+"),
@@ -169,9 +182,44 @@ def _of_fields(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text with `ANY` in place of what varies, in time proportional to its length."""
+    text = _without_secrets(_QUOTED.sub(_unless_name, text))
     for varies in _VARIES:
         text = varies.sub(ANY, text)
     return text
+
+
+def _unless_name(quoted: re.Match[str]) -> str:
+    """`ANY` for quoted text, except for the name of a secret: the words after that are left out."""
+    words = quoted[0][1:-1].split()
+    return quoted[0] if len(words) == 1 and _SECRET.search(words[0]) else ANY
+
+
+def _without_secrets(text: str) -> str:
+    """The text without the words that follow the name of a secret or are attached to it."""
+    kept: list[str] = []
+    after = _SECRET_WORDS + 1
+    """Words since the last name of a secret; more than are left out: there was none."""
+    for word in text.split():
+        named = _SECRET.search(word)
+        if word.lower() in _EQUALS and after <= _SECRET_WORDS:
+            kept.append(word)
+            after = 0
+        elif after < _SECRET_WORDS:
+            kept.append(ANY)
+            again = named is not None or word.endswith((":", "="))  # the value is still to come
+            after = 0 if again else _SECRET_WORDS if word.startswith(HIDDEN) else after + 1
+        elif _SECRET_OPTION.match(word):
+            kept.append(word[:2] + (ANY if len(word) > 2 else ""))
+            after = _SECRET_WORDS + 1 if len(word) > 2 else _SECRET_WORDS - 1
+        elif named is None:
+            kept.append(word)
+            after += 1
+        else:
+            value = word[named.end() :]
+            attached = ANY in value or any(map(str.isalnum, value))
+            kept.append(word[: named.end()] + ANY if attached else word)
+            after = _SECRET_WORDS + 1 if attached else 0
+    return " ".join(kept)
 
 
 def _joined(words: list[str]) -> list[str]:
