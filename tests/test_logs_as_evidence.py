@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import IncidentState
+from app.agent.workload import LogTail
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden, TransientError
 from tests.stories import NAMESPACE, SERVICE, messages, story
@@ -25,13 +26,15 @@ class Lines:
     """`ContainerLogs` that answer the same for every container, or fail."""
 
     error: AgentError | None = None
+    left: bool = True
+    """Something is left of a container that ended."""
     asked: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
         self.asked.append((namespace, pod, container, previous))
         if self.error is not None:
             raise self.error
-        return LINES
+        return LogTail(lines=LINES, previous=previous and self.left)
 
 
 def _files(directory: Path) -> bytes:
@@ -69,6 +72,21 @@ async def test_patterns_of_the_logs_enter_the_record(tmp_path: Path, error: Agen
     assert PATTERN.encode() in kept
     for raw in (b"hunter-two", b"db-7.internal", b"17:00:02Z"):
         assert raw not in kept
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_the_record_says_whose_lines_were_read(tmp_path: Path, left: bool) -> None:
+    """Of the container that ended only where something is left of it."""
+    logs = Lines(left=left)
+    async with story(tmp_path, connected=lambda world: replace(world, logs=logs)) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+    assert any(previous for *_, previous in logs.asked)
+    found = messages(record.timeline)
+    assert PATTERN in found
+    assert ("before its restart" in found) is left
 
 
 async def test_no_log_is_read_unless_it_is_allowed(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
-from app.agent.workload import LogPattern, WorkloadView
+from app.agent.workload import LogPattern, LogTail, WorkloadView
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
@@ -254,13 +254,16 @@ class Observer:
         # Beside the loop, which goes on between the steps of the reduction.
         return await asyncio.to_thread(
             lambda: tuple(
-                each for one, lines in zip(sources, found, strict=True) for each in patterns_of(one, lines)
+                each
+                for one, tail in zip(sources, found, strict=True)
+                if tail is not None
+                for each in patterns_of(one, tail)
             )
         )
 
-    async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> tuple[str, ...]:
+    async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> LogTail | None:
         reading = logs.tail(source.namespace, source.pod, source.container, previous=source.previous)
-        return await _or_missing(reading, f"logs of pod {source.pod}", missing) or ()
+        return await _or_missing(reading, f"logs of pod {source.pod}", missing)
 
     async def _with_recorded(
         self, key: ServiceKey, workload: WorkloadView | None, since: datetime

@@ -101,6 +101,15 @@ class FailingContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogTail:
+    """The last lines of a container, oldest first; never kept."""
+
+    lines: tuple[str, ...]
+    previous: bool
+    """Of the container that ended, not of the one that was started in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogPattern:
     """What the last lines of a container have in common; never a line itself."""
 

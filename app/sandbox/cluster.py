@@ -25,6 +25,7 @@ from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
     FailingContainer,
+    LogTail,
     ObjectRef,
     PodView,
     Revision,
@@ -300,15 +301,16 @@ class SandboxLogs:
     def __init__(self, access: _Access) -> None:
         self._access = access
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
         self._access.ask("get", "Pod/log")
         owner = await SandboxReader(self._access).owner(namespace, pod)
         if owner is None or container != "app":
             raise NotFound(f"pods/log {namespace}/{pod}: there is no such container")
         log = self._access.world.container_logs.get((namespace, owner.name), ContainerLog())
-        lines = log.previous if previous and log.previous is not None else log.current
+        ended = log.previous if previous else None
+        lines = log.current if ended is None else ended
         kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
-        return tuple(kept.decode(errors="replace").splitlines())
+        return LogTail(lines=tuple(kept.decode(errors="replace").splitlines()), previous=ended is not None)
 
 
 class _Changes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.agent.workload import LogTail
 from app.errors import Forbidden, PermanentError
 from tests.contract.cluster_harness import ClusterHarness
 
@@ -15,8 +16,8 @@ async def test_the_last_lines_of_a_container_are_read_within_bounds(cluster: Clu
     """Two hundred of them, oldest first; none without the right, and none of a pod that is not there."""
     pod = await cluster.logged([f"line {number}" for number in range(300)])
     read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
-    assert read == tuple(f"line {number}" for number in range(100, 300))
-    # Nothing is left of an earlier container: the lines of this one say what there is.
+    assert read == LogTail(lines=tuple(f"line {number}" for number in range(100, 300)), previous=False)
+    # Nothing is left of an earlier container: the lines of this one say what there is, and whose they are.
     assert await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=True) == read
     with pytest.raises(Forbidden):
         await cluster.powerless.logs.tail(cluster.namespace, pod, "app", previous=False)
@@ -29,6 +30,7 @@ async def test_the_container_that_ended_is_read_and_long_lines_are_bounded(clust
     long = [f"{number} " + "x" * 1_000 for number in range(300)]
     pod = await cluster.logged(["started again"], previous=[*long, "it ended here"])
     read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=True)
-    assert read[-1] == "it ended here"
-    assert sum(len(line) for line in read) <= 64 * 1024
-    assert await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False) == ("started again",)
+    assert (read.lines[-1], read.previous) == ("it ended here", True)
+    assert sum(len(line) for line in read.lines) <= 64 * 1024
+    read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
+    assert read == LogTail(lines=("started again",), previous=False)

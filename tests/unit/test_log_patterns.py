@@ -16,10 +16,14 @@ from app.agent.evidence.cluster.log_patterns import (
     pattern_facts,
     patterns_of,
 )
-from app.agent.workload import ContainerRole, FailingContainer, PodView
+from app.agent.workload import ContainerRole, FailingContainer, LogTail, PodView
 from tests.unit.scenes import OLD, at, evidence, pods, workload
 
 SOURCE = LogSource(namespace="prod", pod="shop-1", container="app", previous=True)
+
+
+def tail(*lines: str, previous: bool = True) -> LogTail:
+    return LogTail(lines=lines, previous=previous)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ SOURCE = LogSource(namespace="prod", pod="shop-1", container="app", previous=Tru
 )
 def test_lines_are_reduced_to_patterns(lines: list[str], patterns: list[tuple[str, int]]) -> None:
     """Serious ones first; what varies is left out, and structured lines keep what happened only."""
-    assert [(one.pattern, one.count) for one in patterns_of(SOURCE, lines)] == patterns
+    assert [(one.pattern, one.count) for one in patterns_of(SOURCE, tail(*lines))] == patterns
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_lines_are_reduced_to_patterns(lines: list[str], patterns: list[tuple[st
 )
 def test_secrets_are_in_no_pattern(line: str) -> None:
     """They are taken out before anything else is done with a line."""
-    kept = " ".join(pattern_facts(patterns_of(SOURCE, line.splitlines())))
+    kept = " ".join(pattern_facts(patterns_of(SOURCE, tail(*line.splitlines()))))
     assert "hunter" not in kept
     assert "ijklmnop" not in kept
 
@@ -78,7 +82,7 @@ def test_secrets_are_in_no_pattern(line: str) -> None:
 @given(st.lists(st.text(max_size=300), max_size=20))
 def test_any_text_becomes_a_few_short_patterns(lines: list[str]) -> None:
     """Whatever a container writes: no digit, no control character, nothing long."""
-    found = patterns_of(SOURCE, lines)
+    found = patterns_of(SOURCE, tail(*lines))
     assert len(found) <= 4
     for one in found:
         assert len(one.pattern) <= 160
@@ -113,7 +117,7 @@ def test_any_text_becomes_a_few_short_patterns(lines: list[str]) -> None:
 @given(value=st.text(alphabet="QXZqxz", min_size=5, max_size=20))
 def test_a_secret_that_looks_like_a_word_is_in_no_pattern(line: str, value: str) -> None:
     """It follows the name of a secret, or an option of a command line: what it looks like is not asked."""
-    found = patterns_of(SOURCE, [line.format(value)])
+    found = patterns_of(SOURCE, tail(line.format(value)))
     assert value not in " ".join(one.pattern for one in found)
 
 
@@ -133,7 +137,7 @@ def test_a_secret_that_looks_like_a_word_is_in_no_pattern(line: str, value: str)
 )
 def test_the_words_around_a_secret_stay(line: str, pattern: str) -> None:
     """Two words after its name are left out, or the value that is attached to it."""
-    assert [one.pattern for one in patterns_of(SOURCE, [line])] == [pattern]
+    assert [one.pattern for one in patterns_of(SOURCE, tail(line))] == [pattern]
 
 
 def _least_time(text: str) -> float:
@@ -158,6 +162,13 @@ def test_a_word_with_a_digit_or_of_a_person_is_left_out_whole(text: str) -> None
     for word, left in zip(text.split(), masked(text).split(), strict=True):
         person = "@" in word[1:-1]
         assert left == ("<*>" if person or any(map(str.isdecimal, word)) else word)
+
+
+@pytest.mark.parametrize("previous", [True, False])
+def test_the_label_says_which_container_was_read(previous: bool) -> None:
+    """Not which one was asked for: of a container that ended nothing may be left."""
+    [fact] = pattern_facts(patterns_of(SOURCE, tail("cannot bind", previous=previous)))
+    assert ("before its restart" in fact) is previous
 
 
 def test_only_failing_containers_that_ran_are_read() -> None:

@@ -20,6 +20,7 @@ from app.agent.models import (
 )
 from app.agent.workload import (
     ConfigRecord,
+    LogTail,
     TargetState,
     WorkloadView,
 )
@@ -67,10 +68,11 @@ class PodOwners(Protocol):
 class ContainerLogs(Protocol):
     """Reads the last lines of a container; constructed only where LOG_EVIDENCE is set."""
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
         """At most the last 200 lines and 64 KiB, within 2 s, oldest first.
 
-        `previous`: of the container that ended, where there is one, else of the running one.
+        `previous`: of the container that ended, where something is left of it, else of the
+        running one; the answer says which.
         Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does not answer.
         """
         ...

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.models import Evidence
-from app.agent.workload import ContainerRole, LogPattern, PodView, WorkloadView
+from app.agent.workload import ContainerRole, LogPattern, LogTail, PodView, WorkloadView
 from app.redaction import HIDDEN, redacted
 
 MOST_CONTAINERS = 3
@@ -74,7 +74,7 @@ class LogSource:
     pod: str
     container: str
     previous: bool
-    """Read the container that ended, not the one that was started in its place."""
+    """Ask for the container that ended, not the one that was started in its place."""
 
 
 @dataclass(slots=True)
@@ -128,10 +128,10 @@ def _ended(pod: PodView, fault: PodFault) -> bool:
     return pod.restarts > 0 and fault in (PodFault.CRASH, PodFault.OUT_OF_MEMORY)
 
 
-def patterns_of(source: LogSource, lines: Sequence[str]) -> tuple[LogPattern, ...]:
+def patterns_of(source: LogSource, tail: LogTail) -> tuple[LogPattern, ...]:
     """The patterns of a container's last lines: serious ones first, then the latest."""
     reducer = _Reducer()
-    whole = _COLOUR.sub("", "\n".join(line[:_MOST_LINE] for line in lines))
+    whole = _COLOUR.sub("", "\n".join(line[:_MOST_LINE] for line in tail.lines))
     for line in redacted(whole).splitlines():  # as one text: a key has several lines
         said = _said(line)
         words = masked(said).split()[:_MOST_WORDS]
@@ -143,7 +143,7 @@ def patterns_of(source: LogSource, lines: Sequence[str]) -> tuple[LogPattern, ..
         LogPattern(
             pod=source.pod,
             container=source.container,
-            previous=source.previous,
+            previous=tail.previous,
             pattern=_short(" ".join(_joined(group.words))),
             count=group.count,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.agent.workload import LogTail
 from app.connectors.kubernetes.connection import Connection
 from app.connectors.kubernetes.errors import KubernetesCall
 from app.errors import PermanentError
@@ -19,7 +20,7 @@ class KubernetesLogs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
         if not previous:
             return await self._tail(namespace, pod, container, previous=False)
         try:
@@ -28,11 +29,12 @@ class KubernetesLogs:
             # Nothing is left of the one that ended, or no right: the other answer says which.
             return await self._tail(namespace, pod, container, previous=False)
 
-    async def _tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+    async def _tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
         text = await self._read(namespace, pod, container, lines=LINES, previous=previous)
         if len(text) >= BYTES:
             text = await self._read(namespace, pod, container, lines=_FEWER_LINES, previous=previous)
-        return tuple(text.decode(errors="replace").splitlines()[-LINES:])
+        lines = text.decode(errors="replace").splitlines()[-LINES:]
+        return LogTail(lines=tuple(lines), previous=previous)
 
     async def _read(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool) -> bytes:
         call = KubernetesCall(verb="get", what=f"pods/log {namespace}/{pod}", effect=False)
