@@ -241,8 +241,10 @@ class ReleaseRecord:
     revision: int
     status: str
     """In the tool's words: `deployed`, `failed`, `pending-upgrade`."""
+    begun_at: datetime
+    """When the revision was begun: from then on it can be a cause."""
     at: datetime
-    """When the status was written."""
+    """When the status was written: after the change, for `superseded` with the next revision."""
 
     @property
     def pending(self) -> bool:

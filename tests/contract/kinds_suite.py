@@ -127,6 +127,8 @@ async def test_the_revisions_of_a_release_are_read_newest_first(cluster: Cluster
     ]
     newest = view.release_records[0]
     assert (newest.pending, newest.at.timestamp()) == (True, RELEASED_AT + 3)
+    begun = [one.begun_at for one in view.release_records]  # whatever was written on them since
+    assert all(abs((one - view.observed_at).total_seconds()) < 3600 for one in begun)
     view = await cluster.until(key_of(cluster, "cart"), lambda seen: seen.spec_observed)
     assert (view.released_by, view.release_records) == (None, ())
 

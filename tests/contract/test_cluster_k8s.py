@@ -362,12 +362,14 @@ async def test_a_rollback_drifts_from_a_release_of_helm_until_the_next_one(
     assert view.released_by == "Helm release store"
     assert [(one.revision, one.status) for one in view.release_records] == [(1, "deployed")]
     assert abs((view.release_records[0].at - view.observed_at).total_seconds()) < 3600
+    begun = view.release_records[0].begun_at
     await asyncio.to_thread(releases.release, CRASHING_IMAGE)
     await cluster.until(key_of(cluster), crashes)
     await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster), revision=1))
     view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
     found = [(one.revision, one.status) for one in view.release_records]
     assert found == [(2, "deployed"), (1, "superseded")]
+    assert view.release_records[1].begun_at == begun
 
     with pytest.raises(TestbedError, match='conflict with "self-healing-devops-agent"'):
         await asyncio.to_thread(releases.release, BETTER_IMAGE)

@@ -120,7 +120,7 @@ class SandboxHarness:
 
     async def record_release(self, release: str, revision: int, status: str) -> None:
         at = datetime.fromtimestamp(RELEASED_AT + revision, tz=UTC)
-        record = ReleaseRecord(revision=revision, status=status, at=at)
+        record = ReleaseRecord(revision=revision, status=status, begun_at=self.world.clock.now(), at=at)
         known = self.world.release_records.get((self.namespace, release), ())
         self.world.release_records[self.namespace, release] = (record, *known)
 

@@ -41,10 +41,11 @@ def release_records(items: Iterable[JsonObject]) -> tuple[ReleaseRecord, ...]:
 def _record(item: JsonObject) -> ReleaseRecord | None:
     labels = texts(item, "metadata", "labels")
     number, status = labels.get("version", ""), labels.get("status")
-    at = _moment(labels.get("modifiedAt", "")) or moment(item, "metadata", "creationTimestamp")
-    if not (number.isascii() and number.isdigit()) or status is None or at is None:
+    modified = _moment(labels.get("modifiedAt", ""))
+    begun = moment(item, "metadata", "creationTimestamp") or modified
+    if not (number.isascii() and number.isdigit()) or status is None or begun is None:
         return None
-    return ReleaseRecord(revision=int(number[:9]), status=status[:40], at=at)
+    return ReleaseRecord(revision=int(number[:9]), status=status[:40], begun_at=begun, at=modified or begun)
 
 
 def _moment(seconds: str) -> datetime | None:
