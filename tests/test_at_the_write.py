@@ -19,6 +19,7 @@ from app.agent.models import (
     Action,
     DecisionKind,
     IncidentState,
+    IntentState,
     MetricSample,
     OutcomeKind,
     Signal,
@@ -26,9 +27,9 @@ from app.agent.models import (
 from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
 from app.agent.responders.request import ResponderAct, ResponderRequest
-from app.agent.workload import RevisionHealth
+from app.agent.workload import RevisionHealth, TargetState
 from app.bootstrap import Adapters
-from app.errors import AgentError
+from app.errors import AgentError, Conflict, Forbidden, NotFound, UnknownOutcome
 from tests.stories import (
     ACTING,
     KEY,
@@ -220,11 +221,13 @@ async def test_an_incident_resolved_over_a_write_under_way_says_so(tmp_path: Pat
         assert "Rollback was under way: check whether it took effect." in record.incident.summary
 
 
-async def test_an_end_that_does_not_wait_for_a_write_says_so(tmp_path: Path) -> None:
-    """After as many interruptions as are accepted the effect of the rollback is not known."""
+@pytest.mark.parametrize("known", [IntentState.EXECUTING, IntentState.DECIDED])
+async def test_an_end_that_does_not_wait_for_a_write_says_so(tmp_path: Path, known: IntentState) -> None:
+    """The effect of the rollback is not known, also where the stage began with a decided intent."""
     async with dies_after_the_rollback(tmp_path) as stage:
         record = await stage.newest()
         assert record is not None
+        record = replace(record, intents=tuple(replace(one, state=known) for one in record.intents))
         loop = stage.agent.loop
         claim = await stage.agent.store.claims.take(
             record.incident.id, loop.owner, loop.lease, stage.clock.now() + timedelta(hours=1)
@@ -235,6 +238,100 @@ async def test_an_end_that_does_not_wait_for_a_write_says_so(tmp_path: Path) -> 
         assert (
             "It is not known whether rollback of Deployment prod/shop took effect." in ended.incident.summary
         )
+        (intent,) = ended.intents
+        assert intent.outcome is not None
+        assert intent.outcome.kind is OutcomeKind.UNKNOWN
+
+
+@dataclass
+class Unheard:
+    """A writer whose first write is answered by an error; with `sent` it has taken effect."""
+
+    inner: Any
+    error: AgentError
+    sent: bool
+    answered: bool = False
+
+    async def apply(self, *write: Any) -> TargetState:
+        if self.sent and not self.answered:
+            await self.inner.apply(*write)
+        self.answered = True
+        raise self.error
+
+
+@dataclass
+class Unreadable:
+    """A reader that has lost the right to one read since the write was answered."""
+
+    inner: Any
+    writer: Unheard
+    read: str
+    error: AgentError
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self.read and self.writer.answered:
+            return self._refuse
+        return getattr(self.inner, name)
+
+    async def _refuse(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent", "read", "error", "kind", "words"),
+    [
+        (
+            UnknownOutcome("no answer"),
+            True,
+            "target",
+            Forbidden("cannot get it"),
+            OutcomeKind.UNKNOWN,
+            "the object cannot be read: cannot get it",
+        ),
+        (
+            Conflict("it carries the intent already"),
+            True,
+            "target",
+            NotFound("it is gone"),
+            OutcomeKind.UNKNOWN,
+            "the object cannot be read: it is gone",
+        ),
+        (
+            Conflict("it was written meanwhile"),
+            False,
+            "consent",
+            Forbidden("cannot get namespaces"),
+            OutcomeKind.REFUSED,
+            "not sent: whether it is still allowed cannot be read: cannot get namespaces",
+        ),
+    ],
+)
+async def test_what_cannot_be_read_after_a_write_is_not_claimed(
+    tmp_path: Path,
+    answer: AgentError,
+    sent: bool,
+    read: str,
+    error: AgentError,
+    kind: OutcomeKind,
+    words: str,
+) -> None:
+    """Refused is said only of a write that the object shows to have had no effect."""
+
+    def connected(world: Adapters) -> Adapters:
+        writer = Unheard(world.writer, answer, sent)
+        reader = cast("ClusterReader", Unreadable(world.reader, writer, read, error))
+        return replace(world, reader=reader, writer=writer)
+
+    async with story(tmp_path, connected=connected, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until(lambda r: any(i.outcome is not None for i in r.intents))
+        intent = record.intents[0]
+        assert intent.outcome is not None
+        assert (intent.outcome.kind, intent.started_at is not None) == (kind, True), messages(record.timeline)
+        assert words in intent.outcome.message
+        assert (stage.marker() == intent.id) is sent
 
 
 @dataclass

@@ -50,8 +50,12 @@ class Closer:
     """None: no cluster is connected."""
 
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
-        """A stage failed permanently: finish open intents with their true outcome and escalate."""
+        """A stage failed permanently: finish open intents with their true outcome and escalate.
+
+        `record` may be from before the stage: what the stage stored since is read again.
+        """
         now = self.clock.now()
+        record = await self.store.incidents.get(record.incident.id) or record
         for intent in record.intents:
             if intent.state is IntentState.FINISHED:
                 continue

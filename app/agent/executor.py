@@ -349,9 +349,12 @@ class Executor:
         """
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
-        content = await self.gatherer.content(
-            record.incident.key, intent.action, undone_snapshot(record, intent)
-        )
+        undone = undone_snapshot(record, intent)
+        try:
+            content = await self.gatherer.content(record.incident.key, intent.action, undone)
+        except PermanentError as missing:
+            await self._stop(claim, intent, str(missing), unheard=unheard)
+            return
         for _ in range(MAX_WRITE_ATTEMPTS):
             if reasons is not None and (refusal := reasons.refusal()) is not None:
                 # This process was paused, or the state changed between two attempts.
@@ -362,7 +365,13 @@ class Executor:
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
                 sent_at = target.resource_version
-                now = await self._look_again(intent)
+                try:
+                    now = await self._look_again(intent)
+                except PermanentError as unread:
+                    # A conflict proves nothing either: it is also the answer to a write that is made twice.
+                    unknown = "whether this action was executed is unknown, and the object cannot be read"
+                    await self._finish(claim, intent, OutcomeKind.UNKNOWN, f"{unknown}: {unread}")
+                    return
                 found = fate_of(intent, now, sent_at) if unheard else fate_of_refused(intent, now)
                 if found.fate is WriteFate.NOT_EXECUTED and now is not None:
                     target = now
@@ -423,7 +432,10 @@ class Executor:
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
-        return self._lapsed(record, intent) or await self.gatherer.objection(record.incident.key, intent)
+        try:
+            return self._lapsed(record, intent) or await self.gatherer.objection(record.incident.key, intent)
+        except PermanentError as error:
+            return f"whether it is still allowed cannot be read: {error}"
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""
