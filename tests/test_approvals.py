@@ -540,10 +540,16 @@ async def test_a_yes_does_not_outlive_a_later_signal_of_whoever_gave_it(asking: 
 
 
 async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_path: Path) -> None:
-    """A yes given on weaker terms than those of now does not do: people are asked again."""
+    """A yes given on weaker terms than those of now does not do: people are asked again.
+
+    The roles of the policy replace those of the settings up to the write.
+    """
     engine = Moody(terms=ApprovalTerms(roles=("sre",)))
     async with story(
-        tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
+        tmp_path,
+        connected=lambda world: replace(world, policy_engine=engine),
+        approval_roles="lead",
+        **ACTING,
     ) as stage:
         stage.deploy()
         await stage.live(180)
@@ -558,6 +564,10 @@ async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_p
         assert states(second) == [ApprovalState.VOID, ApprovalState.PENDING]
         assert "policy now requires approval by other people" in messages(second.timeline)
         assert stage.marker() is None
+        for name in ("ann", "bob"):
+            await stage.say(second.approvals[-1], yes=True, by=name, roles=["sre"])
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
         for name in ("ann", "bob"):
             await stage.say(second.approvals[-1], yes=True, by=name, roles=["sre"])
         record = await stage.live_until_ended()

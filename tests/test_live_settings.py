@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 import yaml
 
-from app.agent.models import IncidentState, Objectives
-from app.bootstrap import Container
+from app.agent.execution.recheck import lapsed
+from app.agent.guardrails.opt_out import OptOut
+from app.agent.identity.people import ApprovalTerms
+from app.agent.ids import ServiceKey
+from app.agent.models import Action, DecisionKind, IncidentState, Objectives
+from app.agent.ports.cluster import ClusterReader
+from app.bootstrap import Adapters, Container
 from app.config import Settings, load_settings
 from app.connectors.readiness import settings_read
 from app.settings.live_names import LIVE
@@ -21,7 +27,7 @@ from app.settings.sources import secret_settings
 from app.terms import guardrails
 from app.terms.live import LiveSettings
 from testbed.waiting import NotYet, wait_for
-from tests.stories import KEY, messages, settings_for, story
+from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, settings_for, story
 from tests.unit.heal_command import REPOSITORY, running_agent
 
 CHANGED: dict[str, Any] = {
@@ -215,6 +221,82 @@ async def test_a_guardrail_that_changes_takes_effect_while_the_agent_runs(tmp_pa
         await stage.say(approval, yes=True)
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+
+
+@dataclass
+class Tightening:
+    """A reader during whose last look before a write somebody changes the settings."""
+
+    inner: Any
+    tighten: Callable[[], None]
+    looks: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        self.looks += 1
+        if self.looks == 2:
+            self.tighten()
+        found: OptOut = await self.inner.consent(action, key)
+        return found
+
+
+async def test_an_approval_that_is_required_after_the_decision_holds(tmp_path: Path) -> None:
+    """The settings change between the decision and its write: nothing begins without an approval."""
+    file, stages = _written(tmp_path / "heal.yaml"), list[Story]()
+
+    def read_again() -> Settings:
+        return settings_for(tmp_path, **ACTING, config_file=file, approval_for_risks={"high"})
+
+    def tighten() -> None:
+        _written(file, changed=True)
+        stages[0].agent.reload_settings()
+
+    def connected(world: Adapters) -> Adapters:
+        return replace(world, reader=cast("ClusterReader", Tightening(world.reader, tighten)))
+
+    async with story(
+        tmp_path, connected=connected, config_file=file, read_again=read_again, **ACTING
+    ) as stage:
+        stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until(lambda r: any(i.outcome is not None for i in r.intents))
+        (intent,) = record.intents
+        assert (intent.decision.kind, intent.approval) == (DecisionKind.ALLOW, None)
+        assert intent.started_at is None, messages(record.timeline)
+        assert "rollback is high risk, and APPROVAL_FOR_RISKS requires an approval" in messages(
+            record.timeline
+        )
+        assert stage.marker() is None
+
+
+async def test_an_approval_counts_only_on_the_terms_in_force(tmp_path: Path) -> None:
+    """More people or other roles void it; fewer do not, nor do roles that a policy overrides."""
+    asking = {**ACTING, "approval_for_risks": {"high"}, "approval_roles": ["sre"]}
+    async with story(tmp_path, **asking) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        await stage.say(await stage.live_until_asked(), yes=True, roles=["sre"])
+        record = await stage.live_until(lambda r: bool(r.intents))
+        intent, limits = record.intents[0], stage.agent.loop.stages.executor.policy.limits
+    by_policy = replace(intent, decision=replace(intent.decision, policy_roles=True))
+    for used, terms, counts in (
+        (intent, ApprovalTerms(roles=("sre",)), True),
+        (intent, ApprovalTerms(), True),
+        (intent, ApprovalTerms(roles=("lead", "sre")), True),
+        (intent, ApprovalTerms(roles=("lead",)), False),
+        (intent, ApprovalTerms(roles=("sre",), people=2), False),
+        (by_policy, ApprovalTerms(roles=("lead",)), True),
+        (by_policy, ApprovalTerms(people=2), False),
+    ):
+        now = replace(limits, approval_terms=terms)
+        why = lapsed(record, used, now, intent.decision.at, can_write=True)
+        assert (why is None) is counts, terms
+        assert why is None or why.endswith("the settings now require approval by other people")
 
 
 def _objectives(agent: Container) -> tuple[float | None, ...]:

@@ -505,6 +505,8 @@ class Decision:
     """Which rules it rests on: `guardrails`, and the policy's own by name; empty on old records."""
     terms: ApprovalTerms | None = None
     """On which terms people are asked, where the answer is that they must be."""
+    policy_roles: bool = False
+    """Whether the policy engine named the roles of the terms; the configured roles do not apply then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,10 +49,12 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
 
 
 def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> str | None:
-    """Why the action requires an approval, whatever its risk; None if it does not.
+    """Why the configuration requires an approval of the action; None if it does not.
 
     Checked again right before a write.
     """
+    if action.risk in limits.approval_for:
+        return f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
     if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.ASK:
         return f"the autonomy of {key.service} is ask: every action requires an approval"
     return drift_asks(action, limits.drift)
@@ -112,13 +114,14 @@ class Policy:
         limits = self.limits  # the same for the whole decision
         kind, reasons = _own_answer(question, limits)
         rules: tuple[str, ...] = ("guardrails",)
-        terms = limits.approval_terms
+        terms, policy_roles = limits.approval_terms, False
         if self.engine is not None:
             answer = await self.engine.decide(document(question, limits))
             reasons = _reasons(kind, reasons, answer)
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
             terms = combined(terms, answer.terms)
+            policy_roles = answer.terms is not None and bool(answer.terms.roles)
         return Decision(
             kind=kind,
             reasons=reasons,
@@ -127,6 +130,7 @@ class Policy:
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
             terms=_without_interested(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
+            policy_roles=policy_roles,
         )
 
 
@@ -137,11 +141,10 @@ def _own_answer(question: Question, limits: Guardrails) -> tuple[DecisionKind, t
         return DecisionKind.DENY, denials
     action, key = question.action, question.incident.key
     drift = drift_words(action)
-    if action.risk in limits.approval_for:
-        risky = f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
-        return DecisionKind.NEEDS_APPROVAL, (risky,) if drift is None else (risky, drift)
     asks = must_ask(action, key, limits)
     if asks is not None:
+        if drift is not None and action.risk in limits.approval_for:
+            return DecisionKind.NEEDS_APPROVAL, (asks, drift)
         return DecisionKind.NEEDS_APPROVAL, (asks,)
     note = set_aside(question.standing.history, limits.shared, question.at)
     allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"

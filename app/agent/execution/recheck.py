@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.actions.target_parts import same_ground
@@ -43,10 +44,21 @@ def lapsed(
         return f"the decision is {age.total_seconds():.0f} s old"
     key = record.incident.key
     lifted = forbidden_now(intent.action, key, limits)
-    asks = must_ask(intent.action, key, limits) if intent.approval is None else None
-    if asks is not None:
+    asks = must_ask(intent.action, key, limits)
+    if asks is not None and intent.approval is None:
         lifted.append(asks)
+    elif (asks is not None or intent.decision.terms is not None) and _asks_others(record, intent, limits):
+        lifted.append("the settings now require approval by other people")
     if intent.action.target is not None:
         why = frozen(limits.shared.freezes, key, now)
         lifted += [] if why is None else [why]
     return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None
+
+
+def _asks_others(record: IncidentRecord, intent: Intent, limits: Guardrails) -> bool:
+    """Whether the approval that the intent used up does not meet the configured terms."""
+    terms = limits.approval_terms
+    if intent.decision.policy_roles:
+        terms = replace(terms, roles=())
+    used = (one for one in record.approvals if one.id == intent.approval)
+    return any(not terms.met_by(one.terms, [each.by for each in one.answers if each.approve]) for one in used)
