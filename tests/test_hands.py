@@ -18,6 +18,7 @@ from app.agent.models import Action, ActionName, IncidentRecord, IncidentState, 
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState, WarningView, WorkloadView
 from app.bootstrap import Adapters
+from app.errors import AgentError, Forbidden, TransientError
 from app.sandbox.objects import Pod
 from tests.stories import ACTING, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_interruptions import Killed
@@ -145,10 +146,14 @@ class Cordoned:
 
     inner: Any
     appears_at: int
+    error: AgentError | None = None
+    """Raised instead, from that look on."""
     looks: int = 0
 
     async def cordons(self) -> NodeCordons:
         self.looks += 1
+        if self.error is not None and self.looks >= self.appears_at:
+            raise self.error
         found: NodeCordons = await self.inner.cordons()
         own = ("another",) if self.looks >= self.appears_at else ()
         return replace(found, nodes=9, cordoned=own, own=own)
@@ -179,6 +184,29 @@ async def test_cordons_are_counted_again_before_and_after_the_action_begins(
         assert "MAX_CORDONED_NODES=1 allows no more" in intent.outcome.message
         assert (intent.started_at is not None) is begins
         assert not stage.world.surroundings.node(node).cordoned
+
+
+@pytest.mark.parametrize("error", [TransientError("no connection"), Forbidden("cannot list nodes")])
+async def test_a_cordon_is_not_sent_while_nodes_cannot_be_counted(tmp_path: Path, error: AgentError) -> None:
+    """The count after it has begun fails: nothing was sent, and the outcome says so; an undo goes on."""
+
+    def connected(world: Adapters) -> Adapters:
+        return replace(world, reader=Cordoned(world.reader, appears_at=3, error=error))
+
+    async with story(tmp_path, connected=connected, **ACTING, enabled_actions=ALL) as stage:
+        stage.deploy(replicas=4)
+        await stage.clock.advance(3600)
+        await stage.live(180)
+        node = stage.world.nodes[0]
+        stops_being_ready(stage, lambda pod: pod.node == node)
+        record = await stage.live_until(lambda r: any(i.outcome is not None for i in r.intents))
+        intent = record.intents[0]
+        assert intent.outcome is not None
+        assert (intent.outcome.kind, intent.started_at is not None) == (OutcomeKind.REFUSED, True)
+        assert intent.outcome.message == f"not sent: the cordoned nodes cannot be counted: {error}"
+        assert not stage.world.surroundings.node(node).cordoned
+        undo = replace(intent, undoes=intent.id)
+        assert await stage.agent.loop.stages.executor.gatherer.full_now(undo) is None
 
 
 async def test_a_cordon_stays_while_another_incident_plans_on_the_node(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ class Executor:
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
         if cordons_node(intent.action):
             # Counted once more now that no other cordon can begin: two workers may have counted at once.
-            full = await self.gatherer.objection(record.incident.key, intent)
+            full = await self.gatherer.full_now(intent)
             if full is not None:
                 await self._stop(claim, begun, full, unheard=False)
                 return

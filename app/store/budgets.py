@@ -35,6 +35,8 @@ from app.agent.guardrails.limits import (
 from app.agent.guardrails.status import Attempts
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
+    Action,
+    ActionName,
     Cause,
     Incident,
     IncidentState,
@@ -101,14 +103,26 @@ def over(
 
 
 def under_way(connection: Connection, intent: Intent) -> bool:
-    """Whether another action of the same name began and has no outcome; serialised as `over` is."""
+    """Whether another action of the same name, or an undo to the same state of such an object,
+    began and has no outcome; serialised as `over` is. An undo itself waits for nothing (promise 11)."""
     locks.hold(connection, locks.Space.BUDGET, ["budget"])
-    others = select(intents.c.id).where(
+    name = intent.action.name
+    others = select(intents.c.action, intents.c.body).where(
         intents.c.state == IntentState.EXECUTING.value,
-        intents.c.action == intent.action.name.value,
+        intents.c.action.in_((name.value, ActionName.RESTORE.value)),
         intents.c.id != intent.id,
     )
-    return connection.execute(others.limit(1)).one_or_none() is not None
+    return any(
+        row.action == name.value or _same_effect(intent.action, read(IntentBody, row.body).action)
+        for row in connection.execute(others)
+    )
+
+
+def _same_effect(one: Action, other: Action) -> bool:
+    """Whether both bring an object of the same kind to the same state."""
+    if one.target is None or other.target is None or one.reaches is None:
+        return False
+    return (one.target.kind, one.reaches) == (other.target.kind, other.reaches)
 
 
 def _recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:

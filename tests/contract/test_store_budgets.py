@@ -325,3 +325,30 @@ async def test_an_action_that_is_counted_in_the_cluster_begins_alone(store: Stor
     assert refused.reasons == ("another rollback is under way",)
     await store.intents.finish(acts[first][0], acts[first][1].id, outcome(OutcomeKind.DONE), "uid/8", [])
     assert (await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)).begun is Begun.YES
+
+
+@pytest.mark.parametrize(
+    ("undone", "second"),
+    [
+        (None, Begun.BUDGET_SPENT),
+        (ActionName.UNCORDON, Begun.BUDGET_SPENT),
+        (ActionName.CORDON, Begun.YES),
+    ],
+)
+async def test_no_cordon_begins_beside_another(
+    store: Store, undone: ActionName | None, second: Begun
+) -> None:
+    """The undo of an uncordon cordons a node as well; the undo of a cordon does not."""
+    node = ObjectRef(kind="Node", namespace="", name="node-1")
+    budget = Budget(per_incident=5, limits=Limits(), alone=True)
+    begun = []
+    for number, undoes in enumerate((undone, None)):
+        incident = await opened(store, key(number))
+        claim = await claimed(store, incident)
+        act = intent(incident, undoes=None if undoes is None else IntentId("int_undone"))
+        reaches = "schedulable" if undoes is ActionName.CORDON else "cordoned"
+        name = ActionName.CORDON if undoes is None else ActionName.RESTORE
+        act = replace(act, action=replace(act.action, name=name, target=node, reaches=reaches))
+        await store.intents.add(claim, incident, act, [note()])
+        begun.append((await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)).begun)
+    assert begun == [Begun.YES, second]

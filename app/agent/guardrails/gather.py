@@ -32,7 +32,7 @@ from app.agent.ports.gitops import ApplicationRehearsal
 from app.agent.ports.store import Store
 from app.agent.workload import TargetState, WorkloadView
 from app.clock import Clock
-from app.errors import NotFound, PermanentError
+from app.errors import NotFound, PermanentError, TransientError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,19 @@ class Gatherer:
         if disruption is None:
             return None
         return "; ".join(too_many(intent.action, disruption, self.limits.max_replica_share)) or None
+
+    async def full_now(self, intent: Intent) -> str | None:
+        """Why the nodes cordoned now leave no room for the action; None if they do, and for an undo.
+
+        Nodes that cannot be counted leave no room.
+        """
+        if intent.undoes is not None:
+            return None
+        try:
+            found = await self._cordons(intent.action)
+        except (TransientError, PermanentError) as error:
+            found = NodeCordons(nodes=0, unread=str(error))
+        return "; ".join(too_many_cordoned(intent.action, found, self.limits.cordons)) or None
 
     async def needed_by(self, incident: IncidentId, action: Action) -> str | None:
         """Which other open incident needs the cordon that the action would remove; None if none does."""

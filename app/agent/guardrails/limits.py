@@ -105,7 +105,8 @@ class Budget:
     known_services: int | None = None
     """The number of services in the cluster; None if unknown."""
     alone: bool = False
-    """No other action of this name may be under way, so that what it is limited by can be counted."""
+    """No other action of this name, and no undo with its effect, may be under way, so that
+    what it is limited by can be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

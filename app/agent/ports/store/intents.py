@@ -69,8 +69,9 @@ class IntentRepository(Protocol):
         With nothing changed: BUDGET_SPENT, with the reasons, when the incident has
         its number of intents that began and are no undo, or when one of the limits
         that all incidents share would be exceeded, however many workers ask at once
-        (promise 4), or another action of the name is under way and the budget wants it
-        alone; BRAKED while the kill switch is engaged (promise 11); NO_REASON
+        (promise 4), or another action of the name, or an undo with the same effect, is
+        under way and the budget wants it alone; BRAKED while the kill switch is engaged
+        (promise 11); NO_REASON
         when `reasons` refuse it with what is on record of the service in this
         transaction (promise 13); NOT_DECIDED otherwise. An undo neither counts nor is
         braked, and needs no reason, as a notification does not. Adds a timeline entry.
