@@ -76,7 +76,7 @@ NAMED_BY_RIGHT = {
 }
 
 NAMED_FOR_A_REASON = {
-    ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
+    ("app/agent/models/signals.py", "prometheus"): "the stored source of the agent's own samples",
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
     ("app/connectors/alerts/datadog.py", "datadog"): "its alert format stands beside the others",
