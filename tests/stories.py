@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from app.agent.approvals.answer import answer
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import Person
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
+    Action,
     Approval,
     ApprovalState,
     Incident,
@@ -215,6 +217,25 @@ class Listener:
         if self.deaf:
             raise TransientError("nobody answers")
         self.told.append(text)
+
+
+@dataclass
+class LastLook:
+    """A reader during whose last look before a write something changes."""
+
+    inner: Any
+    change: Callable[[], None]
+    looks: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        self.looks += 1
+        if self.looks == 2:
+            self.change()
+        found: OptOut = await self.inner.consent(action, key)
+        return found
 
 
 def messages(entries: tuple[TimelineEntry, ...] | list[Note]) -> str:

@@ -12,9 +12,7 @@ from typing import Any, cast
 import pytest
 
 from app.agent.guardrails.disruption import Disruption, DisruptionBudget
-from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import Person
-from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
     DecisionKind,
@@ -35,6 +33,7 @@ from tests.stories import (
     KEY,
     NAMESPACE,
     SERVICE,
+    LastLook,
     Story,
     innocent_release_beside_a_dying_dependency,
     messages,
@@ -334,25 +333,6 @@ async def test_what_cannot_be_read_after_a_write_is_not_claimed(
         assert (stage.marker() == intent.id) is sent
 
 
-@dataclass
-class Narrowing:
-    """A reader during whose last look before a write somebody narrows the service."""
-
-    inner: Any
-    narrow: Callable[[], None]
-    looks: int = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
-        self.looks += 1
-        if self.looks == 2:
-            self.narrow()
-        found: OptOut = await self.inner.consent(action, key)
-        return found
-
-
 async def test_autonomy_that_is_taken_away_during_the_last_look_holds(tmp_path: Path) -> None:
     """The look at the service before the write takes its time; the services file changes meanwhile."""
     file, stages = tmp_path / "services.yaml", list[Story]()
@@ -369,7 +349,7 @@ async def test_autonomy_that_is_taken_away_during_the_last_look_holds(tmp_path: 
     write("act")
 
     def connected(world: Adapters) -> Adapters:
-        return replace(world, reader=cast("ClusterReader", Narrowing(world.reader, narrow)))
+        return replace(world, reader=cast("ClusterReader", LastLook(world.reader, narrow)))
 
     async with story(tmp_path, connected=connected, services_file=file, **ACTING) as stage:
         stages.append(stage)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +14,8 @@ import pytest
 import yaml
 
 from app.agent.execution.recheck import lapsed
-from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import ApprovalTerms
-from app.agent.ids import ServiceKey
-from app.agent.models import Action, DecisionKind, IncidentState, Objectives
+from app.agent.models import DecisionKind, IncidentState, Objectives
 from app.agent.ports.cluster import ClusterReader
 from app.bootstrap import Adapters, Container
 from app.config import Settings, load_settings
@@ -27,7 +25,7 @@ from app.settings.sources import secret_settings
 from app.terms import guardrails
 from app.terms.live import LiveSettings
 from testbed.waiting import NotYet, wait_for
-from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, settings_for, story
+from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, LastLook, Story, messages, settings_for, story
 from tests.unit.heal_command import REPOSITORY, running_agent
 
 CHANGED: dict[str, Any] = {
@@ -223,25 +221,6 @@ async def test_a_guardrail_that_changes_takes_effect_while_the_agent_runs(tmp_pa
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
 
 
-@dataclass
-class Tightening:
-    """A reader during whose last look before a write somebody changes the settings."""
-
-    inner: Any
-    tighten: Callable[[], None]
-    looks: int = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
-        self.looks += 1
-        if self.looks == 2:
-            self.tighten()
-        found: OptOut = await self.inner.consent(action, key)
-        return found
-
-
 async def test_an_approval_that_is_required_after_the_decision_holds(tmp_path: Path) -> None:
     """The settings change between the decision and its write: nothing begins without an approval."""
     file, stages = _written(tmp_path / "heal.yaml"), list[Story]()
@@ -254,7 +233,7 @@ async def test_an_approval_that_is_required_after_the_decision_holds(tmp_path: P
         stages[0].agent.reload_settings()
 
     def connected(world: Adapters) -> Adapters:
-        return replace(world, reader=cast("ClusterReader", Tightening(world.reader, tighten)))
+        return replace(world, reader=cast("ClusterReader", LastLook(world.reader, tighten)))
 
     async with story(
         tmp_path, connected=connected, config_file=file, read_again=read_again, **ACTING

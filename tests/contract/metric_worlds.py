@@ -111,9 +111,16 @@ def prometheus(
         "--log.level=warn",
         *flags,
     ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with serving("Prometheus", command, address, folder / "log") as url:
+        yield url
+
+
+@contextmanager
+def serving(name: str, command: list[str], address: str, log: Path) -> Iterator[str]:
+    """Run a program of Prometheus's family at an address; yields its URL once it is ready."""
+    with log.open("wb") as written, subprocess.Popen(command, stdout=written, stderr=written) as process:
         try:
-            _wait_until_ready(f"http://{address}", process, folder / "log")
+            _wait_until_ready(name, f"http://{address}", process, log)
             yield f"http://{address}"
         finally:
             process.terminate()
@@ -128,7 +135,7 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -137,4 +144,4 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         except httpx2.TransportError:
             pass
         time.sleep(0.05)
-    raise RuntimeError(f"Prometheus did not become ready: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"{name} did not become ready: {log.read_text()[-2000:]}")

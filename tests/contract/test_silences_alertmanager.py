@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +16,7 @@ from app.config import Settings
 from app.connectors.alerts.silences import AlertmanagerSilences
 from app.connectors.registry import ALERT_FORMATS
 from app.errors import TransientError
-from tests.contract.metric_worlds import free_port
+from tests.contract.metric_worlds import free_port, serving
 
 PROGRAM = "prometheus-alertmanager"
 SHOP = ServiceKey(environment="prod", service="shop")
@@ -43,25 +41,8 @@ def alertmanager(folder: Path) -> Iterator[str]:
         "--cluster.listen-address=",
         "--log.level=warn",
     ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            _wait_until_ready(f"http://{address}", process, folder / "log")
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait(timeout=120)
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx2.get(f"{url}/-/ready", trust_env=False).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        time.sleep(0.05)
-    raise RuntimeError(f"Alertmanager did not become ready: {log.read_text()[-2000:]}")
+    with serving("Alertmanager", command, address, folder / "log") as url:
+        yield url
 
 
 def silence(url: str, *matchers: dict[str, object]) -> str:
