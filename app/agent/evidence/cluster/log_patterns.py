@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TypeAlias
 
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.models import Evidence
@@ -46,8 +48,6 @@ _SECRET_OPTION = re.compile(r"-[apuw]")
 """Options of command lines with a password, attached or in the next word."""
 _EQUALS = frozenset({"is", "was", "are", "=", ":", ":=", "=>", "->", "==", "to"})
 """Words between the name of a secret and its value."""
-_SECRET_WORDS = 2
-"""Words after the name of a secret that are left out, whatever they are: one may say whose it is."""
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _VARIES = (
     _QUOTED,
@@ -194,31 +194,83 @@ def _unless_name(quoted: re.Match[str]) -> str:
     return quoted[0] if len(words) == 1 and _SECRET.search(words[0]) else ANY
 
 
+class _Place(Enum):
+    """Where a word stands: how much of what follows the name of a secret is still to come."""
+
+    PLAIN = auto()
+    """After no name."""
+    NAMED = auto()
+    """Right after a name: two words are left out, whatever they are: one may say whose it is."""
+    VALUE = auto()
+    """One word is left out."""
+    PAST = auto()
+    """Behind the words that were left out; an `is` here says that the value is still to come."""
+
+
+def _joins(word: str) -> bool:
+    return word.lower() in _EQUALS
+
+
+def _names(word: str) -> bool:
+    return _SECRET.search(word) is not None
+
+
+def _names_with_value(word: str) -> bool:
+    named = _SECRET.search(word)
+    value = word[named.end() :] if named is not None else ""
+    return ANY in value or any(map(str.isalnum, value))
+
+
+def _before_value(word: str) -> str:
+    """The name of a secret without the value that is attached to it."""
+    named = _SECRET.search(word)
+    return word[: named.end() if named is not None else 0] + ANY
+
+
+def _option(word: str) -> bool:
+    return _SECRET_OPTION.match(word) is not None
+
+
+_Step: TypeAlias = tuple[Callable[[str], bool], Callable[[str], str], _Place]
+
+
+def _hiding(then: _Place) -> tuple[_Step, ...]:
+    def hide(_word: str) -> str:
+        return ANY
+
+    return (
+        (_joins, str, _Place.NAMED),
+        (_names, hide, _Place.NAMED),
+        (lambda word: word.endswith((":", "=")), hide, _Place.NAMED),
+        (lambda word: word.startswith(HIDDEN), hide, _Place.PAST),
+        (bool, hide, then),
+    )
+
+
+_OPEN: tuple[_Step, ...] = (
+    (lambda word: not _option(word) and not _names(word), str, _Place.PLAIN),
+    (lambda word: _option(word) and len(word) > 2, lambda word: word[:2] + ANY, _Place.PLAIN),
+    (_option, str, _Place.VALUE),
+    (_names_with_value, _before_value, _Place.PLAIN),
+    (_names, str, _Place.NAMED),
+)
+_STEPS: Mapping[_Place, tuple[_Step, ...]] = {
+    _Place.PLAIN: _OPEN,
+    _Place.NAMED: _hiding(then=_Place.VALUE),
+    _Place.VALUE: _hiding(then=_Place.PAST),
+    _Place.PAST: ((_joins, str, _Place.NAMED), *_OPEN),
+}
+"""For each place which words are looked for, in this order, what stays of them, and the place after."""
+
+
 def _without_secrets(text: str) -> str:
     """The text without the words that follow the name of a secret or are attached to it."""
     kept: list[str] = []
-    after = _SECRET_WORDS + 1
-    """Words since the last name of a secret; more than are left out: there was none."""
+    place = _Place.PLAIN
     for word in text.split():
-        named = _SECRET.search(word)
-        if word.lower() in _EQUALS and after <= _SECRET_WORDS:
-            kept.append(word)
-            after = 0
-        elif after < _SECRET_WORDS:
-            kept.append(ANY)
-            again = named is not None or word.endswith((":", "="))  # the value is still to come
-            after = 0 if again else _SECRET_WORDS if word.startswith(HIDDEN) else after + 1
-        elif _SECRET_OPTION.match(word):
-            kept.append(word[:2] + (ANY if len(word) > 2 else ""))
-            after = _SECRET_WORDS + 1 if len(word) > 2 else _SECRET_WORDS - 1
-        elif named is None:
-            kept.append(word)
-            after += 1
-        else:
-            value = word[named.end() :]
-            attached = ANY in value or any(map(str.isalnum, value))
-            kept.append(word[: named.end()] + ANY if attached else word)
-            after = _SECRET_WORDS + 1 if attached else 0
+        step = next(step for step in _STEPS[place] if step[0](word))
+        kept.append(step[1](word))
+        place = step[2]
     return " ".join(kept)
 
 
