@@ -124,6 +124,14 @@ _SHAPES = (
         rf"\1{HIDDEN}",
     ),
     _Shape(("passw",), re.compile(rf"(?i)\b(passw(?:or)?d\s*:\s*)(?![\"'\[]){_BARE}+"), rf"\1{HIDDEN}"),
+    _Shape(  # auth: user/password, creds=user:password; an address or a path is none
+        ("auth", "cred", "login"),
+        re.compile(
+            r"(?i)\b((?:[\w.-]{0,40}[_.-])?(?:auth|creds?|credentials?|login)[\"']?\s*[:=]\s*[\"']?)"
+            rf"(?:(?!\w+://)[^\s\"',;/\[]{{1,100}}/|(?<=[=\"'])[^\s\"',;/:\[]{{1,100}}:){_BARE}+"
+        ),
+        rf"\1{HIDDEN}",
+    ),
     _Shape(  # a token is a word of this product too: only what is long and has a digit
         ("token",),
         re.compile(

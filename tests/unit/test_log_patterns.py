@@ -69,6 +69,7 @@ def test_lines_are_reduced_to_patterns(lines: list[str], patterns: list[tuple[st
         "fatal Authorization: Bearer abcdefgh.ijklmnop",
         "panic postgres://shop:hunter-two-of-two@db/shop refused",
         '{"level":"error","msg":"bad client_secret: \'hunter-two-of-two\'"}',
+        "refused auth: ann/hunter-of-words",
         "failed -----BEGIN PRIVATE KEY-----\nhunter-two-of-two\n-----END PRIVATE KEY-----",
     ],
 )
