@@ -348,8 +348,8 @@ class IntakeRules:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""
         if last is None or last.closed_at is None or not judged.may_be_quieted:
             return None
-        if ahead(last.closed_at, signal.received_at):
-            return None  # how long ago it ended cannot be known: the clock went back
+        if ahead(last.closed_at, signal.received_at, self.slo.reopen_after):
+            return None  # how long ago it ended cannot be known: the clock went back too far
         recovered = last.verdict is not None and last.verdict.kind is VerdictKind.RECOVERED
         unhealed = not recovered and last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)

@@ -131,8 +131,8 @@ def test_an_end_in_the_future_dates_no_later_incident(ended: timedelta, opens: t
     assert not_before(last, NOW) == NOW + opens
 
 
-def test_an_end_in_the_future_quiets_nothing() -> None:
-    """How long ago the last incident ended cannot be known."""
+def test_an_end_in_the_far_future_quiets_nothing() -> None:
+    """How long ago it was cannot be known; up to REOPEN_AFTER_SECONDS ahead it counts as a recent one."""
     last = Incident(
         id=IncidentId("inc_1"),
         key=KEY,
@@ -152,8 +152,13 @@ def test_an_end_in_the_future_quiets_nothing() -> None:
         stale_after=timedelta(minutes=15),
     )
     assert RULES(crashing, None, None, last).disposition.kind is DispositionKind.OPENED
-    recent = replace(last, closed_at=NOW - timedelta(minutes=1))
-    assert RULES(crashing, None, None, recent).disposition.kind is DispositionKind.IGNORED
+    for ended, found in (
+        (timedelta(minutes=-1), DispositionKind.IGNORED),
+        (timedelta(minutes=30), DispositionKind.IGNORED),
+        (timedelta(minutes=61), DispositionKind.OPENED),
+    ):
+        recent = replace(last, closed_at=NOW + ended)
+        assert RULES(crashing, None, None, recent).disposition.kind is found, ended
 
 
 # ------------------------------------------------------------------ verification
