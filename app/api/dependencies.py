@@ -130,6 +130,23 @@ def _only_state_repeated(request: Request) -> None:
     each_once(request, but=("state",))
 
 
+def _no_parameter(request: Request) -> None:
+    unknown = sorted(set(request.query_params))
+    if unknown:
+        raise invalid(
+            [
+                FieldError(
+                    field=name,
+                    value=request.query_params[name],
+                    message="is not known",
+                    mend="remove it: this address takes no parameter",
+                )
+                for name in unknown
+            ]
+        )
+
+
 ContainerDep = Annotated[ApiDependencies, Depends(_container)]
 EachParameterOnce = Depends(_each_parameter_once)
+NoParameter = Depends(_no_parameter)
 OnlyStateRepeated = Depends(_only_state_repeated)

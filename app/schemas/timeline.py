@@ -17,7 +17,7 @@ MOST_ENTRIES = 500
 class TimelineQuery(BaseModel):
     """Query parameters of `GET /incidents/{id}`; without any, the whole timeline is returned."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     timeline_limit: int | None = Field(
         default=None, ge=1, le=MOST_ENTRIES, description="Maximum number of timeline entries, oldest first."

@@ -54,6 +54,19 @@ def test_a_number_out_of_bounds_is_a_422_and_nothing_is_a_500(api: Harness) -> N
                 assert_problem(answer, 422)
 
 
+def test_an_unknown_parameter_is_a_422(api: Harness) -> None:
+    """Wherever the OpenAPI document says that content can be invalid: none is passed over in silence."""
+    places = {"incident_id": "inc_" + "0" * 32, "environment": "prod", "service": "shop"}
+    found = [
+        path.format(**places)
+        for path, methods in api.app.openapi()["paths"].items()
+        if "422" in methods.get("get", {}).get("responses", ())
+    ]
+    assert len(found) >= 10
+    for path in found:
+        assert_problem(api.get(path, params={"no_such_parameter": "1"}), 422)
+
+
 @pytest.mark.parametrize("name", ["limit", "cursor", "since"])
 def test_the_dashboard_shows_what_is_wrong(api: Harness, name: str) -> None:
     """Its query is not in the document, and is the same."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from app.agent.analytics.report import StatsPart
 from app.agent.identity.people import Scope
 from app.agent.ids import ServiceKey
-from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce, NoParameter
 from app.api.openapi import problems
 from app.api.routes.statistics import statistics
 from app.api.security.access import needs
@@ -89,7 +89,7 @@ async def list_services(query: Annotated[ServicesQuery, Query()], container: Con
     "/v1/services/{environment}/{service}",
     response_model=ServiceHistoryView,
     responses=problems(401, 403, 422, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get the versions of a service that served well or failed",
 )
 async def get_service(
