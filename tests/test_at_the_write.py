@@ -13,6 +13,7 @@ import pytest
 
 from app.agent.guardrails.disruption import Disruption, DisruptionBudget
 from app.agent.identity.people import Person
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
     DecisionKind,
@@ -24,8 +25,10 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.store import Store
+from app.agent.ports.store.history import HistoryRepository
 from app.agent.responders.request import ResponderAct, ResponderRequest
-from app.agent.workload import RevisionHealth, TargetState
+from app.agent.workload import ConfigRecord, RevisionHealth, TargetState
 from app.bootstrap import Adapters
 from app.errors import AgentError, Conflict, Forbidden, NotFound, UnknownOutcome
 from tests.stories import (
@@ -40,6 +43,7 @@ from tests.stories import (
     story,
 )
 from tests.test_interruptions import Deadly, dies
+from tests.test_loop import CART, greeting, innocent_configuration_beside_a_dying_dependency
 
 ANN = Person(name="ann")
 
@@ -389,3 +393,41 @@ def _sample(error_rate: float | None, at: datetime) -> Signal:
         payload=MetricSample(error_rate=error_rate, p95_latency_ms=80.0),
         stale_after=timedelta.max,
     )
+
+
+@dataclass
+class Forgetting:
+    """A history of configuration that is pruned at some moment."""
+
+    inner: Any
+    forgotten: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def configs(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        found: tuple[ConfigRecord, ...] = () if self.forgotten else await self.inner.configs(key)
+        return found
+
+    def forget(self) -> None:
+        self.forgotten = True
+
+
+async def test_a_revert_whose_kept_content_is_gone_before_the_send_is_not_sent(tmp_path: Path) -> None:
+    """The retention removes it between the decision and the write: the record says what is missing."""
+    history = list[Forgetting]()
+
+    def shaken(store: Store) -> Store:
+        history.append(Forgetting(store.history))
+        return replace(store, history=cast("HistoryRepository", history[0]))
+
+    def connected(world: Adapters) -> Adapters:
+        return replace(world, reader=cast("ClusterReader", LastLook(world.reader, history[0].forget)))
+
+    async with story(tmp_path, connected=connected, shaken_store=shaken, **ACTING) as stage:
+        await innocent_configuration_beside_a_dying_dependency(stage)
+        record = await stage.live_until_ended(key=CART)
+        assert history[0].forgotten
+        assert greeting(stage) == "hi"
+        assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
+        assert "is no longer in the agent's history" in messages(record.timeline)

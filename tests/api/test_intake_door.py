@@ -140,6 +140,14 @@ def test_a_field_that_is_given_twice_is_left_to_the_ordinary_route(given_twice: 
     assert metric_events(f"[{_raw(METRIC)},{body}]".encode(), LATEST) is None
 
 
+@pytest.mark.parametrize("version", ["1.15.0 password=hunter2", "https://ann:hunter2@ci.example/7"])
+def test_a_version_with_a_credential_is_left_to_the_ordinary_route(version: str) -> None:
+    """The fast door keeps a version as it is; the ordinary route takes the credential out."""
+    body = _raw(DEPLOY, version=json.dumps(version))
+    assert deploy_events(body.encode(), LATEST) is None
+    assert deploy_events(f"[{_raw(DEPLOY)},{body}]".encode(), LATEST) is None
+
+
 def test_both_doors_answer_odd_bodies_alike(doors: Doors) -> None:
     """Every field with every odd value, alone and after an event that is well-formed."""
     for event, path in ((METRIC, "/events/metric"), (DEPLOY, "/events/deploy")):
