@@ -43,7 +43,7 @@ from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
 from app.sandbox.world import Workload
 from app.sandbox.world import World as SimulatedWorld
-from app.store import open_store
+from app.store import open_in_memory, open_store
 from app.terms.live import LiveSettings
 from app.testing import VirtualClock
 from app.workers.cluster_watcher import Watcher
@@ -250,18 +250,22 @@ async def story(
     connected: Worlds = lambda world: world,
     shaken_store: Callable[[Store], Any] = lambda store: store,
     read_again: Callable[[], Settings] | None = None,
+    on_file: bool = False,
     **settings_changes: Any,
 ) -> AsyncIterator[Story]:
     """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would.
 
-    `read_again` reads the settings when `config_file` changes.
+    `read_again` reads the settings when `config_file` changes. The store is SQLite in memory:
+    the same statements as in a file, which stories of several tasks at once ask for, without
+    a change of threads for each of them, which is most of the time of a story.
     """
     settings = settings_for(directory, **settings_changes)
     clock = VirtualClock()
     world = SimulatedWorld(clock)
     cluster = SandboxCluster.over(world)
     metrics = SandboxMetrics(world)
-    store = shaken_store(await open_store(settings.database_url.get_secret_value()))
+    url = settings.database_url.get_secret_value()
+    store = shaken_store(await open_store(url) if on_file else open_in_memory())
     policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
     adapters = connected(
         Adapters(

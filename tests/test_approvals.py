@@ -211,7 +211,7 @@ async def test_a_yes_clicked_many_times_has_one_effect(tmp_path: Path) -> None:
         writers.append(Counting(world.writer))
         return replace(world, writer=writers[0])
 
-    async with story(tmp_path, connected=counted, **ASKING) as stage:
+    async with story(tmp_path, connected=counted, on_file=True, **ASKING) as stage:
         stage.deploy()
         await stage.live(180)
         await crash(stage)

@@ -78,7 +78,7 @@ async def deadly(directory: Path, **kills: Any) -> AsyncIterator[tuple[Story, De
         writers.append(Deadly(world.writer, **kills))
         return replace(world, writer=writers[0])
 
-    async with story(directory, connected=connected, **ACTING) as stage:
+    async with story(directory, connected=connected, on_file=True, **ACTING) as stage:
         stage.deploy()
         await stage.live(180)
         yield stage, writers[0]
@@ -215,7 +215,7 @@ async def test_an_incident_that_kills_ten_workers_is_given_to_a_person(tmp_path:
         readers.append(Fatal(world.reader))
         return replace(world, reader=readers[0])
 
-    async with story(tmp_path, connected=connected, **ACTING) as stage:
+    async with story(tmp_path, connected=connected, on_file=True, **ACTING) as stage:
         stage.deploy()
         await stage.live(180)
         accepted = await stage.tell(MetricSample(crash_looping=True))
@@ -242,7 +242,7 @@ async def test_nine_deaths_and_a_good_end_are_forgotten(tmp_path: Path) -> None:
         readers.append(Fatal(world.reader))
         return replace(world, reader=readers[0])
 
-    async with story(tmp_path, connected=connected, **ACTING) as stage:
+    async with story(tmp_path, connected=connected, on_file=True, **ACTING) as stage:
         stage.deploy()
         await stage.live(180)
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
@@ -262,7 +262,7 @@ async def test_nine_deaths_and_a_good_end_are_forgotten(tmp_path: Path) -> None:
 
 async def test_run_once_waits_for_the_worker_that_holds_the_incident(tmp_path: Path) -> None:
     """It never runs beside another pass, and answers with what it did once it was let in."""
-    async with story(tmp_path) as stage:
+    async with story(tmp_path, on_file=True) as stage:
         stage.deploy()
         await stage.live(180)
         accepted = await stage.tell(MetricSample(crash_looping=True))
@@ -285,7 +285,7 @@ async def test_run_once_waits_for_the_worker_that_holds_the_incident(tmp_path: P
 
 async def test_run_once_takes_over_from_a_worker_whose_lease_ran_out(tmp_path: Path) -> None:
     """Nobody waits for the dead for longer than their lease."""
-    async with story(tmp_path) as stage:
+    async with story(tmp_path, on_file=True) as stage:
         stage.deploy()
         await stage.live(180)
         accepted = await stage.tell(MetricSample(crash_looping=True))
@@ -326,7 +326,7 @@ async def test_a_write_is_repeated_only_under_the_claim_it_was_begun_under(tmp_p
         writers.append(Overtaken(world.writer))
         return replace(world, writer=writers[0])
 
-    async with story(tmp_path, connected=connected, **ACTING) as stage:
+    async with story(tmp_path, connected=connected, on_file=True, **ACTING) as stage:
         store, held = stage.agent.store, []
 
         async def overtake(_: IntentId) -> None:
