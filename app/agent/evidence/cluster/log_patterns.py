@@ -194,7 +194,7 @@ def _unless_name(quoted: re.Match[str]) -> str:
     return quoted[0] if len(words) == 1 and _SECRET.search(words[0]) else ANY
 
 
-class _Place(Enum):
+class _After(Enum):
     """Where a word stands: how much of what follows the name of a secret is still to come."""
 
     PLAIN = auto()
@@ -231,34 +231,34 @@ def _option(word: str) -> bool:
     return _SECRET_OPTION.match(word) is not None
 
 
-_Step: TypeAlias = tuple[Callable[[str], bool], Callable[[str], str], _Place]
+_Step: TypeAlias = tuple[Callable[[str], bool], Callable[[str], str], _After]
 
 
-def _hiding(then: _Place) -> tuple[_Step, ...]:
+def _hiding(then: _After) -> tuple[_Step, ...]:
     def hide(_word: str) -> str:
         return ANY
 
     return (
-        (_joins, str, _Place.NAMED),
-        (_names, hide, _Place.NAMED),
-        (lambda word: word.endswith((":", "=")), hide, _Place.NAMED),
-        (lambda word: word.startswith(HIDDEN), hide, _Place.PAST),
+        (_joins, str, _After.NAMED),
+        (_names, hide, _After.NAMED),
+        (lambda word: word.endswith((":", "=")), hide, _After.NAMED),
+        (lambda word: word.startswith(HIDDEN), hide, _After.PAST),
         (bool, hide, then),
     )
 
 
 _OPEN: tuple[_Step, ...] = (
-    (lambda word: not _option(word) and not _names(word), str, _Place.PLAIN),
-    (lambda word: _option(word) and len(word) > 2, lambda word: word[:2] + ANY, _Place.PLAIN),
-    (_option, str, _Place.VALUE),
-    (_names_with_value, _before_value, _Place.PLAIN),
-    (_names, str, _Place.NAMED),
+    (lambda word: not _option(word) and not _names(word), str, _After.PLAIN),
+    (lambda word: _option(word) and len(word) > 2, lambda word: word[:2] + ANY, _After.PLAIN),
+    (_option, str, _After.VALUE),
+    (_names_with_value, _before_value, _After.PLAIN),
+    (_names, str, _After.NAMED),
 )
-_STEPS: Mapping[_Place, tuple[_Step, ...]] = {
-    _Place.PLAIN: _OPEN,
-    _Place.NAMED: _hiding(then=_Place.VALUE),
-    _Place.VALUE: _hiding(then=_Place.PAST),
-    _Place.PAST: ((_joins, str, _Place.NAMED), *_OPEN),
+_STEPS: Mapping[_After, tuple[_Step, ...]] = {
+    _After.PLAIN: _OPEN,
+    _After.NAMED: _hiding(then=_After.VALUE),
+    _After.VALUE: _hiding(then=_After.PAST),
+    _After.PAST: ((_joins, str, _After.NAMED), *_OPEN),
 }
 """For each place which words are looked for, in this order, what stays of them, and the place after."""
 
@@ -266,7 +266,7 @@ _STEPS: Mapping[_Place, tuple[_Step, ...]] = {
 def _without_secrets(text: str) -> str:
     """The text without the words that follow the name of a secret or are attached to it."""
     kept: list[str] = []
-    place = _Place.PLAIN
+    place = _After.PLAIN
     for word in text.split():
         step = next(step for step in _STEPS[place] if step[0](word))
         kept.append(step[1](word))
