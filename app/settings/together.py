@@ -48,8 +48,8 @@ def check_together(given: Mapping[str, Any]) -> None:
     collector = given["otel_exporter_otlp_endpoint"]
     if collector is not None and not is_base_url(collector):
         raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address: http://collector:4318")
-    for name in ("notify_webhook_url", "teams_webhook_url"):
-        if given[name] is not None and not is_address(_text(given[name])):
+    for name in given:
+        if name.endswith("_webhook_url") and given[name] is not None and not is_address(_text(given[name])):
             raise ValueError(f"{name.upper()} must be an address such as https://host/path")
 
 
