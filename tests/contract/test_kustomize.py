@@ -1,10 +1,9 @@
-"""The Kustomize manifests: built by kubectl, compared with the chart, and offered to a real API server."""
+"""The Kustomize manifests: built by Kustomize, compared with the chart, and offered to a real API server."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from app.connectors.kubernetes.access import needed_rights, supplementary_rights
 from scripts.chart import ENABLED_BY_NAME
 from scripts.kustomize import KUSTOMIZE, generated
 from testbed.kubeapi import Api
+from testbed.kustomize import kustomize
 from tests.contract.manifests import container_of, created, of_kind, pod_of, restrict
 
 pytestmark = pytest.mark.real
@@ -27,9 +27,7 @@ Right = tuple[str, str, str]
 
 def built(folder: Path) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send."""
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [one for one in yaml.safe_load_all(kustomize(folder)) if one]
 
 
 def elsewhere(folder: Path, overlay: str, namespace: str, watched: str) -> Path:
