@@ -127,6 +127,8 @@ class Adapters:
     watch: ClusterWatch | None = None
     coverage: ClusterCoverage | None = None
     """Says what of the cluster is not watched."""
+    informer_ages: Callable[[], Mapping[str, float]] = dict
+    """Seconds since the API server last sent something, by the kinds that are watched."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
@@ -202,6 +204,10 @@ class Container:
     def peers(self) -> tuple[PeerBreaker, ...]:
         """The circuit breaker of each connected peer."""
         return self.world.peers
+
+    def informer_ages(self) -> Mapping[str, float]:
+        """Seconds since the API server last sent something, by the kinds that are watched."""
+        return self.world.informer_ages()
 
     @property
     def pod_owners(self) -> PodOwners | None:
@@ -441,6 +447,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             logs=cluster.logs if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.reader if cluster is not None else None,
+            informer_ages=cluster.ages if cluster is not None else dict,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
             alerts=guarded_alerts(silenced, silence_source, polled)

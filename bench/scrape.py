@@ -1,0 +1,89 @@
+"""How long `GET /metrics` takes when many services have reported and many incidents are open.
+
+`python -m bench.scrape` starts an agent on SQLite, or with `--postgresql` on a server of its own, sends healthy
+samples of `--services` services and failed deploys of one in ten of them, and scrapes. `read` is a scrape that reads
+the database, `reused` one within the 5 seconds for which its figures are reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+
+from app.api.routes.metrics import REMEMBERED_SECONDS
+from bench.serving import failed_deploy, start_server
+from testbed.postgres import postgres_server
+from testbed.supervisor import Supervisor
+
+_BODY = 500
+
+
+def samples(services: int) -> Iterator[list[dict[str, object]]]:
+    """Bodies of healthy samples, one sample for each service."""
+    now = datetime.now(UTC).isoformat()
+    for start in range(0, services, _BODY):
+        yield [
+            {
+                "service": f"service-{number}",
+                "environment": "prod",
+                "error_rate": 0.001,
+                "p95_latency_ms": 120,
+                "timestamp": now,
+            }
+            for number in range(start, min(start + _BODY, services))
+        ]
+
+
+def main() -> None:
+    """Print the times of the scrapes in milliseconds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--services", type=int, default=10_000)
+    parser.add_argument("--scrapes", type=int, default=20)
+    parser.add_argument("--postgresql", action="store_true")
+    given = parser.parse_args()
+    program = [sys.executable, "-c", "from app.cli import main; main()", "run"]
+    supervisor = Supervisor()
+    with ExitStack() as stack:
+        stack.callback(supervisor.close)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        url = f"sqlite:///{folder}/heal.db"
+        if given.postgresql:
+            url = stack.enter_context(postgres_server(supervisor)).url()
+        settings = {"DATABASE_URL": url, "LOG_LEVEL": "warning"}
+        server = start_server(supervisor, folder, program, settings, "agent")
+        client = stack.enter_context(httpx2.Client(base_url=server.url, trust_env=False, timeout=60))
+        for body in samples(given.services):
+            client.post("/events/metric", json=body).raise_for_status()
+        deploys = [failed_deploy(f"service-{number}") for number in range(0, given.services, 10)]
+        for start in range(0, len(deploys), _BODY):
+            client.post("/events/deploy", json=deploys[start : start + _BODY]).raise_for_status()
+        _scrape(client, given.scrapes)
+
+
+def _scrape(client: httpx2.Client, scrapes: int) -> None:
+    read, reused, size = [], [], 0
+    for _ in range(scrapes):
+        time.sleep(REMEMBERED_SECONDS + 0.1)
+        for times in (read, reused):
+            began = time.perf_counter()
+            answer = client.get("/metrics")
+            times.append((time.perf_counter() - began) * 1000)
+            size = len(answer.raise_for_status().content)
+    for name, times in (("read", read), ("reused", reused)):
+        times.sort()
+        print(
+            f"{name}: median {times[len(times) // 2]:.1f} ms, most {times[-1]:.1f} ms, {size} bytes",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
