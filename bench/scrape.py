@@ -1,13 +1,15 @@
-"""How long `GET /metrics` takes when many services have reported and many incidents are open.
+"""How long `GET /metrics` takes when many services have reported.
 
-`python -m bench.scrape` starts an agent on SQLite, or with `--postgresql` on a server of its own, sends healthy
-samples of `--services` services and failed deploys of one in ten of them, and scrapes. `read` is a scrape that reads
-the database, `reused` one within the 5 seconds for which its figures are reused.
+`python -m bench.scrape` starts an agent on SQLite, or with `--postgresql` on a server of its own,
+sends healthy samples of `--services` services and failed deploys of `--failing` of them, waits until the agent
+is idle, and scrapes. `read` is a scrape that reads the database, `reused` one within the 5 seconds
+for which its figures are reused. Processor time is that of the agent.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from testbed.postgres import postgres_server
 from testbed.supervisor import Supervisor
 
 _BODY = 500
+_QUIET_SECONDS = 3.0
 
 
 def samples(services: int) -> Iterator[list[dict[str, object]]]:
@@ -46,6 +49,7 @@ def main() -> None:
     """Print the times of the scrapes in milliseconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", type=int, default=10_000)
+    parser.add_argument("--failing", type=int, default=100)
     parser.add_argument("--scrapes", type=int, default=20)
     parser.add_argument("--postgresql", action="store_true")
     given = parser.parse_args()
@@ -62,27 +66,45 @@ def main() -> None:
         client = stack.enter_context(httpx2.Client(base_url=server.url, trust_env=False, timeout=60))
         for body in samples(given.services):
             client.post("/events/metric", json=body).raise_for_status()
-        deploys = [failed_deploy(f"service-{number}") for number in range(0, given.services, 10)]
+        deploys = [failed_deploy(f"service-{number}") for number in range(given.failing)]
         for start in range(0, len(deploys), _BODY):
             client.post("/events/deploy", json=deploys[start : start + _BODY]).raise_for_status()
-        _scrape(client, given.scrapes)
+        while _passes(client) != (before := _passes(client)) or before < given.failing:
+            time.sleep(_QUIET_SECONDS)
+        _scrape(client, server.process.pid, given.scrapes)
 
 
-def _scrape(client: httpx2.Client, scrapes: int) -> None:
-    read, reused, size = [], [], 0
+def _passes(client: httpx2.Client) -> float:
+    """Passes over incidents so far, `_QUIET_SECONDS` later."""
+    time.sleep(_QUIET_SECONDS)
+    text = client.get("/metrics").raise_for_status().text
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("heal_passes_total")
+    )
+
+
+def _cpu_ms(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def _scrape(client: httpx2.Client, pid: int, scrapes: int) -> None:
+    read, reused, size, cpu = [], [], 0, 0.0
     for _ in range(scrapes):
         time.sleep(REMEMBERED_SECONDS + 0.1)
+        cpu_before = _cpu_ms(pid)
         for times in (read, reused):
             began = time.perf_counter()
             answer = client.get("/metrics")
             times.append((time.perf_counter() - began) * 1000)
             size = len(answer.raise_for_status().content)
+        cpu += _cpu_ms(pid) - cpu_before
     for name, times in (("read", read), ("reused", reused)):
         times.sort()
         print(
-            f"{name}: median {times[len(times) // 2]:.1f} ms, most {times[-1]:.1f} ms, {size} bytes",
-            flush=True,
+            f"{name}: least {times[0]:.1f} ms, median {times[len(times) // 2]:.1f} ms, most {times[-1]:.1f} ms"
         )
+    print(f"{size} bytes, {cpu / scrapes:.1f} ms of processor time for one of each")
 
 
 if __name__ == "__main__":
