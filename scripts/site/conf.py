@@ -44,13 +44,13 @@ html_theme_options = {
 html_show_sourcelink = False
 
 SECTIONS = {
-    "Start": "README sandbox install first-week",
+    "Start": "README sandbox tutorial install first-week",
     "Connect": "events services prometheus datadog streams kafka redis kubernetes gitops channels slack",
     "Decide": "runbooks policy approvals limits brakes identity sign-on",
     "Operate": "monitoring analytics high-availability workers sizing backup upgrade troubleshoot"
     " audit console",
     "Look up": "configuration cli incidents signals intake conditions",
-    "Understand": "architecture promises threat-model adr/README dependencies",
+    "Understand": "architecture promises threat-model comparison adr/README dependencies",
     "Test": "testing simulation bench-healing bench-diagnosis",
 }
 """The navigation: the pages of each section, without their suffix."""
