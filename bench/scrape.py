@@ -1,8 +1,8 @@
 """How long `GET /metrics` takes when many services have reported.
 
 `python -m bench.scrape` starts an agent on SQLite, or with `--postgresql` on a server of its own,
-sends healthy samples of `--services` services and failed deploys of `--failing` of them, waits until the agent
-is idle, and scrapes. `read` is a scrape that reads the database, `reused` one within the 5 seconds
+sends healthy samples of `--services` services and failed deploys of `--failing` of them, waits
+until the agent is idle, and scrapes. `read` is a scrape that reads the database, `reused` one within the 5 seconds
 for which its figures are reused. Processor time is that of the agent.
 """
 
@@ -101,9 +101,8 @@ def _scrape(client: httpx2.Client, pid: int, scrapes: int) -> None:
         cpu += _cpu_ms(pid) - cpu_before
     for name, times in (("read", read), ("reused", reused)):
         times.sort()
-        print(
-            f"{name}: least {times[0]:.1f} ms, median {times[len(times) // 2]:.1f} ms, most {times[-1]:.1f} ms"
-        )
+        median = times[len(times) // 2]
+        print(f"{name}: least {times[0]:.1f} ms, median {median:.1f} ms, most {times[-1]:.1f} ms")
     print(f"{size} bytes, {cpu / scrapes:.1f} ms of processor time for one of each")
 
 

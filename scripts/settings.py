@@ -19,6 +19,7 @@ from app.settings.sources import file_setting, secret_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
+USE_CASES = ROOT / "scripts" / "use_cases.md"
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "docs" / "config.schema.json"
 
@@ -38,27 +39,7 @@ programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are known
 `.env` is a warning at start and in `heal doctor`. This page is written from `.env.example` by `python -m
 scripts.settings`.
 
-## By use case
-
-| to | set |
-|---|---|
-| try it without risk | nothing: `DRY_RUN=true` is the default ([what the agent may do](#what-the-agent-may-do)) |
-| connect a cluster | `KUBECONFIG` or `KUBE_IN_CLUSTER`, `ENVIRONMENT_NAMESPACES` ([Kubernetes](#kubernetes)) |
-| measure services | `PROMETHEUS_URL` ([Prometheus](#prometheus-and-alertmanager)) or `DATADOG_API_KEY` and `DATADOG_APP_KEY` ([Datadog](#datadog)), the objectives `SLO_MAX_ERROR_RATE` and `SLO_MAX_P95_LATENCY_MS` ([when a service is unhealthy](#when-a-service-is-unhealthy)) |
-| receive alerts and respect silences | `ALERTMANAGER_TOKEN`, `ALERTMANAGER_URL`, `ALERT_TRIGGERS` ([Prometheus and Alertmanager](#prometheus-and-alertmanager)) |
-| allow a first action | `DRY_RUN=false`, `ENABLED_ACTIONS`, `APPROVAL_FOR_RISKS` ([what the agent may do](#what-the-agent-may-do), [first week](first-week.md)) |
-| allow rollbacks | `ALLOW_HIGH_RISK_ACTIONS`, `APPROVAL_FOR_RISKS` ([what the agent may do](#what-the-agent-may-do)) |
-| limit it | `MAX_ACTIONS_PER_SERVICE`, `MAX_FLEET_SHARE`, `COOLDOWN_SECONDS`, `FREEZE_WINDOWS` ([what the agent may do](#what-the-agent-may-do)) |
-| decide by rules of your own | `POLICY_DIR` or `OPA_URL` ([policy](#policy)) |
-| set single services apart | `SERVICES_FILE` ([single services](services.md)) |
-| heal what Argo CD deploys | `ARGOCD_URL`, `ARGOCD_TOKEN` ([Argo CD and Git](#argo-cd-and-git)) |
-| notify people and let them answer | `SLACK_BOT_TOKEN`, `TEAMS_WEBHOOK_URL`, `NOTIFY_WEBHOOK_URL` ([people](#people)) |
-| require identity | `REQUIRE_IDENTITY`, `INITIAL_ADMIN_TOKEN`, `OIDC_ISSUER` ([identity](#identity)) |
-| run several processes | `DATABASE_URL`, `CLAIM_LEASE_SECONDS`, `WORKER_CONCURRENCY` ([store and engine](#store-and-engine), [high availability](high-availability.md)) |
-| read deploys and metrics from a stream | `INTAKE_FROM` ([streams](#streams)) |
-| monitor the agent | `WATCHDOG_ALERT`, `HEARTBEAT_URL`, `LOG_FORMAT`, `OTEL_EXPORTER_OTLP_ENDPOINT` ([monitoring](monitoring.md)) |
-| prove what it did | `AUDIT_ANCHOR_DIR` ([audit](#audit)) |
-| keep secrets out of the environment | `NAME_FILE` ([secrets](#secrets)) |
+{use_cases}
 
 ## One file
 
@@ -141,7 +122,15 @@ def page(settings: Iterator[Setting]) -> str:
     """The settings as Markdown, one table for each section."""
     secrets = ", ".join(f"`{name.upper()}`" for name in sorted(secret_settings(Settings)))
     live = ", ".join(f"`{name.upper()}`" for name in sorted(LIVE))
-    lines, section = [_INTRODUCTION.rstrip().replace("{secrets}", secrets).replace("{live}", live)], ""
+    lines, section = (
+        [
+            _INTRODUCTION.rstrip()
+            .replace("{use_cases}", USE_CASES.read_text().rstrip())
+            .replace("{secrets}", secrets)
+            .replace("{live}", live)
+        ],
+        "",
+    )
     for setting in settings:
         if setting.section != section:
             section = setting.section
