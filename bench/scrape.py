@@ -2,8 +2,8 @@
 
 `python -m bench.scrape` starts an agent on SQLite, or with `--postgresql` on a server of its own,
 sends healthy samples of `--services` services and failed deploys of `--failing` of them, waits
-until the agent is idle, and scrapes. `read` is a scrape that reads the database, `reused` one within the 5 seconds
-for which its figures are reused. Processor time is that of the agent.
+until the agent is idle, and scrapes. `read` is a scrape that reads the database, `reused` one within
+the 5 seconds for which its figures are reused. Processor time is that of the agent.
 """
 
 from __future__ import annotations
