@@ -89,7 +89,9 @@ def _cpu_ms(pid: int) -> float:
 
 
 def _scrape(client: httpx2.Client, pid: int, scrapes: int) -> None:
-    read, reused, size, cpu = [], [], 0, 0.0
+    read: list[float] = []
+    reused: list[float] = []
+    size, cpu = 0, 0.0
     for _ in range(scrapes):
         time.sleep(REMEMBERED_SECONDS + 0.1)
         cpu_before = _cpu_ms(pid)

@@ -6,7 +6,6 @@ Helm, built from its Go module the first time. `deploy/kustomize/overlays` is wr
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -162,7 +161,10 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-_dumped = functools.partial(yaml.dump_all, Dumper=_Dumper, sort_keys=False, width=110)
+
+
+def _dumped(objects: Sequence[Object]) -> str:
+    return str(yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=110))
 
 
 if __name__ == "__main__":
