@@ -17,7 +17,7 @@ ELSEWHERE = {
     "heal run --role api": "tests/contract/test_roles.py",
     "heal run --role worker": "tests/contract/test_roles.py",
     "heal run --role watch": "tests/contract/test_roles.py",
-    "heal watch": "tests/unit/test_cli.py",
+    "heal watch": "tests/unit/test_cli_sandbox.py",
     "heal runbooks simulate": "tests/timeline/test_sandbox_scenarios.py",
     "helm upgrade heal": "tests/contract/test_chart.py",
 }
