@@ -1,4 +1,6 @@
-"""Spans of the stages of an incident, for a tracer; without one they cost nothing.
+"""Spans of the stages of an incident, for a tracer and for the metrics of the process.
+
+Without a tracer no span is made.
 
 The trace of an incident follows from its id, so that the spans of several processes, before and
 after a restart, form one trace from the first signal to the end.
@@ -7,7 +9,7 @@ after a restart, form one trace from the first signal to the end.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Protocol
@@ -35,8 +37,21 @@ class Tracer(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Counts what happens in this process, by kinds that are few."""
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Measures how long the context lasts."""
+        ...
+
+    def signals(self, dispositions: Iterable[str]) -> None:
+        """Accepted signals, by how they were handled."""
+        ...
+
+
 _OFF = nullcontext()
 _tracer: Tracer | None = None
+_meter: Meter | None = None
 
 
 @contextmanager
@@ -50,9 +65,33 @@ def tracing(tracer: Tracer) -> Iterator[None]:
         _tracer = before
 
 
-def stage(name: str, incident_id: str, **facts: str) -> AbstractContextManager[None]:
+@contextmanager
+def metered(meter: Meter) -> Iterator[None]:
+    """This process counts on this meter while the context lasts."""
+    global _meter
+    before, _meter = _meter, meter
+    try:
+        yield
+    finally:
+        _meter = before
+
+
+def stage(name: str, incident_id: str, **facts: str) -> AbstractContextManager[object]:
     """A stage of an incident, as long as the context lasts."""
-    return _OFF if _tracer is None else _tracer.stage(name, incident_id, facts)
+    traced = _OFF if _tracer is None else _tracer.stage(name, incident_id, facts)
+    return traced if _meter is None else _both(_meter.stage(name), traced)
+
+
+@contextmanager
+def _both(one: AbstractContextManager[object], other: AbstractContextManager[object]) -> Iterator[None]:
+    with one, other:
+        yield
+
+
+def handled(dispositions: Iterable[str]) -> None:
+    """Signals were accepted and handled so."""
+    if _meter is not None:
+        _meter.signals(dispositions)
 
 
 def note(**facts: str) -> None:

@@ -19,6 +19,7 @@ from app.settings.sources import file_setting, secret_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
+USE_CASES = ROOT / "scripts" / "use_cases.md"
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "docs" / "config.schema.json"
 
@@ -37,6 +38,8 @@ ten characters or more and an underscore: it is probably a setting that was mist
 programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are known. Any other unknown name in
 `.env` is a warning at start and in `heal doctor`. This page is written from `.env.example` by `python -m
 scripts.settings`.
+
+{use_cases}
 
 ## One file
 
@@ -119,7 +122,15 @@ def page(settings: Iterator[Setting]) -> str:
     """The settings as Markdown, one table for each section."""
     secrets = ", ".join(f"`{name.upper()}`" for name in sorted(secret_settings(Settings)))
     live = ", ".join(f"`{name.upper()}`" for name in sorted(LIVE))
-    lines, section = [_INTRODUCTION.rstrip().replace("{secrets}", secrets).replace("{live}", live)], ""
+    lines, section = (
+        [
+            _INTRODUCTION.rstrip()
+            .replace("{use_cases}", USE_CASES.read_text().rstrip())
+            .replace("{secrets}", secrets)
+            .replace("{live}", live)
+        ],
+        "",
+    )
     for setting in settings:
         if setting.section != section:
             section = setting.section

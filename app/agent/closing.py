@@ -101,15 +101,7 @@ class Closer:
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
         log.info("incident %s of %s ended: %s", incident.id, incident.key, end.replace("_", " "))
-        spans.ended(
-            incident.id,
-            incident.opened_at,
-            now,
-            state=end,
-            verdict=incident.verdict.kind if incident.verdict is not None else "",
-            service=incident.key.service,
-            environment=incident.key.environment,
-        )
+        trace_end(ended)
 
     async def _since(self, record: IncidentRecord) -> Since:
         """What became of the agent's changes that the summary speaks of: each target is read once."""
@@ -149,3 +141,17 @@ class Closer:
         else:
             told = "Notification queued."
         return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
+
+
+def trace_end(incident: Incident) -> None:
+    """The span of the whole incident, of one that has just ended."""
+    if incident.closed_at is not None:
+        spans.ended(
+            incident.id,
+            incident.opened_at,
+            incident.closed_at,
+            state=incident.state,
+            verdict=incident.verdict.kind if incident.verdict is not None else "",
+            service=incident.key.service,
+            environment=incident.key.environment,
+        )

@@ -588,6 +588,7 @@ class Intake:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
+        spans.handled(one.disposition.kind for one in accepted)
         touched = {
             a.disposition.incident_id
             for a in accepted

@@ -311,6 +311,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             logs=cluster.logs if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.reader if cluster is not None else None,
+            informer_ages=cluster.ages if cluster is not None else dict,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
             alerts=guarded_alerts(silenced, silence_source, polled)

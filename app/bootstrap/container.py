@@ -61,6 +61,8 @@ class Adapters:
     watch: ClusterWatch | None = None
     coverage: ClusterCoverage | None = None
     """Says what of the cluster is not watched."""
+    informer_ages: Callable[[], Mapping[str, float]] = dict
+    """Seconds since the API server last sent something, by the kinds that are watched."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
@@ -136,6 +138,10 @@ class Container:
     def peers(self) -> tuple[PeerBreaker, ...]:
         """The circuit breaker of each connected peer."""
         return self.world.peers
+
+    def informer_ages(self) -> Mapping[str, float]:
+        """Seconds since the API server last sent something, by the kinds that are watched."""
+        return self.world.informer_ages()
 
     @property
     def pod_owners(self) -> PodOwners | None:

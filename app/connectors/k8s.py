@@ -8,7 +8,7 @@ mapping live in `kubernetes/views`, `patches.py` and `errors.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.agent.guardrails.cordons import NodeCordons
@@ -287,6 +287,8 @@ class KubernetesCluster:
     writer: KubernetesWriter | None
     """None in a dry run."""
     connections: Connections
+    ages: Callable[[], Mapping[str, float]]
+    """Seconds since the API server last sent something, by the kinds that are watched."""
     logs: KubernetesLogs | None = None
     """None unless LOG_EVIDENCE is set."""
 
@@ -358,5 +360,6 @@ def connect(
         watch=KubernetesWatch(view, clock),
         writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
         connections=connections,
+        ages=view.ages,
         logs=KubernetesLogs(connections.plain()) if settings.log_evidence else None,
     )

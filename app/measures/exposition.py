@@ -48,6 +48,10 @@ class Exposed:
     reachable: Mapping[str, bool]
     """By peer; False while its circuit is open."""
     streams: Mapping[str, StreamProgress]
+    informer_ages: Mapping[str, float]
+    """Seconds since each kind of object was last heard of from the API server, where it is watched."""
+    budget: int
+    """How many actions may begin in the cluster within the window of the budgets."""
     figures: AgentFigures | None
     """None when the database did not answer."""
     now: datetime
@@ -83,6 +87,15 @@ def _families(exposed: Exposed) -> Iterator[Metric]:
         "Time since a background task of this process last made progress.",
         ("task",),
         {(task,): seconds for task, seconds in exposed.idle_seconds.items()},
+    )
+    yield _labelled(
+        "heal_informer_age_seconds",
+        "Time since the API server last sent something about a watched kind of object.",
+        ("kind",),
+        {(kind,): seconds for kind, seconds in exposed.informer_ages.items()},
+    )
+    yield _gauge(
+        "heal_budget_limit_actions", "MAX_ACTIONS_PER_CLUSTER, within BUDGET_WINDOW_SECONDS.", exposed.budget
     )
     yield from _peers(exposed)
     yield from _streams(exposed.streams)
@@ -176,6 +189,17 @@ def _of_database(figures: AgentFigures, now: datetime) -> Iterator[Metric]:
         f"Actions that began within the last {_WINDOW} and ended, undos not counted, by outcome.",
         ("outcome",),
         {(kind.value,): count for kind, count in figures.finished_actions.items()},
+    )
+    yield _labelled(
+        "heal_decisions",
+        f"Decisions on actions within the last {_WINDOW}, undos not counted.",
+        ("decision",),
+        {(kind.value,): count for kind, count in figures.decisions.items()},
+    )
+    yield _gauge(
+        "heal_budget_used_actions",
+        "Actions that began in the cluster within BUDGET_WINDOW_SECONDS.",
+        figures.budgeted_actions,
     )
     yield _gauge("heal_pending_approvals", "Actions awaiting an approval.", figures.pending_approvals)
     yield from _age(

@@ -7,6 +7,8 @@ template and a peer its name, never a service, an incident or a person.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from prometheus_client import (
@@ -17,6 +19,8 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+
+from app.agent.models import DispositionKind
 
 _PASS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -30,6 +34,10 @@ class Measures:
     passes: Counter
     """Passes of the loop over an incident, by result: `done`, `retried`, `defect`."""
     pass_seconds: Histogram
+    stage_seconds: Histogram
+    """By stage of the loop."""
+    handled_signals: Counter
+    """Signals that this process accepted, by disposition."""
     missed_alerts: Counter
     """Alerts that were found by polling because their delivery was missed."""
     requests: Counter
@@ -46,6 +54,15 @@ class Measures:
             self._of_request[method, route, status] = series
         series[0].inc()
         series[1].observe(seconds)
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Measures a stage of an incident while the context lasts."""
+        return self.stage_seconds.labels(name.replace(" ", "_")).time()
+
+    def signals(self, dispositions: Iterable[str]) -> None:
+        """Count accepted signals by their dispositions."""
+        for kind in dispositions:
+            self.handled_signals.labels(kind).inc()
 
     @classmethod
     def of_process(cls) -> Measures:
@@ -65,6 +82,14 @@ class Measures:
                 buckets=_PASS_BUCKETS,
                 registry=registry,
             ),
+            stage_seconds=Histogram(
+                "heal_stage_seconds",
+                "Duration of a stage of an incident.",
+                ["stage"],
+                buckets=_PASS_BUCKETS,
+                registry=registry,
+            ),
+            handled_signals=_signals(registry),
             missed_alerts=Counter(
                 "heal_missed_alerts",
                 "Alerts found by polling because their delivery was missed.",
@@ -84,3 +109,13 @@ class Measures:
                 registry=registry,
             ),
         )
+
+
+def _signals(registry: CollectorRegistry) -> Counter:
+    """Every disposition from zero: the first event of a new series would show no increase."""
+    counter = Counter(
+        "heal_signals", "Signals that this process accepted.", ["disposition"], registry=registry
+    )
+    for kind in DispositionKind:
+        counter.labels(kind)
+    return counter

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, select
 
 from app.agent.audit.figures import FIGURES_WINDOW, AgentFigures
-from app.agent.models import ApprovalState, DispositionKind, IncidentState, IntentState, OutcomeKind
+from app.agent.models import (
+    ApprovalState,
+    DecisionKind,
+    DispositionKind,
+    IncidentState,
+    IntentState,
+    OutcomeKind,
+)
 from app.store.database.repository import Repository, reads
 from app.store.database.tables import (
     AFTER_KNOWN,
@@ -33,7 +40,9 @@ class SqlFigures(Repository):
     """`FiguresRepository` over SQL."""
 
     @reads
-    def figures(self, connection: Connection, now: datetime) -> AgentFigures:
+    def figures(
+        self, connection: Connection, now: datetime, budget_window: timedelta = FIGURES_WINDOW
+    ) -> AgentFigures:
         since = now - FIGURES_WINDOW
         pending = _count(connection, signals.c.received_at, signals.c.disposition == DispositionKind.PENDING)
         due = _due(connection, now)
@@ -65,6 +74,8 @@ class SqlFigures(Repository):
                 select(func.count()).where(intents.c.state == IntentState.EXECUTING.value)
             ).scalar_one(),
             finished_actions=_finished(connection, since),
+            decisions=_decisions(connection, since),
+            budgeted_actions=_begun(connection, now - budget_window),
             pending_approvals=approval.number,
             oldest_pending_approval_at=approval.oldest,
             failing_postings=connection.execute(
@@ -111,6 +122,21 @@ def _finished(connection: Connection, since: datetime) -> Mapping[OutcomeKind, i
         )
         .group_by(kind),
     )
+
+
+def _decisions(connection: Connection, since: datetime) -> Mapping[DecisionKind, int]:
+    return _by(
+        connection,
+        DecisionKind,
+        select(intents.c.decision, func.count())
+        .where(intents.c.decided_at >= since, intents.c.undoes.is_(None))
+        .group_by(intents.c.decision),
+    )
+
+
+def _begun(connection: Connection, since: datetime) -> int:
+    counted = (intents.c.started_at >= since, intents.c.undoes.is_(None), intents.c.namespace.is_not(None))
+    return int(connection.execute(select(func.count()).where(*counted)).scalar_one())
 
 
 def _by(connection: Connection, kinds: type[Kind], query: Select[Any]) -> Mapping[Kind, int]:

@@ -26,6 +26,7 @@ from app.connectors.traces.connect import traced
 from app.errors import AgentError
 from app.settings.entries import Role
 from app.settings.watched_file import LOOK_EVERY_SECONDS
+from app.spans import metered
 from app.stopping import Stop
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
@@ -85,7 +86,7 @@ async def running(
     bell = LocalRunner()
     async with traced(settings), _closing(await builder(settings, runner=bell)) as container:
         await _store_initial_token(container)
-        with policies_on_hangup(container):
+        with policies_on_hangup(container), metered(container.measures):
             async with attended(container, bell, stop):
                 yield container
 

@@ -44,16 +44,19 @@ html_theme_options = {
 html_show_sourcelink = False
 
 SECTIONS = {
-    "Start": "README sandbox install first-week",
+    "Start": "README sandbox tutorial install first-week",
     "Connect": "events services prometheus datadog streams kafka redis kubernetes gitops channels slack",
-    "Decide": "runbooks policy approvals limits brakes identity sign-on",
+    "Decide": "runbooks policy approvals limits guardrails identity sign-in",
     "Operate": "monitoring analytics high-availability workers sizing backup upgrade troubleshoot"
     " audit console",
     "Look up": "configuration cli incidents signals intake conditions",
-    "Understand": "architecture promises threat-model adr/README dependencies",
+    "Understand": "architecture promises threat-model comparison adr/README dependencies",
     "Test": "testing simulation bench-healing bench-diagnosis",
 }
 """The navigation: the pages of each section, without their suffix."""
+
+MOVED = {"docs/brakes": "guardrails", "docs/sign-on": "sign-in"}
+"""Pages that had another name: a browser that asks for the old one is sent to the new one."""
 
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
@@ -109,5 +112,13 @@ def _read(_app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = text
 
 
+def _redirect(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        for old, new in MOVED.items():
+            page = f'<!doctype html><meta http-equiv="refresh" content="0; url={new}.html">\n'
+            (Path(app.outdir) / f"{old}.html").write_text(page, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _read)
+    app.connect("build-finished", _redirect)

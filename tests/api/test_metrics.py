@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.api.routes.metrics import figures
 from app.connectors.peer_breaker import PeerBreaker
 from app.errors import TransientError
+from app.spans import metered
 from tests.api.harness import METRIC, Harness
 
 
@@ -31,13 +32,21 @@ def test_a_scrape_shows_signals_incidents_and_requests(api: Harness) -> None:
     before = samples(api)
     assert before["heal_signals_accepted_total", ()] == 0
     assert before["heal_open_incidents", (("state", "open"),)] == 0
-    api.request("POST", "/events/metric", json=METRIC)
-    after = samples(api)
+    with metered(api.container.measures):
+        api.request("POST", "/events/metric", json=METRIC)
+        after = samples(api)
+        api.request("POST", "/agent/run-once?service=payments-api")
+    ran = samples(api)
     assert after["heal_signals_accepted_total", ()] == 1
     assert after["heal_open_incidents", (("state", "open"),)] == 1
     assert after["heal_figures_up", ()] == 1
     posted = (("method", "POST"), ("route", "/events/metric"), ("status", "202"))
     assert after["heal_http_requests_total", posted] == 1
+    opened = (("disposition", "opened"),)
+    assert (before["heal_signals_total", opened], after["heal_signals_total", opened]) == (0, 1)
+    assert ran["heal_stage_seconds_count", (("stage", "diagnose"),)] == 1
+    assert ("heal_decisions", (("decision", "deny"),)) in ran
+    assert (ran["heal_budget_used_actions", ()], ran["heal_budget_limit_actions", ()]) == (0, 100)
     text = api.request("GET", "/metrics").text
     families = [line for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(families) == len(set(families))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app.agent.models import IncidentState
+from app.connectors.traces.otlp import OtlpTracer
+from app.spans import tracing
 from tests.api.harness import METRIC, Harness, assert_problem
 from tests.api.stories import awaiting, escalated, opened, proposed
 
@@ -62,6 +66,29 @@ def test_the_agent_stops_on_an_incident_that_a_person_has_taken_over(api: Harnes
     assert len(api.get(f"/incidents/{incident_id}").json()["timeline"]) == length
     assert _act(api, incident_id, "hand-back")["taken_over"] is None
     assert api.post("/agent/run-once?service=payments-api").json()["steps"] != []
+
+
+def test_a_person_who_resolves_ends_the_trace(api: Harness) -> None:
+    """Once: not again for one that the agent had ended, and for no second answer."""
+    exporter = InMemorySpanExporter()
+    tracer = OtlpTracer(exporter, role="all", processor=SimpleSpanProcessor(exporter))
+
+    def whole() -> list[tuple[object, object]]:
+        found = [one.attributes or {} for one in exporter.get_finished_spans() if one.name == "incident"]
+        return [(one["heal.incident.id"], one["heal.state"]) for one in found]
+
+    with tracing(tracer):
+        incident_id = api.run(opened(api.container))
+        for _ in range(2):
+            _act(api, incident_id, "resolve", reason="cleared the queue")
+            api.run(api.clock.advance(60))
+        assert whole() == [(incident_id, "resolved_by_hand")]
+        approval_id = api.run(awaiting(api.container))
+        api.run(escalated(api.container, approval_id))
+        before = whole()
+        api.run(api.clock.advance(3600))
+        _act(api, approval_id.replace("apr_", "inc_"), "resolve", reason="rolled back by hand")
+        assert whole() == before
 
 
 def test_a_resolved_incident_makes_room_for_the_next_one(api: Harness) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from testbed.helm import helm
 from testbed.kubeapi import Api
 from testbed.rbac import ADMIN
 from testbed.world import TestBed
+from tests.contract.manifests import container_of, created, of_kind, pod_of, restrict
 
 pytestmark = pytest.mark.real
 
@@ -44,63 +45,15 @@ def rendered(*options: str, namespace: str = "healing") -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [one for one in objects if one["kind"] == kind]
-
-
-def container_of(deployment: dict[str, Any]) -> dict[str, Any]:
-    """The one container of its pods."""
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    return dict(container)
-
-
 def test_generated_files_are_up_to_date() -> None:
     """`python -m scripts.chart` writes them."""
     assert {path.name for path, content in generated().items() if path.read_text() != content} == set()
 
 
-_CORE, _RBAC = "api/v1", "apis/rbac.authorization.k8s.io/v1"
-_ADMISSION = "apis/admissionregistration.k8s.io/v1"
-RESOURCES = {
-    "ServiceAccount": _CORE + "/namespaces/{}/serviceaccounts",
-    "ConfigMap": _CORE + "/namespaces/{}/configmaps",
-    "Secret": _CORE + "/namespaces/{}/secrets",
-    "Service": _CORE + "/namespaces/{}/services",
-    "Pod": _CORE + "/namespaces/{}/pods",
-    "PersistentVolumeClaim": _CORE + "/namespaces/{}/persistentvolumeclaims",
-    "Deployment": "apis/apps/v1/namespaces/{}/deployments",
-    "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-    "Role": _RBAC + "/namespaces/{}/roles",
-    "RoleBinding": _RBAC + "/namespaces/{}/rolebindings",
-    "ClusterRole": _RBAC + "/clusterroles",
-    "ClusterRoleBinding": _RBAC + "/clusterrolebindings",
-    "ValidatingAdmissionPolicy": _ADMISSION + "/validatingadmissionpolicies",
-    "ValidatingAdmissionPolicyBinding": _ADMISSION + "/validatingadmissionpolicybindings",
-}
-
-
-@pytest.fixture
-async def api(testbed_world: TestBed) -> AsyncIterator[Api]:
-    """The API server as its administrator sees it."""
-    connected = Api(testbed_world.control_plane.kubeconfig(ADMIN))
-    yield connected
-    await connected.close()
-
-
-async def created(api: Api, one: dict[str, Any], namespace: str, *, dry_run: bool = False) -> None:
-    """Create an object; unknown fields, refusals and warnings fail."""
-    query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
-    answer = await api.request("POST", "/" + RESOURCES[one["kind"]].format(namespace) + query, one)
-    assert answer.status_code == 201, (one["kind"], answer.text)
-    assert "warning" not in answer.headers, (one["kind"], answer.headers["warning"])
-
-
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_api_server_accepts_every_object(form: str, api: Api, namespace: str) -> None:
     """In a dry run; the namespace admits only what the Pod Security Standard `restricted` allows."""
-    level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
-    (await api.request("PATCH", f"/api/v1/namespaces/{namespace}", level)).raise_for_status()
+    await restrict(api, namespace)
     options = [option.replace("payments", namespace) for option in FORMS[form]]
     objects = rendered(*options, namespace=namespace)
     account = of_kind(objects, "ServiceAccount")
@@ -110,10 +63,7 @@ async def test_the_api_server_accepts_every_object(form: str, api: Api, namespac
         if one not in account:
             await created(api, one, namespace, dry_run=True)
     for deployment in of_kind(objects, "Deployment"):
-        template = deployment["spec"]["template"]
-        pod = {**template, "apiVersion": "v1", "kind": "Pod"}
-        pod["metadata"] = {**template["metadata"], "name": deployment["metadata"]["name"]}
-        await created(api, pod, namespace, dry_run=True)
+        await created(api, pod_of(deployment), namespace, dry_run=True)
 
 
 def test_pods_run_without_privileges() -> None:
@@ -262,3 +212,28 @@ def test_settings_that_need_rights_of_their_own_get_them_only_where_set() -> Non
     assert (
         resources("--set", "config.log_evidence=true", "--set-string", "settings.LOG_EVIDENCE=false") == plain
     )
+
+
+async def test_a_release_keeps_its_token_over_upgrades(
+    api: Api, testbed_world: TestBed, namespace: str
+) -> None:
+    """Installed, upgraded as the documentation says, and removed by a real Helm; the Secret stays."""
+    where = ("--namespace", namespace, "--kubeconfig", testbed_world.control_plane.kubeconfig(ADMIN))
+    name = f"heal-{namespace}"
+
+    async def token() -> str:
+        answer = await api.request(
+            "GET", f"/api/v1/namespaces/{namespace}/secrets/{name}-self-healing-devops-agent-admin"
+        )
+        answer.raise_for_status()
+        return str(answer.json()["data"]["INITIAL_ADMIN_TOKEN"])
+
+    helm("install", name, CHART, *where, "--set", "image.repository=registry.example.com/agent")
+    try:
+        first = await token()
+        helm("upgrade", name, CHART, *where, "--reset-then-reuse-values", "--set", "dryRun=false")
+        assert await token() == first
+        assert "repository: registry.example.com/agent" in helm("get", "values", name, *where)
+    finally:
+        helm("uninstall", name, *where)
+    assert await token() == first

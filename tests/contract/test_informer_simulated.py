@@ -71,3 +71,18 @@ async def shelf() -> AsyncIterator[Simulated]:
     made = Simulated(collection, informer, clock)
     yield made
     await ended(made.tasks)
+
+
+async def test_an_informer_ages_while_it_hears_nothing(shelf: Simulated) -> None:
+    """An outage of the API server shows as the age of what was heard last; then it is young again."""
+    assert shelf.informer.heard_at is None
+    await shelf.put("config", "a")
+    await shelf.begin()
+    await shelf.follows()
+    heard = shelf.informer.heard_at
+    assert heard == shelf.clock.now()
+    await shelf.cut()
+    await shelf.clock.advance(600)
+    assert shelf.informer.heard_at == heard
+    await shelf.restore()
+    await shelf.clock.run_until(lambda: shelf.informer.heard_at != heard)

@@ -16,7 +16,7 @@ import yaml
 
 from app.agent.audit.figures import AgentFigures
 from app.agent.freshness.watchdog import WatchdogState
-from app.agent.models import IncidentState, OutcomeKind
+from app.agent.models import DecisionKind, IncidentState, OutcomeKind
 from app.agent.ports.streams import StreamProgress
 from app.measures.exposition import Exposed, PeerCalls, exposition
 from app.measures.process import Measures
@@ -40,6 +40,8 @@ FIGURES = AgentFigures(
     oldest_due_incident_at=None,
     executing_actions=0,
     finished_actions=dict.fromkeys(OutcomeKind, 0),
+    decisions=dict.fromkeys(DecisionKind, 0),
+    budgeted_actions=0,
     pending_approvals=0,
     oldest_pending_approval_at=None,
     failing_postings=0,
@@ -54,6 +56,8 @@ HEALTHY = Exposed(
     peers={"the cluster": PeerCalls(answered=3)},
     reachable={"the cluster": True},
     streams={"kafka": StreamProgress(lag=0)},
+    informer_ages={"Deployment": 30.0},
+    budget=100,
     figures=FIGURES,
     now=AT,
     watchdog=WatchdogState(since=AT, silence=timedelta(), missing=False),
@@ -70,6 +74,7 @@ FAULTS: dict[str, Exposed | None] = {
     "HealSignalsPending": replace(
         HEALTHY, figures=replace(FIGURES, pending_signals=1, oldest_pending_signal_at=EARLIER)
     ),
+    "HealInformerSilent": replace(HEALTHY, informer_ages={"Deployment": 1000.0}),
     "HealConnectorDown": replace(HEALTHY, reachable={"the cluster": False}),
     "HealStreamLag": replace(HEALTHY, streams={"kafka": StreamProgress(lag=20_000)}),
     "HealNotificationsFailing": replace(HEALTHY, figures=replace(FIGURES, failing_postings=2)),
@@ -88,6 +93,8 @@ FAULTS: dict[str, Exposed | None] = {
 def _measures(*, defects: int = 0) -> Measures:
     measures = Measures.of_process()
     measures.passes.labels("defect").inc(defects)
+    with measures.stage("verify"):
+        measures.signals(["opened"])
     measures.requests.labels("GET", "/metrics", "200").inc()
     measures.request_seconds.labels("/metrics").observe(0.01)
     return measures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from app.agent.models import IncidentState, KillSwitch, OutcomeKind
+from app.agent.models import DecisionKind, IncidentState, KillSwitch, OutcomeKind
 from app.agent.ports.store import Store
 from tests.contract.store_values import (
     MINUTE,
@@ -61,6 +61,10 @@ async def test_actions_count_by_outcome(store: Store) -> None:
     found = await store.figures.figures(NOW + MINUTE)
     assert found.executing_actions == 0
     assert found.finished_actions[OutcomeKind.DONE] == 1
+    assert (found.decisions[DecisionKind.ALLOW], found.decisions[DecisionKind.DENY]) == (1, 0)
+    assert found.budgeted_actions == 1
+    later = await store.figures.figures(NOW + 5 * MINUTE, MINUTE)
+    assert later.budgeted_actions == 0
 
 
 async def test_an_approval_waits_from_its_request(store: Store) -> None:

@@ -64,7 +64,7 @@ def test_one_version_stands_everywhere() -> None:
 
 @pytest.mark.real
 def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
-    """Installed elsewhere: runbooks, policies, schemas and pages come with it, and none from the sources."""
+    """Built from the sdist, installed elsewhere: runbooks, policies, schemas and pages come with it."""
     quiet = ("--quiet", "--disable-pip-version-check", "--no-deps")
     pip = (sys.executable, "-m", "pip")
     source = tmp_path / "source"
@@ -73,7 +73,10 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
         if name.startswith(("app/", "runbooks/", "policies/", "docs/policy-input")) or "/" not in name:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([*pip, "wheel", *quiet, "--no-build-isolation", "-w", tmp_path, source], check=True)
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    subprocess.run([*pip, "wheel", *quiet, "--no-build-isolation", "-w", tmp_path, sdist], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     there, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     subprocess.run([*pip, "install", *quiet, "--target", there, wheel], check=True)

@@ -19,6 +19,8 @@ from app.connectors.kubernetes.access import needed_rights
 from app.settings.sources import known_names
 from scripts.check_readme import blocks, read_documents
 from scripts.settings import ROOT
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.promises import PROMISES
 
 PAGES = tuple(sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]))
 README = (ROOT / "README.md").read_text()
@@ -221,3 +223,18 @@ def test_every_decision_record_is_listed() -> None:
     folder = ROOT / "docs" / "adr"
     records = {page.name for page in folder.glob("0*.md")}
     assert records == set(_LINK.findall((folder / "README.md").read_text()))
+
+
+def test_the_table_of_promises_names_every_check_and_broken_build() -> None:
+    """And only tests that exist."""
+    page = (ROOT / "docs" / "promises.md").read_text()
+    rows = {
+        int(number): [set(re.findall(r"`([^`]+)`", cell)) for cell in cells.split("|")[:3]]
+        for number, cells in re.findall(r"^\| (\d+) \| (.*)$", page, re.MULTILINE)
+    }
+    assert rows.keys() == PROMISES.keys() - {0}
+    for number, (checks, builds, files) in rows.items():
+        assert checks == {PROMISES[number].__name__}, number
+        assert builds == {one.name for one in MUTANTS.values() if one.promise == number}, number
+        assert files, number
+        assert all((ROOT / name).is_file() for name in files), number

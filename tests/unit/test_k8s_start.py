@@ -70,6 +70,8 @@ async def test_a_crash_is_reported_before_the_long_lists_are_complete(tmp_path: 
         async with view.followed() as feed, asyncio.timeout(120):
             await feed.wait()
             assert feed.take() == [(SHOP, True)]
+            assert "Deployment" in view.ages()
+            assert "ConfigMap" not in view.ages()  # not listed yet
 
 
 async def test_readers_wait_for_the_lists_that_are_under_way(tmp_path: Path) -> None:

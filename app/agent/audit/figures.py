@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.agent.models import IncidentState, OutcomeKind
+from app.agent.models import DecisionKind, IncidentState, OutcomeKind
 
 FIGURES_WINDOW = timedelta(days=1)
 """Ended incidents and started actions are counted over this time; it bounds what one read costs."""
@@ -33,6 +33,10 @@ class AgentFigures:
     """Actions under way now."""
     finished_actions: Mapping[OutcomeKind, int]
     """Actions that began within `FIGURES_WINDOW` and ended, undos not counted."""
+    decisions: Mapping[DecisionKind, int]
+    """Decisions on actions within `FIGURES_WINDOW`, undos not counted."""
+    budgeted_actions: int
+    """Actions that count in the budgets now: those that began within the window of the budgets."""
     pending_approvals: int
     oldest_pending_approval_at: datetime | None
     failing_postings: int

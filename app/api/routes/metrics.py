@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -70,6 +71,8 @@ async def metrics(request: Request, container: ContainerDep) -> Response:
         },
         reachable={peer.name: peer.reachable for peer in container.peers},
         streams={one.source: one.progress for one in container.streams},
+        informer_ages=container.informer_ages(),
+        budget=container.settings.max_actions_per_cluster,
         figures=found.figures if found is not None else None,
         watchdog=found.watchdog if found is not None else None,
         now=container.clock.now(),
@@ -80,7 +83,9 @@ async def metrics(request: Request, container: ContainerDep) -> Response:
 async def _read(container: ApiDependencies) -> OfDatabase | None:
     try:
         async with deadline(_READ_SECONDS, lambda: TransientError("the database did not respond")):
-            counted = await container.store.figures.figures(container.clock.now())
+            counted = await container.store.figures.figures(
+                container.clock.now(), timedelta(seconds=container.settings.budget_window_seconds)
+            )
             terms = container.watchdog
             if terms is None:
                 return OfDatabase(figures=counted, watchdog=None)

@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from app.agent.closing import trace_end
 from app.agent.identity.people import Person, Scope
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.api.bodies import read_model
@@ -131,7 +132,7 @@ async def respond(
     found = await load_part(container, incident_id, limit=1)
     request = ResponderRequest(act=act, by=author, at=container.clock.now(), text=text, owner=owner)
     try:
-        await container.store.responders.respond(found.record.incident.id, request)
+        after = await container.store.responders.respond(found.record.incident.id, request)
     except Conflict as error:
         raise Problem(
             status=409,
@@ -139,4 +140,6 @@ async def respond(
             title="The incident does not permit it",
             detail=f"{error}.",
         ) from error
+    if after.closed_at == request.at:
+        trace_end(after)
     return IncidentSummary.of((await load_part(container, incident_id, limit=1)).record)

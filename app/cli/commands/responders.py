@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
+from app.agent.closing import trace_end
 from app.agent.identity.people import Scope
 from app.agent.ids import IncidentId
 from app.agent.responders.request import ResponderAct, ResponderRequest
@@ -22,6 +23,7 @@ from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import database
 from app.cli.commands.speaker import speaker
 from app.config import Settings
+from app.connectors.traces.connect import traced
 from app.errors import Conflict, NotFound
 from app.schemas import IncidentSummary
 from app.wire.field_errors import field_errors, in_words
@@ -71,7 +73,10 @@ async def respond(settings: Settings, url: str | None, given: str, said: SaidByP
             act=said.act, by=by, at=datetime.now(UTC), text=said.text, owner=said.owner
         )
         try:
-            await store.responders.respond(found, request)
+            async with traced(settings):
+                after = await store.responders.respond(found, request)
+                if after.closed_at == request.at:
+                    trace_end(after)
         except Conflict as error:
             raise CommandFailed(str(error)) from error
         except NotFound:

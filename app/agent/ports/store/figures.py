@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.agent.audit.figures import AgentFigures
+from app.agent.audit.figures import FIGURES_WINDOW, AgentFigures
 
 
 class FiguresRepository(Protocol):
     """Reads what `/metrics` exposes of all processes on one database."""
 
-    async def figures(self, now: datetime) -> AgentFigures:
-        """Counts and ages in one snapshot; every part is counted over an index."""
+    async def figures(self, now: datetime, budget_window: timedelta = FIGURES_WINDOW) -> AgentFigures:
+        """Counts and ages in one snapshot; every part is counted over an index.
+
+        `budget_window`: how long a started action counts in the budgets.
+        """
         ...

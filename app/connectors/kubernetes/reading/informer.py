@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from app.agent.ids import JsonObject
@@ -84,6 +85,8 @@ class Informer:
     jitter: Callable[[], float] = random.random
     """Between 0 and 1."""
     state: InformerState = InformerState.STARTING
+    heard_at: datetime | None = None
+    """When the API server last sent something: a list, an opened stream, an event or a bookmark."""
     refusal: str | None = None
     """Why the kind may not be read, in words."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -117,6 +120,7 @@ class Informer:
         if self._version is None:
             self._version = await self._list()
             self.state, self.refusal = InformerState.CURRENT, None
+            self.heard_at = self.clock.now()
             self.settled.set()
         while True:
             await self._stream()
@@ -165,6 +169,7 @@ class Informer:
             async for event in stream:
                 heard = True
                 self._failures = 0
+                self.heard_at = self.clock.now()
                 self._apply(event)
         held_seconds = (self.clock.now() - began).total_seconds()
         if not heard and held_seconds < min(1.0, self.timing.stream_seconds / 2):
@@ -172,6 +177,7 @@ class Informer:
         self._failures = 0
 
     def _opened(self) -> None:
+        self.heard_at = self.clock.now()
         self.state = InformerState.CURRENT
 
     def _apply(self, event: Watched) -> None:
@@ -214,6 +220,6 @@ class Informer:
             self.refusal = str(error)
         for name in self.store.names(self.namespace):
             self.store.remove(name)
-        self._version, self._failures = None, 0
+        self._version, self._failures, self.heard_at = None, 0, None
         self.settled.set()
         await self.clock.sleep(ABSENT_FOR.total_seconds() * (1 + self.jitter() / 4))

@@ -316,6 +316,15 @@ class ClusterView:
         """How many objects of each kind are kept, and the bytes of their text."""
         return {kind: store.size for kind, store in self._stores.items()}
 
+    def ages(self) -> dict[str, float]:
+        """Seconds since the API server last sent something, by kind; the longest of its namespaces."""
+        now, found = self._clock.now(), dict[str, float]()
+        for (kind, _), informer in self._informers.items():
+            if informer.heard_at is not None:
+                age = max(0.0, (now - informer.heard_at).total_seconds())
+                found[kind.value] = max(age, found.get(kind.value, 0.0))
+        return found
+
     def _current(self, kind: Kind, namespace: str) -> ObjectStore | None:
         """The store of a kind, where it can be read in place of the API server."""
         informer = self._informer(kind, namespace)
