@@ -17,9 +17,10 @@ from app.agent.evidence.facts import (
     health_of,
     in_force_since,
     same_version,
+    trouble,
     unhealthy_dependencies,
 )
-from app.agent.evidence.format import relative, span
+from app.agent.evidence.format import counted, relative, span
 from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
@@ -154,9 +155,17 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
         and r.health is RevisionHealth.SERVED_WELL
         and candidate_change.at < r.seen_at < incident_onset(evidence)
     ]
-    if good:
+    if not good:
+        return
+    cause_score.add_against(
+        0.4, f"revision {current.number} was healthy for at least {span(max(good) - candidate_change.at)}"
+    )
+    failing = [p for p in current_pods(evidence.workload) if trouble(p, evidence.at) is not None]
+    if failing and all(pod.created_at > max(good) for pod in failing):
         cause_score.add_against(
-            0.4, f"revision {current.number} was healthy for {span(max(good) - candidate_change.at)}"
+            0.6,
+            f"its {counted(len(failing), 'failing pod')} started after that, from the same template: "
+            "what they need at their start has changed",
         )
 
 

@@ -99,6 +99,7 @@ def _failing_container(containers: Sequence[_Container]) -> FailingContainer | N
         role=found.role,
         message=sentence(text(found.status, "state", "waiting", "message") or ""),
         exit_code=number(last, "exitCode"),
+        last_ended_at=moment(last, "finishedAt"),
         ended_at=moment(ended, "finishedAt"),
     )
 

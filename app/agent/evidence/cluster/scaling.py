@@ -1,0 +1,27 @@
+"""A number of replicas that someone set, as a change of the service. Pure."""
+
+from __future__ import annotations
+
+from app.agent.evidence.format import counted
+from app.agent.guardrails.document import AGENT_NAME
+from app.agent.models import ChangeKind, ConfigChange
+from app.agent.workload import WorkloadView
+
+_NOT_PEOPLE = (AGENT_NAME, "kube-controller-manager", "keda")
+"""Field managers of the agent and of autoscalers that it may not read."""
+
+
+def scale_change(before: int, workload: WorkloadView) -> ConfigChange | None:
+    """The change of the replicas since the last look; None for those of an autoscaler or of the agent.
+
+    What an autoscaler sets follows the load, and is no cause of it.
+    """
+    now = workload.desired_replicas
+    by = None if workload.scaled is None else workload.scaled.by
+    automatic = any(one.sets_replicas for one in workload.autoscalers) or workload.served_by is not None
+    if now == before or automatic or (by is not None and by.startswith(_NOT_PEOPLE)):
+        return None
+    author = by or "an author that the cluster does not record"
+    return ConfigChange(
+        summary=f"{author} scaled it from {before} to {counted(now, 'replica')}", kind=ChangeKind.SCALE
+    )
