@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from app.agent.evidence.format import counted
 from app.agent.guardrails.document import AGENT_NAME
 from app.agent.models import ChangeKind, ConfigChange
 from app.agent.workload import WorkloadView
 
-_NOT_PEOPLE = (AGENT_NAME, "kube-controller-manager", "keda")
-"""Field managers of the agent and of autoscalers that it may not read."""
+_AUTOMATIC = re.compile(rf"^(?:{AGENT_NAME}|kube-controller-manager|keda)|autoscaler")
+"""Field managers of the agent, and of autoscalers that it may not read."""
 
 
 def scale_change(before: int, workload: WorkloadView) -> ConfigChange | None:
@@ -19,7 +21,7 @@ def scale_change(before: int, workload: WorkloadView) -> ConfigChange | None:
     now = workload.desired_replicas
     by = None if workload.scaled is None else workload.scaled.by
     automatic = any(one.sets_replicas for one in workload.autoscalers) or workload.served_by is not None
-    if now == before or automatic or (by is not None and by.startswith(_NOT_PEOPLE)):
+    if now == before or automatic or _AUTOMATIC.search(by or ""):
         return None
     author = by or "an author that the cluster does not record"
     return ConfigChange(
