@@ -163,6 +163,10 @@ class PodView:
     """The cluster no longer hears from its node: nothing is known about its containers."""
     warnings: tuple[WarningView, ...] = ()
     """The Warning events about it, newest first."""
+    evicted: str | None = None
+    """Why its node evicted it, in the node's words; None if it was not evicted."""
+    ends_by: datetime | None = None
+    """When it must have ended, its grace period over; None unless it is being deleted."""
 
     @property
     def leftover(self) -> bool:

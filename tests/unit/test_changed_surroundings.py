@@ -163,6 +163,7 @@ def test_an_unexplained_incident_names_a_restart_of_the_pods() -> None:
     seen = evidence(Trigger.HIGH_ERROR_RATE, workload=running, sli=ERRORS)
     told = "; ".join(diagnose(seen).best.evidence_for)
     assert "a restart replaced its pods" in told
+    assert "release of revision 7" not in told, "a restart is no release"
     assert NEVER not in told
     quiet = evidence(Trigger.HIGH_ERROR_RATE, sli=ERRORS)
     assert NEVER in "; ".join(diagnose(quiet).best.evidence_for)

@@ -185,19 +185,25 @@ def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     return tuple(found.values())
 
 
-def in_force_since(workload: WorkloadView) -> datetime | None:
-    """When the current version was rolled out; restarts do not count."""
+def first_in_force(workload: WorkloadView) -> Revision | None:
+    """The revision that rolled out the current version; a restart makes a newer one of the same version."""
     current = current_revision(workload)
     if current is None:
         return None
-    first = current.created_at
+    first = current
     for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
         if revision.number > current.number:
             continue
         if not same_version(revision, current):
             break
-        first = min(first, revision.created_at)
+        first = min(first, revision, key=lambda one: one.created_at)
     return first
+
+
+def in_force_since(workload: WorkloadView) -> datetime | None:
+    """When the current version was rolled out; restarts do not count."""
+    first = first_in_force(workload)
+    return None if first is None else first.created_at
 
 
 def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
