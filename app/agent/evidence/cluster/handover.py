@@ -22,7 +22,7 @@ from app.agent.workload import PodView, WorkloadView
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
 
-_OVERDUE = timedelta(seconds=30)
+_OVERDUE = timedelta(seconds=10)
 """A node confirms the end of a pod within seconds."""
 
 
