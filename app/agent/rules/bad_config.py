@@ -72,4 +72,4 @@ def _moved_tag(workload: WorkloadView | None, evidence: Evidence) -> str | None:
     if moved_digests(before, current, workload) is not None:
         return "a tag was moved between the two revisions"
     mutable = [image for image in current.images if _MUTABLE.search(image)]
-    return f"{mutable[0]} may be another image by now" if mutable else None
+    return f"{mutable[0]} may be another image since then" if mutable else None
