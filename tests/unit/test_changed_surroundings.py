@@ -10,9 +10,10 @@ import pytest
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.blockers import Obstacle, obstacles
 from app.agent.evidence.cluster.scaling import scale_change
+from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.ids import JsonScalar
-from app.agent.models import ActionName, Cause, Evidence, Trigger
+from app.agent.models import ActionName, Cause, Condition, Evidence, Trigger
 from app.agent.planner import make_plan
 from app.agent.workload import (
     AutoscalerView,
@@ -21,6 +22,7 @@ from app.agent.workload import (
     PodView,
     Revision,
     ScaleChange,
+    WarningView,
     WorkloadView,
 )
 from tests.unit.scenes import (
@@ -40,6 +42,7 @@ from tests.unit.scenes import (
 )
 
 FIELDS = (("annotation git-sha", "1"), ("envFrom of app", "1"), ("image of app", "1"))
+UNREADY = "Readiness probe failed: HTTP probe failed with statuscode: 503"
 ERRORS = curves(errors=step(-2.5, 0.001, 0.6))
 
 
@@ -138,6 +141,55 @@ def test_pods_that_started_after_their_template_was_proved_clear_the_release() -
     assert any("started after that, from the same template" in why for why in release.evidence_against)
     first = diagnose(proved_release(crashing(new), new))
     assert first.best.cause is Cause.BAD_RELEASE, "pods of the rollout itself say nothing of the kind"
+
+
+def test_readiness_that_is_lost_after_a_proved_release_is_a_failure_of_the_probes() -> None:
+    """The pods served, and neither crashed nor were replaced: their probes say what fails."""
+    new = revision(7, -20)
+    said = WarningView(reason="Unhealthy", message=UNREADY, count=8, at=at(-0.5))
+    unready = pods(new, ready=False, ready_changed_at=at(-2.2), warnings=(said,))
+    seen = replace(
+        proved_release(unready, new), triggers=(Trigger.PODS_UNAVAILABLE,), conditions=(Condition.NOT_READY,)
+    )
+    best = diagnose(seen).best
+    assert best.cause is Cause.PROBE_FAILURE
+    assert any("readiness probe failed 8 times" in why for why in best.evidence_for)
+    recent = revision(7, -4.5)
+    lost = pods(recent, ready=False, ready_changed_at=at(-2.2), warnings=(said,))
+    proved = replace(proved_release(lost, recent), triggers=seen.triggers, conditions=seen.conditions)
+    release = next(h for h in diagnose(proved).hypotheses if h.cause is Cause.BAD_RELEASE)
+    assert any("stopped being ready after that, without a crash" in why for why in release.evidence_against)
+
+
+def test_a_release_that_served_at_the_usual_level_does_not_hide_a_surge() -> None:
+    """Four times the requests at once, two minutes after an innocent release: more replicas are planned."""
+    new = revision(7, -4)
+    running = workload([new, OLD], pods(new, ready_changed_at=at(-3.8)))
+    sli = curves(errors=step(-1, 0.001, 0.2), p95=step(-1, 200, 2400), requests=step(-1, 20, 80))
+    seen = evidence(Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, workload=running, sli=sli)
+    assert [name for name, _ in planned(seen)] == [ActionName.SCALE]
+
+
+# ---------------------------------------------------------------- deadlines
+
+
+@pytest.mark.parametrize(
+    ("granted", "starting", "counts"),
+    [(90, 1, False), (30, 1, True), (90, 0, True)],
+    ids=["the probes grant more", "the probes grant less", "no pod starts"],
+)
+def test_a_short_progress_deadline_waits_for_what_the_probes_grant(
+    granted: int, starting: int, counts: bool
+) -> None:
+    """A rollout whose pods need 60 s to start is not stuck after 20."""
+    new = revision(7, -1)
+    view = workload(
+        [new, OLD],
+        (*pods(new, starting, ready=False), *pods(OLD)),
+        progress_deadline_exceeded=True,
+        start_seconds=granted,
+    )
+    assert (Condition.PROGRESS_DEADLINE_EXCEEDED in workload_conditions(view)) is counts
 
 
 # ---------------------------------------------------------------- what an unexplained incident names
