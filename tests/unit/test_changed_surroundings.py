@@ -139,6 +139,8 @@ def test_pods_that_started_after_their_template_was_proved_clear_the_release() -
     assert found.best.cause is Cause.UNKNOWN
     release = next(h for h in found.hypotheses if h.cause is Cause.BAD_RELEASE)
     assert any("started after that, from the same template" in why for why in release.evidence_against)
+    between = tuple(replace(pod, ready=True, waiting_reason=None) for pod in later)
+    assert diagnose(proved_release(between, new)).best.cause is not Cause.BAD_RELEASE, "ready for a moment"
     first = diagnose(proved_release(crashing(new), new))
     assert first.best.cause is Cause.BAD_RELEASE, "pods of the rollout itself say nothing of the kind"
 

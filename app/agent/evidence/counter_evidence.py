@@ -152,7 +152,9 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
     cause_score.add_against(
         0.4, f"revision {current.number} was healthy for at least {span(proved - candidate_change.at)}"
     )
-    failing = [p for p in current_pods(evidence.workload) if trouble(p, evidence.at) is not None]
+    pods = current_pods(evidence.workload)
+    failing = [p for p in pods if trouble(p, evidence.at) is not None]
+    failing = failing or [p for p in pods if p.restarts > 0]  # between two crashes it may be ready
     if failing and all(pod.created_at > proved for pod in failing):
         cause_score.add_against(
             0.6,
