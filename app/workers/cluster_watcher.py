@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.cluster.scaling import scale_change
 from app.agent.evidence.conditions import condition_words, lasting_conditions, settled
+from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.memory import Historian, running_version
@@ -141,7 +142,7 @@ class Watcher:
                 before = last.conditions
             present, is_settled = lasting_conditions(workload, before), settled(workload)
             signals = tuple(self._signals(key, at, workload, before, present))
-            scaled = None if last is None else scale_change(last.replicas, workload)
+            scaled = None if last is None else scale_change(last.replicas, workload, AGENT_NAME)
             if scaled is not None:
                 signals += (self._signal(key, at, scaled),)
             if signals:

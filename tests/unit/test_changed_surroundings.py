@@ -12,6 +12,7 @@ from app.agent.evidence.cluster.blockers import Obstacle, obstacles
 from app.agent.evidence.cluster.scaling import scale_change
 from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import PodFault, trouble
+from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Cause, Condition, Evidence, Trigger
 from app.agent.planner import make_plan
@@ -284,11 +285,11 @@ HPA = AutoscalerView(kind="HorizontalPodAutoscaler", name="checkout", minimum=1,
         (scaled(None), "an author that the cluster does not record scaled it from 6 to 3 replicas"),
         (scaled("kubectl", autoscalers=(HPA,)), None),
         (scaled("kube-controller-manager"), None),
-        (scaled("self-healing-devops-agent"), None),
+        (scaled(AGENT_NAME), None),
     ],
 )
 def test_replicas_that_a_person_set_are_a_change(view: WorkloadView, told: str | None) -> None:
     """Those of an autoscaler follow the load, and the agent knows its own."""
-    change = scale_change(6, view)
+    change = scale_change(6, view, AGENT_NAME)
     assert (None if change is None else change.summary) == told
-    assert scale_change(view.desired_replicas, view) is None
+    assert scale_change(view.desired_replicas, view, AGENT_NAME) is None
