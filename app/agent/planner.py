@@ -61,7 +61,7 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
                 RejectedRunbook(
                     runbook=runbook.reference,
                     reason=reason,
-                    addresses_cause=diagnosis.best.cause in runbook.causes,
+                    addresses_cause=_concerns(runbook, diagnosis.best.cause, evidence),
                 )
             )
     runbook_hash = chosen.hash if chosen is not None else None
@@ -74,6 +74,13 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
         at=evidence.at,
         handover=chosen.escalate if chosen is not None else (),
     )
+
+
+def _concerns(runbook: Runbook, cause: Cause, evidence: Evidence) -> bool:
+    """Whether a person asks why it was not chosen: it addresses the cause, and this kind of workload."""
+    kinds = runbook.scope.kinds
+    known = evidence.workload
+    return cause in runbook.causes and (not kinds or known is None or known.target.ref.kind in kinds)
 
 
 def no_longer_planned(

@@ -96,6 +96,8 @@ class FailingContainer:
     """What the node says about it, redacted, at most 300 characters; empty where it says nothing."""
     exit_code: int | None = None
     """The exit code of its last end; None if it never ended."""
+    last_ended_at: datetime | None = None
+    """When it ended last, also if it was started again since; None if it did not end yet."""
     ended_at: datetime | None = None
     """When it ended, if nothing has started it again; None if it runs or waits to be started."""
 
@@ -161,6 +163,10 @@ class PodView:
     """The cluster no longer hears from its node: nothing is known about its containers."""
     warnings: tuple[WarningView, ...] = ()
     """The Warning events about it, newest first."""
+    evicted: str | None = None
+    """Why its node evicted it, in the node's words; None if it was not evicted."""
+    ends_by: datetime | None = None
+    """When it must have ended, its grace period over; None unless it is being deleted."""
 
     @property
     def leftover(self) -> bool:

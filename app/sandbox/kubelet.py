@@ -196,6 +196,7 @@ class Kubelet:
             return
         killed = fate is Fate.OUT_OF_MEMORY
         pod.last_termination_reason, pod.exit_code = ("OOMKilled", 137) if killed else ("Error", 1)
+        pod.last_ended_at = self._engine.now
         pod.restarts += 1
         ran = self._engine.now - (pod.started_at or self._engine.now)
         pod.back_offs = 1 if ran.total_seconds() >= FORGIVEN_AFTER_SECONDS else pod.back_offs + 1

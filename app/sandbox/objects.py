@@ -207,6 +207,7 @@ class Pod:
     waiting_message: str = ""
     last_termination_reason: str | None = None
     exit_code: int | None = None
+    last_ended_at: datetime | None = None
     ready_changed_at: datetime | None = None
     started_at: datetime | None = None
     """When its container last started."""

@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from app.agent.evidence.cluster.scaling import scale_change
 from app.agent.evidence.conditions import condition_words, lasting_conditions, settled
+from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.memory import Historian, running_version
@@ -24,6 +26,7 @@ from app.agent.models import (
     WATCHED,
     ClusterCondition,
     Condition,
+    Payload,
     Signal,
 )
 from app.agent.observer import Observer, new_signal, workload_conditions
@@ -49,6 +52,8 @@ class _LastLook:
     conditions: frozenset[Condition]
     settled: bool
     """Time alone gives it no condition."""
+    replicas: int
+    """The replicas that it asked for."""
 
 
 @dataclass(kw_only=True)
@@ -137,9 +142,13 @@ class Watcher:
                 before = last.conditions
             present, is_settled = lasting_conditions(workload, before), settled(workload)
             signals = tuple(self._signals(key, at, workload, before, present))
+            scaled = None if last is None else scale_change(last.replicas, workload, AGENT_NAME)
+            if scaled is not None:
+                signals += (self._signal(key, at, scaled),)
             if signals:
                 await self.intake.accept(signals)
-            self._seen[key] = _LastLook(at=at, conditions=present, settled=is_settled)
+            replicas = workload.desired_replicas
+            self._seen[key] = _LastLook(at=at, conditions=present, settled=is_settled, replicas=replicas)
             self._history.saw(key, running_version(workload), self.historian.due(workload))
             return signals
 
@@ -180,16 +189,20 @@ class Watcher:
         changed = [(c, True) for c in sorted(present - before)]
         changed += [(c, False) for c in sorted(before - present)]
         for condition, is_present in changed:
-            yield new_signal(
-                key=key,
-                source=WATCHED,
-                observed_at=at,
-                received_at=at,
-                payload=ClusterCondition(
-                    condition=condition,
-                    present=is_present,
-                    message=condition_words(workload, condition) if is_present else "cleared",
-                    revision=workload.current_revision,
-                ),
-                stale_after=self.stale_after,
+            payload = ClusterCondition(
+                condition=condition,
+                present=is_present,
+                message=condition_words(workload, condition) if is_present else "cleared",
+                revision=workload.current_revision,
             )
+            yield self._signal(key, at, payload)
+
+    def _signal(self, key: ServiceKey, at: datetime, payload: Payload) -> Signal:
+        return new_signal(
+            key=key,
+            source=WATCHED,
+            observed_at=at,
+            received_at=at,
+            payload=payload,
+            stale_after=self.stale_after,
+        )

@@ -253,6 +253,11 @@ async def test_a_crashing_release_shows_beside_the_revision_that_served(cluster:
     assert newest.config_hash == older.config_hash
     assert older.ready_replicas > 0
     assert not view.rollout_complete
+    (crashed, *_) = (pod for pod in view.pods if pod.waiting_reason == "CrashLoopBackOff")
+    assert crashed.failing is not None
+    assert crashed.failing.last_ended_at is not None, "so that a crash of now differs from an old one"
+    assert crashed.created_at <= crashed.failing.last_ended_at <= view.observed_at
+    assert (crashed.evicted, crashed.ends_by) == (None, None)
 
 
 async def test_a_changed_environment_variable_is_a_change_of_configuration(cluster: ClusterHarness) -> None:

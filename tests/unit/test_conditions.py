@@ -222,6 +222,22 @@ def test_a_pod_that_was_replaced_has_no_condition(reason: str) -> None:
         assert workload_conditions(seen(kube_pod(phase=phase, reason=reason))) == ()
 
 
+def test_why_a_pod_was_evicted_and_when_it_must_have_ended_are_read() -> None:
+    """The handover names both; the time of the last end tells a crash of now from one of yesterday."""
+    gone = kube_pod(phase="Failed", reason="Evicted", message="low on resource: memory")
+    ended: JsonObject = {"exitCode": 1, "reason": "Error", "finishedAt": "2026-02-20T17:00:30Z"}
+    crashed: JsonObject = {**RUNNING, "restartCount": 1, "lastState": {"terminated": ended}}
+    deleted = kube_pod(crashed)
+    metadata = deleted["metadata"]
+    assert isinstance(metadata, dict)
+    metadata["deletionTimestamp"] = "2026-02-20T17:00:40Z"
+    evicted, leaving = (seen(one).pods[0] for one in (gone, deleted))
+    assert (evicted.evicted, evicted.ends_by) == ("low on resource: memory", None)
+    assert (leaving.evicted, leaving.ends_by) == (None, BORN + timedelta(seconds=40))
+    assert leaving.failing is not None
+    assert leaving.failing.last_ended_at == BORN + timedelta(seconds=30)
+
+
 def test_a_lost_node_is_recognised_in_every_form() -> None:
     """The reason NodeLost, readiness unknown, or readiness withdrawn while all containers are ready."""
     ready = {**RUNNING, "ready": True}

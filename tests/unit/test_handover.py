@@ -116,3 +116,16 @@ def test_the_note_says_what_is_less_likely_and_why() -> None:
     assert less_likely(Diagnosis(hypotheses=(best, other), at=at(0))) == [
         "bad release (20%), because its pods had served at the usual level for 2 min"
     ]
+
+
+def test_evictions_and_pods_that_do_not_end_are_named() -> None:
+    """A node that is short of something says so only on the pods that it evicted, which say nothing else."""
+    low = "The node was low on resource: ephemeral-storage."
+    (gone,) = pods(OLD, 1, phase="Failed", ready=False, evicted=low, node="node-z")
+    (held,) = pods(OLD, 1, ready=False, ends_by=at(-2))
+    (ending,) = pods(OLD, 1, ready=False, ends_by=at(0.2))
+    facts, _ = of(workload([OLD], (gone, replace(held, name="held"), replace(ending, name="ending"))))
+    assert f"1 pod was evicted, the last from node node-z: {low}" in facts
+    late = next(one for one in facts if "should have ended" in one)
+    assert late.startswith("held should have ended 2 min 18 s ago")
+    assert "ending" not in late.partition(" should")[0]

@@ -250,6 +250,8 @@ def test_a_view_of_pruned_objects_equals_the_view_of_whole_ones(clock: VirtualCl
         },
     }
     whole[Kind.CONFIG_MAP]["metadata"]["annotations"] = applied  # type: ignore[index, call-overload] # an object
+    evicted = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    whole[Kind.POD]["status"] |= evicted  # type: ignore[operator] # an object
     kept_parts = {kind: pruned(kind, item) for kind, item in whole.items()}
     assert secret not in str(kept_parts)
 

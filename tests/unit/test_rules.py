@@ -129,7 +129,7 @@ ALIBIS = {
             "workload": released(created=-40),
             "revision_history": (record(OLD), record(revision(7, -40), seen=-20)),
         },
-        "revision 7 was healthy for 20 min",
+        "revision 7 was healthy for at least 20 min",
     ),
     "trouble that began long after it": (
         {"workload": released(created=-30)},

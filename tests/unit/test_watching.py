@@ -15,6 +15,7 @@ import pytest
 
 from app.agent.ids import ServiceKey
 from app.agent.models import (
+    ChangeKind,
     IncidentRecord,
     SliSample,
     TelemetryHealth,
@@ -92,6 +93,23 @@ async def test_a_crash_is_seen_while_every_metric_query_hangs(tmp_path: Path) ->
             found = await _seen(stage, 240)
     assert Trigger.CRASH_LOOP in found.incident.triggers
     assert silent.asked > 0
+
+
+async def test_replicas_that_a_person_sets_are_remembered_as_a_change(tmp_path: Path) -> None:
+    """A service that is overloaded since then is not explained by its release, nor by more requests."""
+    async with story(tmp_path) as stage:
+        stage.deploy()
+        begun = stage.clock.now()
+        async with working(stage.watcher.run(), stage.watcher.recheck(timedelta(seconds=15))):
+            await stage.clock.advance(60)
+            stage.world.set_replicas(NAMESPACE, SERVICE, 1)
+            await stage.clock.advance(30)
+            stage.world.autoscale(NAMESPACE, SERVICE, 2)
+            await stage.clock.advance(30)
+        found = await stage.agent.store.signals.changes(begun, of=KEY)
+    (change,) = [one for one in found if one.kind is ChangeKind.SCALE]
+    assert change.summary.endswith("scaled it from 3 to 1 replica")
+    assert change.at - begun >= timedelta(seconds=60)
 
 
 async def _seen(stage: Story, within_seconds: float) -> IncidentRecord:

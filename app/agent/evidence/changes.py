@@ -11,6 +11,7 @@ from app.agent.evidence.facts import (
     changed_fields,
     config_map_changes,
     current_revision,
+    first_in_force,
     health_of,
     in_force_since,
     older_versions,
@@ -73,7 +74,8 @@ def release_of(evidence: Evidence) -> CandidateChange | None:
     reference = reference_revision(evidence)
     if reference is not None and reference.code_hash == current.code_hash:
         return None
-    what = f"the release of revision {current.number}{_naming(current, reference)}"
+    first = first_in_force(evidence.workload) or current
+    what = f"the release of revision {first.number}{_naming(current, reference)}"
     return _changed_template(evidence, evidence.workload, current, what)
 
 

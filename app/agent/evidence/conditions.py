@@ -85,10 +85,18 @@ def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
     found = [condition for pod in workload.pods for condition in pod_conditions(pod, workload)]
     if creation_refused(workload):
         found.append(Condition.FAILED_CREATE)
-    if workload.progress_deadline_exceeded:
+    if workload.progress_deadline_exceeded and not _within_probes(workload):
         found.append(Condition.PROGRESS_DEADLINE_EXCEEDED)
     present = frozenset(found)
     return tuple(condition for condition in CONDITION_TRIGGERS if condition in present)
+
+
+def _within_probes(workload: WorkloadView) -> bool:
+    """Whether pods still start and the probes grant them more time than the progress deadline does."""
+    at, granted = workload.observed_at, timedelta(seconds=workload.start_seconds)
+    starting = [pod for pod in workload.pods if not (pod.ready or pod.leftover)]
+    quiet = all(trouble(pod, at) in (None, PodFault.NOT_READY) and pod.restarts == 0 for pod in starting)
+    return bool(starting) and quiet and all(at - pod.created_at < granted for pod in starting)
 
 
 def pod_conditions(pod: PodView, workload: WorkloadView) -> Iterator[Condition]:

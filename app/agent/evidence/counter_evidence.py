@@ -17,9 +17,10 @@ from app.agent.evidence.facts import (
     health_of,
     in_force_since,
     same_version,
+    trouble,
     unhealthy_dependencies,
 )
-from app.agent.evidence.format import relative, span
+from app.agent.evidence.format import counted, relative, span
 from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
@@ -33,7 +34,7 @@ from app.agent.evidence.symptoms import (
     rise,
 )
 from app.agent.models import ActionName, ChangeKind, Evidence
-from app.agent.workload import RevisionHealth
+from app.agent.workload import PodView, RevisionHealth
 
 _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""
@@ -145,7 +146,34 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
     if health is RevisionHealth.FAILED:
         cause_score.add_for(0.4, f"revision {current.number} failed before")
         return
-    same = {r.template_hash for r in evidence.workload.revisions if same_version(r, current)}
+    proved = proved_at(candidate_change, evidence)
+    if proved is None:
+        return
+    cause_score.add_against(
+        0.4, f"revision {current.number} was healthy for at least {span(proved - candidate_change.at)}"
+    )
+    pods = current_pods(evidence.workload)
+    failing = [p for p in pods if trouble(p, evidence.at) is not None]
+    failing = failing or [p for p in pods if p.restarts > 0]  # between two crashes it may be ready
+    if failing and all(pod.created_at > proved for pod in failing):
+        cause_score.add_against(
+            0.6,
+            f"its {counted(len(failing), 'failing pod')} started after that, from the same template: "
+            "what they need at their start has changed",
+        )
+    elif failing and all(_became_unready(pod, proved, evidence) for pod in failing):
+        cause_score.add_against(
+            0.5, f"its {counted(len(failing), 'failing pod')} stopped being ready after that, without a crash"
+        )
+
+
+def proved_at(candidate_change: CandidateChange, evidence: Evidence) -> datetime | None:
+    """When the template of a change was last recorded as serving well, before the incident started."""
+    workload = evidence.workload
+    current = None if workload is None else current_revision(workload)
+    if workload is None or current is None or not candidate_change.in_template:
+        return None
+    same = {r.template_hash for r in workload.revisions if same_version(r, current)}
     good = [
         r.seen_at
         for r in evidence.revision_history
@@ -154,10 +182,13 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
         and r.health is RevisionHealth.SERVED_WELL
         and candidate_change.at < r.seen_at < incident_onset(evidence)
     ]
-    if good:
-        cause_score.add_against(
-            0.4, f"revision {current.number} was healthy for {span(max(good) - candidate_change.at)}"
-        )
+    return max(good, default=None)
+
+
+def _became_unready(pod: PodView, proved: datetime, evidence: Evidence) -> bool:
+    """Whether a pod runs, and is not ready since a time after that."""
+    since = pod.ready_changed_at
+    return trouble(pod, evidence.at) is PodFault.NOT_READY and since is not None and since > proved
 
 
 def _all_well(cause_score: CauseScore, evidence: Evidence) -> None:

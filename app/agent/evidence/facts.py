@@ -37,6 +37,9 @@ LOOKBACK = timedelta(hours=1)
 STARTING = timedelta(seconds=30)
 """A pod younger than this that is not ready counts as starting."""
 
+BACK_OFF = timedelta(minutes=10)
+"""A node starts a container that crashes again after 5 min at the latest, and it runs for a while."""
+
 _RATE_LOOKS_BACK = timedelta(minutes=1)
 _FEW_REQUESTS = 10
 """Fewer requests than this are no evidence about a revision."""
@@ -80,9 +83,20 @@ def trouble(pod: PodView, at: datetime) -> PodFault | None:
         return None
     if killed and pod.restarts > 0:
         return PodFault.OUT_OF_MEMORY
-    if pod.restarts >= 2:
+    if _crashed(pod, at):
         return PodFault.CRASH
     return _standstill(pod, at) if at - pod.created_at >= STARTING else None
+
+
+def _crashed(pod: PodView, at: datetime) -> bool:
+    """Whether a pod that is not ready crashes: between two crashes its container runs for a moment.
+
+    A restart long ago says nothing about a pod that is not ready now.
+    """
+    ended = pod.failing.last_ended_at if pod.failing is not None else None
+    if ended is None:
+        return pod.restarts >= 2
+    return pod.restarts > 0 and pod.last_termination_reason is not None and at - ended <= BACK_OFF
 
 
 def _standstill(pod: PodView, at: datetime) -> PodFault | None:
@@ -171,19 +185,25 @@ def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     return tuple(found.values())
 
 
-def in_force_since(workload: WorkloadView) -> datetime | None:
-    """When the current version was rolled out; restarts do not count."""
+def first_in_force(workload: WorkloadView) -> Revision | None:
+    """The revision that rolled out the current version; a restart makes a newer one of the same version."""
     current = current_revision(workload)
     if current is None:
         return None
-    first = current.created_at
+    first = current
     for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
         if revision.number > current.number:
             continue
         if not same_version(revision, current):
             break
-        first = min(first, revision.created_at)
+        first = min(first, revision, key=lambda one: one.created_at)
     return first
+
+
+def in_force_since(workload: WorkloadView) -> datetime | None:
+    """When the current version was rolled out; restarts do not count."""
+    first = first_in_force(workload)
+    return None if first is None else first.created_at
 
 
 def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
@@ -293,11 +313,13 @@ def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
     """ConfigMaps of the workload that changed at a known time, latest change first.
 
     Content that served well is not a candidate. Content without a known time of change
-    is left out.
+    is left out. A ConfigMap that only the current template refers to came with the template,
+    as with names that contain a hash of the content: then the template is what changed.
     """
     if evidence.workload is None:
         return ()
     found: list[ConfigMapChange] = []
+    came_with_template = _newly_referenced(evidence)
     for view in evidence.workload.config_maps:
         records = [r for r in evidence.config_history if r.key == evidence.key and r.name == view.name]
         present = [r for r in records if r.content_hash == view.content_hash]
@@ -305,11 +327,22 @@ def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
         seen = {r.health for r in present}
         if RevisionHealth.SERVED_WELL in seen and RevisionHealth.FAILED not in seen:
             continue
+        if not others and f"ConfigMap {view.name}" in came_with_template:
+            continue
         first_seen = min((r.seen_at for r in present), default=None) if others else None
         at = view.changed_at or first_seen
         if at is not None:
             found.append(ConfigMapChange(view=view, at=at, last_good=_last_good(others)))
     return tuple(sorted(found, key=lambda c: (c.at, c.view.name), reverse=True))
+
+
+def _newly_referenced(evidence: Evidence) -> frozenset[str]:
+    """What the current template refers to and the version before it did not."""
+    current = current_revision(evidence.workload) if evidence.workload is not None else None
+    before = reference_revision(evidence)
+    if current is None or current.references is None or before is None or before.references is None:
+        return frozenset()
+    return current.references - before.references
 
 
 def _last_good(records: list[ConfigRecord]) -> ConfigRecord | None:

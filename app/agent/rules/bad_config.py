@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from app.agent.evidence.change_score import score_change
 from app.agent.evidence.changes import (
     CandidateChange,
@@ -9,10 +11,18 @@ from app.agent.evidence.changes import (
     reported_config_of,
     template_config_of,
 )
-from app.agent.evidence.facts import PodFault, out_of_memory
+from app.agent.evidence.facts import (
+    PodFault,
+    current_revision,
+    moved_digests,
+    out_of_memory,
+    reference_revision,
+    runs_the_same,
+)
 from app.agent.evidence.pods import PodWeights, changed_pods, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
+from app.agent.workload import WorkloadView
 
 _POD_WEIGHTS: PodWeights = {
     PodFault.CONFIGURATION: 0.85,
@@ -24,6 +34,9 @@ _POD_WEIGHTS: PodWeights = {
     PodFault.OUT_OF_MEMORY: 0.7,
     PodFault.NOT_READY: 0.6,
 }
+
+_MUTABLE = re.compile(r"(?:^|/)[^/:@]+(?::latest)?$")
+"""An image without a tag, or with the tag that a registry moves with every push."""
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
@@ -38,8 +51,25 @@ def _weigh(candidate_change: CandidateChange, evidence: Evidence) -> CauseScore:
     cause_score = score_change(candidate_change, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
     if out_of_memory(evidence) and candidate_change.in_template:
         cause_score.add_against(0.5, "its pods run out of memory: a memory limit is more likely")
+    moved = _moved_tag(evidence.workload, evidence) if candidate_change.in_template else None
+    if moved is not None:
+        cause_score.add_against(
+            0.7, f"only annotations differ, and {moved}: going back would pull the same image again"
+        )
     if evidence.workload is not None:
         found = sick(changed_pods(candidate_change, evidence.workload), evidence)
         if found[PodFault.IMAGE]:
             cause_score.add_against(0.8, "its pods cannot pull their image, which configuration does not set")
     return cause_score
+
+
+def _moved_tag(workload: WorkloadView | None, evidence: Evidence) -> str | None:
+    """Why the image may be another one since a change of annotations alone; None if nothing says so."""
+    current = None if workload is None else current_revision(workload)
+    before = reference_revision(evidence)
+    if workload is None or current is None or before is None or not runs_the_same(before, current):
+        return None
+    if moved_digests(before, current, workload) is not None:
+        return "a tag was moved between the two revisions"
+    mutable = [image for image in current.images if _MUTABLE.search(image)]
+    return f"{mutable[0]} may be another image since then" if mutable else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.cluster.blockers import probe_failures
-from app.agent.evidence.counter_evidence import score_missing_data
+from app.agent.evidence.counter_evidence import proved_at, score_missing_data
 from app.agent.evidence.facts import (
     PodFault,
     changed_fields,
@@ -37,6 +37,8 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         cause_score.add_for(0.3, "no recent change to the service itself is known")
     elif any("Probe of " in name for name in fields):
         cause_score.add_against(0.8, f"{own.what} changed the probe")
+    elif proved_at(own, evidence) is not None:
+        cause_score.add_for(0.2, f"{own.what} was before, and served well since")
     else:
         cause_score.add_against(0.6, f"{own.what} was shortly before")
     down = [one.service for one in unhealthy_dependencies(evidence)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from app.agent.evidence.changes import (
+    CandidateChange,
     config_map_of,
     own_changes,
     release_of,
@@ -14,6 +15,7 @@ from app.agent.evidence.changes import (
 from app.agent.evidence.counter_evidence import failing_together, score_missing_data, score_tried_remedy
 from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.alignment import SERVED_LONG, served_well_for
 from app.agent.evidence.onset.departure import departure, departure_of
 from app.agent.evidence.pods import sick
 from app.agent.evidence.scoring import CauseScore
@@ -90,7 +92,11 @@ def _score_changes(cause_score: CauseScore, evidence: Evidence) -> None:
         config_map_of(evidence),
         reported_config_of(evidence),
     )
-    times = [(s.at, s.what) for s in candidate_changes if s is not None and s.recent and s.at < began]
+    times = [
+        (s.at, s.what)
+        for s in candidate_changes
+        if s is not None and s.recent and s.at < began and not _cleared(s, evidence)
+    ]
     others = own_changes(evidence, ChangeKind.FLAG, ChangeKind.SCALE, ChangeKind.CONFIG)
     times += [(c.at, c.summary) for c in others if began - LOOKBACK <= c.at < began]
     if not times:
@@ -100,6 +106,12 @@ def _score_changes(cause_score: CauseScore, evidence: Evidence) -> None:
     cause_score.add_against(
         0.4 if close else 0.1, f"{what} was {span(began - at)} before the incident started"
     )
+
+
+def _cleared(change: CandidateChange, evidence: Evidence) -> bool:
+    """Whether the pods with a change had served at the usual level for long when the symptom began."""
+    served = served_well_for(change, evidence)
+    return served is not None and served >= SERVED_LONG
 
 
 def _score_use(cause_score: CauseScore, evidence: Evidence) -> None:

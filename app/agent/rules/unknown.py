@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.changes import own_changes, release_of, template_config_of
+from datetime import datetime
+
+from app.agent.evidence.changes import config_map_of, own_changes, release_of, template_config_of
 from app.agent.evidence.conditions import condition_words, workload_conditions
-from app.agent.evidence.facts import LOOKBACK
+from app.agent.evidence.facts import LOOKBACK, current_revision, in_force_since
 from app.agent.evidence.format import relative
 from app.agent.evidence.symptoms import (
     CLOCK_TOLERANCE,
@@ -58,10 +60,9 @@ def _facts(evidence: Evidence) -> list[str]:
         else f"{c.kind} change: {c.summary}"
         for c in own[:_MOST]
     ]
-    late = release_of(evidence) or template_config_of(evidence)
-    if late is not None and late.recent and late.at > began:
-        facts.append(f"{late.what} was {relative(late.at, began, _START)}, too late to be its cause")
-    elif not own:
+    seen = _seen_in_cluster(evidence)
+    facts += seen
+    if not own and not seen:
         facts.append("no change to the service itself is known around that time")
     others = [c for c in window if c.key != evidence.key and c.at < began]
     facts += [f"{c.key.service} changed {relative(c.at, began, _START)}: {c.summary}" for c in others[:_MOST]]
@@ -77,6 +78,34 @@ def _facts(evidence: Evidence) -> list[str]:
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(name.words for name in evidence.failed_actions)}")
     return facts
+
+
+def _seen_in_cluster(evidence: Evidence) -> list[str]:
+    """What changed on the workload itself: its template, a ConfigMap, a restart of its pods."""
+    began = incident_onset(evidence)
+    candidates = (release_of(evidence) or template_config_of(evidence), config_map_of(evidence))
+    facts = []
+    for change in candidates:
+        if change is not None and change.recent:
+            late = ", too late to be its cause" if change.at > began else ""
+            facts.append(f"{change.what} was {relative(change.at, began, _START)}{late}")
+    restarted = _restarted_at(evidence)
+    if restarted is not None and began - LOOKBACK <= restarted <= began + CLOCK_TOLERANCE:
+        facts.append(
+            f"a restart replaced its pods {relative(restarted, began, _START)}: they read the present "
+            "content of Secrets and ConfigMaps, and what the tags of their images mean now"
+        )
+    return facts
+
+
+def _restarted_at(evidence: Evidence) -> datetime | None:
+    """When the current version was restarted last; None if it was not since its rollout."""
+    workload = evidence.workload
+    current = None if workload is None else current_revision(workload)
+    since = None if workload is None else in_force_since(workload)
+    if current is None or since is None or current.created_at <= since:
+        return None
+    return current.created_at
 
 
 def _reported_conditions(evidence: Evidence) -> list[str]:

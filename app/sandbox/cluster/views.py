@@ -115,7 +115,12 @@ def pod_view(pod: Pod, owner: ReplicaSet) -> PodView:
         created_at=pod.meta.created_at,
         failing=None
         if pod.ready
-        else FailingContainer(name="app", message=pod.waiting_message, exit_code=pod.exit_code),
+        else FailingContainer(
+            name="app",
+            message=pod.waiting_message,
+            exit_code=pod.exit_code,
+            last_ended_at=pod.last_ended_at,
+        ),
         ready_changed_at=pod.ready_changed_at,
     )
 

@@ -127,6 +127,7 @@ class Obstacle(StrEnum):
 
     SELECTOR = "no node matches its node selector, affinity or spread constraints"
     TAINT = "nodes have taints that it does not tolerate"
+    CORDON = "nodes are cordoned"
     CAPACITY = "no node has enough free resources"
     VOLUME = "its volume claim is not bound, or bound elsewhere"
     UNKNOWN = "no node takes it"
@@ -135,6 +136,7 @@ class Obstacle(StrEnum):
 _OBSTACLES = (
     (Obstacle.VOLUME, re.compile(r"persistentvolumeclaim|volume|storageclass", re.I)),
     (Obstacle.SELECTOR, re.compile(r"affinity|selector|topology spread|anti-affinity", re.I)),
+    (Obstacle.CORDON, re.compile(r"unschedulable", re.I)),
     (Obstacle.TAINT, re.compile(r"taint", re.I)),
     (Obstacle.CAPACITY, re.compile(r"Insufficient|Too many pods|free ports", re.I)),
 )
@@ -143,6 +145,7 @@ _PREEMPTION = re.compile(r"\bpreemption:.*", re.S)
 OBSTACLE_FIELDS = {
     Obstacle.SELECTOR: ("nodeSelector", "affinity", "topologySpreadConstraints", "nodeName", "label "),
     Obstacle.TAINT: ("tolerations", "nodeSelector", "affinity"),
+    Obstacle.CORDON: ("nodeSelector", "affinity", "tolerations", "nodeName"),
     Obstacle.CAPACITY: ("resources of ", "nodeSelector", "affinity", "ports of ", "hostNetwork"),
     Obstacle.VOLUME: ("volumes",),
     Obstacle.UNKNOWN: ("nodeSelector", "affinity", "tolerations", "resources of ", "volumes", "scheduler"),

@@ -7,18 +7,23 @@ shell would interpret.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.format import span
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.workload import PodView, WorkloadView
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
+
+_OVERDUE = timedelta(seconds=10)
+"""A node confirms the end of a pod within seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
     return Handover(
         facts=(
             *_facts(workload),
+            *_removed_pods(workload),
             *_pod_facts(failing, evidence),
             *pattern_facts(evidence.log_patterns),
         ),
@@ -86,6 +92,25 @@ def _facts_of_its_kind(workload: WorkloadView) -> list[str]:
         facts.append(
             f"its controller changes no pod while {', '.join(waited_for)} is not ready: "
             "after a change of the template someone must delete that pod"
+        )
+    return facts
+
+
+def _removed_pods(workload: WorkloadView) -> list[str]:
+    """Pods that a node evicted, and pods that are being deleted for longer than they were granted."""
+    facts = []
+    evicted = [pod for pod in workload.pods if pod.evicted is not None]
+    if evicted:
+        newest = evicted[0]
+        were = "pod was" if len(evicted) == 1 else "pods were"
+        facts.append(f"{len(evicted)} {were} evicted, the last from node {newest.node}: {newest.evicted}")
+    at = workload.observed_at
+    late = {pod.name: at - pod.ends_by for pod in workload.pods if pod.ends_by is not None}
+    late = {name: since for name, since in late.items() if since >= _OVERDUE}
+    if late:
+        facts.append(
+            f"{', '.join(sorted(late)[:_PODS])} should have ended {span(max(late.values()))} ago: "
+            "the node does not end the containers, or a finalizer holds the pod"
         )
     return facts
 

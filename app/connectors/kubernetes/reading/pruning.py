@@ -55,7 +55,7 @@ def _pod(item: JsonObject) -> JsonObject:
     return {
         "metadata": {**_identity(item), **_present(mapping(item, "metadata"), ("labels",))},
         "spec": {**_present(mapping(item, "spec"), ("nodeName",)), "initContainers": init},
-        "status": {**_present(status, ("phase", "reason")), "conditions": conditions, **lists},
+        "status": {**_present(status, ("phase", "reason", "message")), "conditions": conditions, **lists},
     }
 
 

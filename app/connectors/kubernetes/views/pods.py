@@ -69,7 +69,16 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
         unschedulable=sentence(text(scheduled, "message") or "no node fits") if unschedulable else None,
         node_lost=_node_lost(pod, ready, containers),
         warnings=warnings,
+        evicted=_evicted(pod),
+        ends_by=moment(pod, "metadata", "deletionTimestamp"),
     )
+
+
+def _evicted(pod: JsonObject) -> str | None:
+    """The node's reason for an eviction, such as too little room on its disk."""
+    if text(pod, "status", "reason") != "Evicted":
+        return None
+    return sentence(text(pod, "status", "message") or "no reason given")
 
 
 def _containers(pod: JsonObject) -> Iterator[_Container]:
@@ -99,6 +108,7 @@ def _failing_container(containers: Sequence[_Container]) -> FailingContainer | N
         role=found.role,
         message=sentence(text(found.status, "state", "waiting", "message") or ""),
         exit_code=number(last, "exitCode"),
+        last_ended_at=moment(last, "finishedAt"),
         ended_at=moment(ended, "finishedAt"),
     )
 
