@@ -400,6 +400,7 @@ class ActionName(StrEnum):
     NOTIFY = "notify"
     CORDON = "cordon"
     UNCORDON = "uncordon"
+    DRAIN_NODE = "drain_node"
     DELETE_STUCK_POD = "delete_stuck_pod"
     RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
     RAISE_MEMORY_LIMIT = "raise_memory_limit"

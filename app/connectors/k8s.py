@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.workload_kinds import CLUSTER_WIDE
 from app.agent.ids import JsonObject, ServiceKey
@@ -58,6 +59,7 @@ from app.connectors.kubernetes.mapping import (
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
 from app.connectors.kubernetes.reading.logs import KubernetesLogs
+from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
 from app.connectors.kubernetes.templates import config_map_names, template_of
@@ -200,6 +202,9 @@ class KubernetesReader:
         except Forbidden as error:
             return NodeCordons(nodes=0, unread=str(error))
         return NodeCordons(nodes=nodes, cordoned=tuple(sorted(cordoned)), own=tuple(sorted(own)))
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        return await read_load(self._api, node, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None

@@ -14,6 +14,7 @@ from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails import workload_kinds
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad, drains_node, is_eviction
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
@@ -35,6 +36,7 @@ from app.agent.workload import (
     WorkloadView,
 )
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+from app.sandbox.actions.drains import evict, load_of
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import (
     WORKLOADS,
@@ -175,6 +177,14 @@ class SandboxReader:
             cordoned=tuple(sorted(node.meta.name for node in cordoned)),
             own=tuple(sorted(node.meta.name for node in cordoned if own_cordon(node))),
         )
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        try:
+            self._access.ask("list", "Pod")
+            self._access.ask("list", ClusterNode.kind)
+        except Forbidden as error:
+            return NodeLoad(node=node, unread=str(error))
+        return load_of(self._access.world, node, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         found = self._access.find(action, "get")
@@ -328,6 +338,11 @@ class _Changes:
         intent_id: IntentId | None,
     ) -> TargetState:
         """Without an intent it is a dry run."""
+        dry = intent_id is None
+        if is_eviction(action):
+            self._access.ask("create", "Pod/eviction")
+            evict(self._access.world, target.ref, target.uid, manager=FIELD_MANAGER, dry_run=dry)
+            return replace(target, token=target.uid)
         found = self._access.find(action, "patch")
         world = self._access.world
         if action.target != target.ref:
@@ -343,11 +358,9 @@ class _Changes:
                 if intent_id is not None:
                     mark(deployment.meta.annotations, intent_id)
 
-            dry = intent_id is None
             return target_of(
                 world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
             )
-        dry = intent_id is None
         if isinstance(found, Pod):
             check_deletable(action, found)
             world.api.remove(found, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
@@ -372,6 +385,8 @@ class SandboxRehearsal:
                 # Only the status moved since it was decided on.
                 target = replace(target, resource_version=now.resource_version)
             after = self._changes.change(action, target, snapshot, intent_id=None)
+            if drains_node(action):
+                self._evictions(action)
             pods = self._with_a_pod(now, after)
             if pods and action.name is not ActionName.RESTORE:
                 self._with_references(action)
@@ -380,6 +395,14 @@ class SandboxRehearsal:
         return Rehearsal(
             accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
         )
+
+    def _evictions(self, action: Action) -> None:
+        """Evict each pod of the node in a dry run."""
+        world = self._access.world
+        for pod in load_of(world, action.target.name if action.target else "", rooms=False).to_evict:
+            self._access.ask("create", "Pod/eviction")
+            if pod.obstacle is None:
+                evict(world, pod.ref, pod.uid, manager=FIELD_MANAGER, dry_run=True)
 
     def _with_references(self, action: Action) -> None:
         """`Invalid` where a ConfigMap that the new pods need does not exist."""

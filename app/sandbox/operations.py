@@ -122,9 +122,9 @@ def _wanted_data(action: Action, snapshot: Snapshot | None) -> dict[str, str]:
 
 def _change_node(node: ClusterNode, action: Action, snapshot: Snapshot | None) -> None:
     match action.name:
-        case ActionName.CORDON:
+        case ActionName.CORDON | ActionName.DRAIN_NODE:
             if node.unschedulable:
-                raise Invalid(f"cordon: {action.target} is cordoned already")
+                raise Invalid(f"{action.name.words}: {action.target} is cordoned already")
             wanted, own = True, True
         case ActionName.UNCORDON:
             if not (node.unschedulable and own_cordon(node)):

@@ -96,6 +96,8 @@ class World:
         """The lines of the containers of a workload, by namespace and name."""
         self.release_records: dict[tuple[str, str], tuple[ReleaseRecord, ...]] = {}
         """The revisions of releases, newest first, by namespace and name."""
+        self.held_pods: set[tuple[str, str]] = set()
+        """The workloads, by namespace and name, whose disruption budget allows no eviction."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
         self.api.changed.append(self._follow)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left
+from app.agent.guardrails.drains import eviction_of
 from app.agent.guardrails.opt_out import KEY, OptOut
 from app.agent.guardrails.target_token import removed
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName
-from app.agent.workload import ObjectRef
+from app.agent.workload import ObjectRef, TargetState
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from tests.contract.cluster_harness import CRASHING_IMAGE, ClusterHarness
 from tests.contract.cluster_suite import (
@@ -71,9 +73,14 @@ async def _delete_pod(cluster: ClusterHarness) -> Action:
     )
 
 
+async def _drain(cluster: ClusterHarness) -> Action:
+    return action(ActionName.DRAIN_NODE, (await _cordon(cluster)).target)
+
+
 ARRANGED: dict[ActionName, Arranged] = {
     ActionName.CORDON: _cordon,
     ActionName.UNCORDON: _uncordon,
+    ActionName.DRAIN_NODE: _drain,
     ActionName.RAISE_AUTOSCALER_BOUNDS: _raise_bounds,
     ActionName.RAISE_MEMORY_LIMIT: _raise_memory,
     ActionName.DELETE_STUCK_POD: _delete_pod,
@@ -191,6 +198,53 @@ async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_befo
     undo = action(ActionName.RESTORE, cordon.target, undoes=ActionName.CORDON.value)
     with pytest.raises(Invalid, match="by someone else since"):
         await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=before)
+
+
+async def test_a_drain_evicts_exactly_the_pod_that_it_saw(cluster: ClusterHarness) -> None:
+    """A rehearsal and a missing right evict nothing; an eviction is bound to the uid of its pod."""
+    drain, reader = await _drain(cluster), cluster.ports.reader
+    node = drain.target.name if drain.target else ""
+    await cluster.run_on(node)
+    before = await reader.load(node, rooms=True)
+    assert before.rooms is not None
+    assert node not in {room.name for room in before.rooms}
+    mine = [pod for pod in before.to_evict if pod.ref.namespace == cluster.namespace]
+    pod = mine[0]
+    assert pod.obstacle is None
+    assert (await cluster.powerless.reader.load(node, rooms=False)).unread is not None
+
+    answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
+    assert answer.accepted, answer.message
+    assert [p.uid for p in (await reader.load(node, rooms=False)).to_evict] == [
+        p.uid for p in before.to_evict
+    ]
+
+    evict = eviction_of(drain, pod)
+    state = TargetState(ref=pod.ref, uid=pod.uid, resource_version="", token=pod.uid)
+    with pytest.raises(Forbidden):
+        await cluster.powerless.writer.apply(evict, INTENT, state, None)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(evict, INTENT, replace(state, uid="another"), None)
+    await cluster.ports.writer.apply(evict, INTENT, state, None)
+    assert pod.uid not in {p.uid for p in (await reader.load(node, rooms=False)).to_evict}
+    with suppress(NotFound):  # one that is going may be evicted again: nothing more happens
+        await cluster.ports.writer.apply(evict, INTENT, state, None)
+
+
+async def test_a_disruption_budget_holds_a_drain(cluster: ClusterHarness) -> None:
+    """The rehearsal is refused, and the eviction is a conflict: nothing happened."""
+    drain, reader = await _drain(cluster), cluster.ports.reader
+    node = drain.target.name if drain.target else ""
+    await cluster.run_on(node, held=True)
+    answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
+    assert not answer.accepted
+    assert "disruption budget" in answer.message
+    found = (await reader.load(node, rooms=False)).to_evict
+    held = next(pod for pod in found if pod.ref.namespace == cluster.namespace)
+    state = TargetState(ref=held.ref, uid=held.uid, resource_version="", token=held.uid)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(eviction_of(drain, held), INTENT, state, None)
+    assert held.uid in {pod.uid for pod in (await reader.load(node, rooms=False)).to_evict}
 
 
 async def test_a_pod_that_serves_is_not_deleted(cluster: ClusterHarness) -> None:

@@ -320,6 +320,7 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
         ActionName.RESUME: Patch(changes=_on_workloads(PAUSED, _resume)),
         ActionName.CORDON: Patch(changes={NODE: nodes.cordon}),
         ActionName.UNCORDON: Patch(changes={NODE: nodes.uncordon}),
+        ActionName.DRAIN_NODE: Patch(changes={NODE: nodes.cordon, POD: _unmarked}),
         ActionName.DELETE_STUCK_POD: Patch(changes={POD: _unmarked}, deletes=True),
         ActionName.RAISE_AUTOSCALER_BOUNDS: Patch(changes={AUTOSCALER: autoscalers.raise_bounds}),
         ActionName.RAISE_MEMORY_LIMIT: Patch(changes=_on_workloads(TEMPLATE, memory.raise_limit)),
