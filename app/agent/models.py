@@ -335,6 +335,8 @@ class Evidence:
     """Services that call this one directly, where known."""
     log_patterns: tuple[LogPattern, ...] = ()
     """Of the failing containers, where the agent may read logs."""
+    flag_contents: tuple[ConfigRecord, ...] = ()
+    """The present contents of the ConfigMaps that changed and hold feature flags."""
 
 
 class Cause(StrEnum):
@@ -404,6 +406,7 @@ class ActionName(StrEnum):
     DELETE_STUCK_POD = "delete_stuck_pod"
     RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
     RAISE_MEMORY_LIMIT = "raise_memory_limit"
+    DISABLE_FLAG = "disable_flag"
     ABORT_ROLLOUT = "abort_rollout"
     RETRY_ROLLOUT = "retry_rollout"
     PROMOTE_ROLLOUT = "promote_rollout"

@@ -62,7 +62,7 @@ from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
-from app.connectors.kubernetes.templates import config_map_names, template_of
+from app.connectors.kubernetes.templates import config_maps_of
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
     config_data_hash,
@@ -272,7 +272,7 @@ class KubernetesReader:
 
 
 def _config_map_names(workload: JsonObject) -> tuple[str, ...]:
-    return tuple(one for one in config_map_names(template_of(workload)) if is_object_name(one))
+    return tuple(one for one in config_maps_of(workload) if is_object_name(one))
 
 
 def _said(item: JsonObject) -> bool | None:

@@ -45,6 +45,7 @@ from app.sandbox.objects import (
     Deployment,
     Pod,
     ReplicaSet,
+    config_maps_of,
     digest,
     template_body,
 )
@@ -252,7 +253,7 @@ class SandboxReader:
     def _config_maps(self, deployment: Deployment) -> list[ConfigMap]:
         self._access.ask("get", "ConfigMap")
         there = self._access.world.api.list(ConfigMap, deployment.meta.namespace)
-        return [c for c in there if c.meta.name in deployment.template.config_maps]
+        return [c for c in there if c.meta.name in config_maps_of(deployment)]
 
     def _view(self, deployment: Deployment) -> WorkloadView:
         world = self._access.world

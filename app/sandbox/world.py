@@ -33,6 +33,7 @@ from app.sandbox.objects import (
     Pod,
     ReplicaSet,
     Template,
+    config_maps_of,
 )
 from app.sandbox.picture import service_of
 from app.sandbox.services import ServiceModel, Surroundings
@@ -357,7 +358,7 @@ class World:
         if isinstance(thing, Deployment):
             users = [thing, *self.labelled(namespace, service_of(thing))]
         elif isinstance(thing, ConfigMap):
-            users = [w for w in self.api.workloads(namespace) if thing.meta.name in w.template.config_maps]
+            users = [w for w in self.api.workloads(namespace) if thing.meta.name in config_maps_of(w)]
         else:
             owner = thing.owner_uid
             if isinstance(thing, Pod):

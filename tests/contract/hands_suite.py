@@ -5,6 +5,7 @@ A test module of an adapter imports these tests with `*`, beside those of `clust
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from app.agent.actions.target_parts import as_left
 from app.agent.guardrails.drains import eviction_of
 from app.agent.guardrails.opt_out import KEY, OptOut
 from app.agent.guardrails.target_token import removed
-from app.agent.ids import JsonScalar
+from app.agent.ids import JsonObject, JsonScalar
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef, TargetState
 from app.errors import Conflict, Forbidden, Invalid, NotFound
@@ -32,6 +33,7 @@ from tests.contract.cluster_suite import (
     key_of,
 )
 
+FLAGS = "self-healing-devops-agent/flags"
 Arranged = Callable[[ClusterHarness], Awaitable[Action]]
 
 
@@ -62,6 +64,23 @@ async def _raise_memory(cluster: ClusterHarness) -> Action:
     return action(ActionName.RAISE_MEMORY_LIMIT, deployment(cluster), **parameters)
 
 
+async def _disable_flag(cluster: ClusterHarness) -> Action:
+    flag: JsonObject = {"state": "ENABLED", "variants": {"on": True}, "defaultVariant": "on"}
+    await cluster.put_config_map("shop-flags", {"flags.json": json.dumps({"flags": {"new-cart": flag}})})
+    await cluster.deploy("shop", service="shop", annotations={FLAGS: "shop-flags, other"})
+    view = await cluster.until(key_of(cluster), lambda found: bool(found.config_maps))
+    assert [one.name for one in view.config_maps] == ["shop-flags"]
+    assert [one.name for one in await cluster.ports.reader.config_contents(key_of(cluster))] == ["shop-flags"]
+    ref = ObjectRef(kind="ConfigMap", namespace=cluster.namespace, name="shop-flags")
+    parameters: dict[str, JsonScalar] = {
+        "key": "flags.json",
+        "flag": "new-cart",
+        "field": "state",
+        "value": "DISABLED",
+    }
+    return action(ActionName.DISABLE_FLAG, ref, **parameters)
+
+
 async def _delete_pod(cluster: ClusterHarness) -> Action:
     await deploy_shop(cluster)
     await cluster.set_image("shop", CRASHING_IMAGE)
@@ -83,6 +102,7 @@ ARRANGED: dict[ActionName, Arranged] = {
     ActionName.DRAIN_NODE: _drain,
     ActionName.RAISE_AUTOSCALER_BOUNDS: _raise_bounds,
     ActionName.RAISE_MEMORY_LIMIT: _raise_memory,
+    ActionName.DISABLE_FLAG: _disable_flag,
     ActionName.DELETE_STUCK_POD: _delete_pod,
 }
 
