@@ -15,6 +15,7 @@ from app.agent.guardrails import workload_kinds
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad, drains_node, is_eviction
+from app.agent.guardrails.field_diff import in_words
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
@@ -337,17 +338,18 @@ class _Changes:
         snapshot: Snapshot | None,
         *,
         intent_id: IntentId | None,
-    ) -> TargetState:
-        """Without an intent it is a dry run."""
+    ) -> tuple[TargetState, str]:
+        """The state after it, and what changed, field by field; without an intent it is a dry run."""
         dry = intent_id is None
         if is_eviction(action):
             self._access.ask("create", "Pod/eviction")
             evict(self._access.world, target.ref, target.uid, manager=FIELD_MANAGER, dry_run=dry)
-            return replace(target, token=target.uid)
+            return replace(target, token=target.uid), ""
         found = self._access.find(action, "patch")
         world = self._access.world
         if action.target != target.ref:
             raise Invalid(f"decided on {target.ref}, asked for {action.target}")
+        before = {"spec": snapshot_body(found)}
         only_if = Precondition(uid=target.uid, resource_version=target.resource_version)
         if isinstance(found, Deployment):
             owned = world.controller.replica_sets(found)
@@ -359,17 +361,15 @@ class _Changes:
                 if intent_id is not None:
                     mark(deployment.meta.annotations, intent_id)
 
-            return target_of(
-                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
-            )
+            workload = world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+            return target_of(workload, action), in_words(before, {"spec": snapshot_body(workload)})
         if isinstance(found, Pod):
             check_deletable(action, found)
             world.api.remove(found, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
-            return replace(target, token=removed_token(found))
+            return replace(target, token=removed_token(found)), ""
         put = change_other(action, snapshot, intent_id)
-        return target_of(
-            world.api.change(found, put, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
-        )
+        thing = world.api.change(found, put, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+        return target_of(thing, action), in_words(before, {"spec": snapshot_body(thing)})
 
 
 class SandboxRehearsal:
@@ -385,7 +385,7 @@ class SandboxRehearsal:
             if same_ground(action, target.token, now.token):
                 # Only the status moved since it was decided on.
                 target = replace(target, resource_version=now.resource_version)
-            after = self._changes.change(action, target, snapshot, intent_id=None)
+            after, changed = self._changes.change(action, target, snapshot, intent_id=None)
             if drains_node(action):
                 self._evictions(action)
             pods = self._with_a_pod(now, after)
@@ -393,9 +393,8 @@ class SandboxRehearsal:
                 self._with_references(action)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(
-            accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
-        )
+        message = f"{action.target} would be changed (simulated API server){pods}"
+        return Rehearsal(accepted=True, message=f"{message}: {changed}" if changed else message)
 
     def _evictions(self, action: Action) -> None:
         """Evict each pod of the node in a dry run."""
@@ -443,7 +442,8 @@ class SandboxWriter:
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
-        return self._changes.change(action, target, snapshot, intent_id=intent_id)
+        after, _ = self._changes.change(action, target, snapshot, intent_id=intent_id)
+        return after
 
 
 class SandboxWatch:

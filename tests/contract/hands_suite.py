@@ -107,6 +107,18 @@ ARRANGED: dict[ActionName, Arranged] = {
 }
 
 
+CHANGED = {
+    ActionName.CORDON: "nschedulable",
+    ActionName.UNCORDON: "nschedulable true -> ",
+    ActionName.DRAIN_NODE: "nschedulable",
+    ActionName.RAISE_AUTOSCALER_BOUNDS: " 3 -> 5",
+    ActionName.RAISE_MEMORY_LIMIT: " 64Mi -> 96Mi",
+    ActionName.DISABLE_FLAG: ".flags.new-cart.state ENABLED -> DISABLED",
+    ActionName.DELETE_STUCK_POD: "would be changed",
+}
+"""What a rehearsal says that an action changes, whichever cluster answers."""
+
+
 @pytest.mark.parametrize("name", ARRANGED)
 async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     cluster: ClusterHarness, name: ActionName
@@ -116,6 +128,7 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     before, snapshot = await reader.target(act), await reader.snapshot(act)
     answer = await cluster.ports.rehearsal.rehearse(act, before, None)
     assert answer.accepted, answer.message
+    assert CHANGED[name] in answer.message
     rehearsed = await reader.target(act)
     assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
     assert not (await reader.consent(act, key_of(cluster))).refused_by

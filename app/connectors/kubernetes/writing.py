@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from app.agent.actions.target_parts import on_status, same_ground
 from app.agent.guardrails.drains import MOST_EVICTIONS, drains_node, is_eviction
+from app.agent.guardrails.field_diff import in_words, parts_shown
 from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
@@ -76,7 +77,9 @@ class KubernetesRehearsal:
             if drains_node(action):
                 await self._evictions(action)
             ref = target.ref
-            message = f"{ref} would be changed"
+            message, status = f"{ref} would be changed", on_status(action)
+            shown = [parts_shown(one, status=status) for one in (before, after)]
+            changed = in_words(*shown)
             if (
                 ref.kind in WORKLOADS
                 and ref.kind != ROLLOUT
@@ -87,7 +90,7 @@ class KubernetesRehearsal:
                     await self._with_references(after)
         except (Conflict, PermanentError) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(accepted=True, message=message)
+        return Rehearsal(accepted=True, message=f"{message}: {changed}" if changed else message)
 
     async def _patched(
         self, action: Action, target: TargetState, snapshot: Snapshot | None
