@@ -136,6 +136,10 @@ def _budget(stage: Story) -> None:
     stage.world.held_pods.add((NAMESPACE, SERVICE))
 
 
+def _cordoned_by_hand(stage: Story) -> None:
+    stage.world.cordon(stage.world.nodes[1], cordoned=True, manager="kubectl-cordon")
+
+
 def _opt_out(stage: Story) -> None:
     stage.deploy("batch", "batch:1", namespace="other", replicas=2)
     stage.world.namespaces["other"] = {"self-healing-devops-agent/enabled": "false"}
@@ -148,6 +152,7 @@ def _opt_out(stage: Story) -> None:
         (_no_room, "the other nodes have no room for Pod"),
         (_second_node_lost, "another node is not ready either"),
         (_budget, "it would violate the disruption budget"),
+        (_cordoned_by_hand, "MAX_CORDONED_SHARE=0.2 allows 1"),
         (_opt_out, "namespaces that opt out: other"),
     ],
 )
