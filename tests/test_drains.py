@@ -23,7 +23,7 @@ from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState
 from app.bootstrap import Adapters
 from app.errors import UnknownOutcome
-from app.sandbox.actions.drains import LOCAL, VOLUMES
+from app.sandbox.cluster.drains import LOCAL, VOLUMES
 from app.sandbox.objects import Pod
 from app.sandbox.operations import FIELD_MANAGER
 from app.sandbox.world import World
