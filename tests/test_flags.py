@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.evidence.flags import FlagPlace, changed_flags, flags_of, with_field
+from app.agent.evidence.cluster.flags import FlagPlace, changed_flags, flags_of, with_field
 from app.agent.models import ActionName, IncidentState
 from app.bootstrap import Adapters
 from app.sandbox.objects import ConfigMap, Template
@@ -41,7 +41,7 @@ def held(stage: Story) -> dict[str, str]:
     return stage.world.api.get(ConfigMap, NAMESPACE, "shop-flags").data
 
 
-OTHER = {"state": "DISABLED", "variants": {"a": "1"}, "defaultVariant": "a"}
+OTHER: dict[str, object] = {"state": "DISABLED", "variants": {"a": "1"}, "defaultVariant": "a"}
 
 
 @pytest.mark.parametrize("dies_after", [None, ActionName.DISABLE_FLAG])

@@ -18,11 +18,11 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.facts import config_map_changes
-from app.agent.evidence.flags import flags_of
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
 from app.agent.identity.people import Sender

@@ -15,7 +15,7 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.disable_flag import FIELD, FLAG, KEY, VALUE
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
-from app.agent.evidence.flags import with_field
+from app.agent.evidence.cluster.flags import with_field
 from app.agent.guardrails.target_token import (
     CORDONED_BY,
     MAXIMUM,

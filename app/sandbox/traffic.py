@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from app.agent.evidence.flags import ENABLED, flags_of
+from app.agent.evidence.cluster.flags import ENABLED, flags_of
 from app.agent.models import SliSample
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine

@@ -17,8 +17,8 @@ from app.agent.actions.spec import (
     Unmet,
     no_pods,
 )
+from app.agent.evidence.cluster.flags import DEFAULT_VARIANT, DISABLED, STATE, FlagChange, changed_flags
 from app.agent.evidence.facts import LOOKBACK, ConfigMapChange, config_map_changes
-from app.agent.evidence.flags import DEFAULT_VARIANT, DISABLED, STATE, FlagChange, changed_flags
 from app.agent.guardrails.target_token import DATA
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk

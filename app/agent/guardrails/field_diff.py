@@ -3,7 +3,7 @@
 The one place that puts such a difference into words. Both connectors call it with the
 object before and after a rehearsal, and their answer is what timeline, approvals page and
 chat show. Secrets never enter it (promise 12): a value is hidden if its name or its shape
-is that of a credential, or if it is configuration that cannot be told from one.
+is that of a credential, or if it is configuration that cannot be distinguished from one.
 """
 
 from __future__ import annotations

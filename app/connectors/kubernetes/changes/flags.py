@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.agent.actions.disable_flag import FIELD, FLAG, KEY, VALUE
-from app.agent.evidence.flags import with_field
+from app.agent.evidence.cluster.flags import with_field
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.changes.request import ChangeRequest, escaped, put
 from app.connectors.kubernetes.fields import texts
