@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.agent.draining.execution import WAIT
 from app.agent.guardrails.drains import is_eviction
 from app.agent.ids import IntentId
 from app.agent.models import (
@@ -211,7 +213,7 @@ async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: 
     @dataclass
     class Holds:
         inner: ClusterWriter
-        refusals: int = 3
+        refusals: int = 4
 
         async def apply(
             self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
@@ -219,12 +221,14 @@ async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: 
             held = stages[0].world.held_pods
             if is_eviction(action) and self.refusals:
                 self.refusals -= 1
+                refused.append(stages[0].clock.now())
                 held.add((NAMESPACE, SERVICE))
             else:
                 held.clear()
             return await self.inner.apply(action, intent_id, target, snapshot)
 
     stages: list[Story] = []
+    refused: list[datetime] = []
     async with draining(tmp_path, Holds) as stage:
         stages.append(stage)
         _, gone = fails(stage)
@@ -232,3 +236,5 @@ async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: 
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
         assert sum(verb == "evict" for verb, _ in written(stage.world)) == len(gone)
         assert messages(record.timeline).count("Evicting Pod") == len(gone)
+        first, second = sorted(set(refused))
+        assert second - first >= WAIT
