@@ -44,13 +44,17 @@ def held(stage: Story) -> dict[str, str]:
 OTHER: dict[str, object] = {"state": "DISABLED", "variants": {"a": "1"}, "defaultVariant": "a"}
 
 
-@pytest.mark.parametrize("dies_after", [None, ActionName.DISABLE_FLAG])
 @pytest.mark.parametrize(
-    ("before", "after", "ends"),
+    ("dies_after", "before", "after", "ends"),
     [
-        ({"FAIL_RATIO": flag("off")}, {"FAIL_RATIO": flag("on")}, flag("off")),
-        ({"FAIL_RATIO": flag("on", "DISABLED")}, {"FAIL_RATIO": flag("on")}, flag("on", "DISABLED")),
-        ({}, {"FAIL_RATIO": flag("on")}, flag("on", "DISABLED")),
+        (None, {"FAIL_RATIO": flag("off")}, {"FAIL_RATIO": flag("on")}, flag("off")),
+        (
+            ActionName.DISABLE_FLAG,
+            {"FAIL_RATIO": flag("on", "DISABLED")},
+            {"FAIL_RATIO": flag("on")},
+            flag("on", "DISABLED"),
+        ),
+        (None, {}, {"FAIL_RATIO": flag("on")}, flag("on", "DISABLED")),
     ],
 )
 async def test_the_flag_that_changed_is_set_back(
