@@ -29,6 +29,7 @@ from app.agent.approvals.request import ApprovalRequester
 from app.agent.executor import Executor
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.question import Guardrails
 from app.agent.ids import (
@@ -112,6 +113,9 @@ class StandIn:
 
     async def cordons(self) -> NodeCordons:
         return NodeCordons(nodes=0)
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:  # noqa: ARG002 - the port's signature
+        return NodeLoad(node=node)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
         return OptOut()

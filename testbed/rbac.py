@@ -52,6 +52,7 @@ _WRITE_RULES = [
     ),
     PolicyRule(apiGroups=[""], resources=["configmaps", "nodes"], verbs=["patch"]),
     PolicyRule(apiGroups=[""], resources=["pods"], verbs=["delete"]),
+    PolicyRule(apiGroups=[""], resources=["pods/eviction"], verbs=["create"]),  # drain_node
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts", "rollouts/status"], verbs=["patch"]),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=["patch"]),
 ]

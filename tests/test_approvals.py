@@ -37,6 +37,7 @@ from app.agent.workload import TargetState
 from app.bootstrap import Adapters
 from app.connectors.chatops import question
 from app.errors import Conflict, NotEntitled
+from app.web.story import rehearsed as story_rehearsed
 from tests.stories import (
     ACTING,
     KEY,
@@ -174,6 +175,12 @@ async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
         assert f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC" in until
         assert "APPROVAL_FOR_RISKS" in because
         assert rehearsal.startswith("Dry run (dryRun=All): API server accepted it")
+        changes = "spec.template.image shop:2-crash -> shop:1"
+        assert changes in rehearsal
+        assert changes in messages(record.timeline)
+        said = story_rehearsed(record, approval)
+        assert said is not None
+        assert changes in said.message
 
 
 async def test_a_dry_run_asks_nobody(tmp_path: Path) -> None:

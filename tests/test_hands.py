@@ -23,7 +23,8 @@ from app.sandbox.objects import Pod
 from tests.stories import ACTING, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_interruptions import Killed
 
-ALL = frozenset(ActionName) - {ActionName.RESTORE}
+ALL = frozenset(ActionName) - {ActionName.RESTORE, ActionName.DRAIN_NODE}
+"""Without the drain, which goes before a cordon."""
 
 
 @dataclass

@@ -19,6 +19,8 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.restore import restore_of
 from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.request import ApprovalRequester
+from app.agent.draining.execution import DrainExecution
+from app.agent.draining.steps import drain_progress
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
 from app.agent.execution.recheck import lapsed, target_changed
 from app.agent.execution.unanswered import Found, WriteFate, fate_of, fate_of_refused
@@ -27,6 +29,7 @@ from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.cordons import cordons_node
+from app.agent.guardrails.drains import drains_node
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.models import (
@@ -193,7 +196,7 @@ class Executor:
             if full is not None:
                 await self._stop(claim, begun, full, unheard=False)
                 return
-        if application_of(intent.action) is not None:
+        if application_of(intent.action) is not None or drains_node(intent.action):
             return  # taken up at once as an intent that is executing, step by step
         await self._write(record, begun, target, claim, reasons)
 
@@ -218,6 +221,9 @@ class Executor:
             return
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
+            return
+        if drains_node(intent.action):
+            await self._drain(record, intent, claim)
             return
         target = await self._look_again(intent)
         found = fate_of(intent, target, intent.snapshot.sent_at if intent.snapshot is not None else None)
@@ -267,6 +273,21 @@ class Executor:
             return None
 
         await execution.advance(record, intent, claim, guard)
+
+    async def _drain(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        """The next step of a drain."""
+        if self.reader is None or self.writer is None:
+            raise PermanentError("the cluster is not connected for writing now")
+        under_way = drain_progress(record, intent.id).token is not None
+
+        async def guard() -> str | None:
+            reasons = await self._reasons(record, intent)
+            if reasons is not None and (refusal := reasons.refusal()) is not None:
+                return f"no current reason: {refusal}"
+            return await self._stopped(record, intent, under_way=under_way)
+
+        drains = DrainExecution(store=self.store, clock=self.clock, reader=self.reader, writer=self.writer)
+        await drains.advance(record, intent, claim, guard)
 
     async def _try_again(
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
@@ -329,8 +350,10 @@ class Executor:
         await self._finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
         return False
 
-    def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
-        return lapsed(record, intent, self.policy.limits, self.clock.now(), can_write=self.writer is not None)
+    def _lapsed(self, record: IncidentRecord, intent: Intent, *, under_way: bool = False) -> str | None:
+        limits, now = self.policy.limits, self.clock.now()
+        can_write = self.writer is not None
+        return lapsed(record, intent, limits, now, can_write=can_write, under_way=under_way)
 
     async def _write(
         self,
@@ -425,15 +448,19 @@ class Executor:
         else:
             await self._finish(claim, intent, OutcomeKind.REFUSED, f"not sent: {why}")
 
-    async def _stopped(self, record: IncidentRecord, intent: Intent) -> str | None:
-        """What now forbids another attempt of a write; an undo continues (promise 11)."""
+    async def _stopped(
+        self, record: IncidentRecord, intent: Intent, *, under_way: bool = False
+    ) -> str | None:
+        """What now forbids another attempt or step of a write; an undo continues (promise 11)."""
         if intent.undoes is not None:
             return None
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
         try:
-            return self._lapsed(record, intent) or await self.gatherer.objection(record.incident.key, intent)
+            lapse = self._lapsed(record, intent, under_way=under_way)
+            key = record.incident.key
+            return lapse or await self.gatherer.objection(key, intent, under_way=under_way)
         except PermanentError as error:
             return f"whether it is still allowed cannot be read: {error}"
 

@@ -18,9 +18,11 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
+from app.agent.evidence.facts import config_map_changes
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
 from app.agent.identity.people import Sender
@@ -54,7 +56,7 @@ from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
-from app.agent.workload import LogPattern, LogTail, WorkloadView
+from app.agent.workload import ConfigRecord, LogPattern, LogTail, WorkloadView
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
@@ -242,7 +244,11 @@ class Observer:
             failing_beside=await self._failing_beside(key, now),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
-        evidence = replace(evidence, log_patterns=await self._log_patterns(evidence, missing))
+        evidence = replace(
+            evidence,
+            log_patterns=await self._log_patterns(evidence, missing),
+            flag_contents=await self._flag_contents(evidence, missing),
+        )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
     async def _log_patterns(self, evidence: Evidence, missing: list[str]) -> tuple[LogPattern, ...]:
@@ -260,6 +266,15 @@ class Observer:
                 for each in patterns_of(one, tail)
             )
         )
+
+    async def _flag_contents(self, evidence: Evidence, missing: list[str]) -> tuple[ConfigRecord, ...]:
+        """What is in force of each ConfigMap that changed and held feature flags when it served well."""
+        changed = config_map_changes(evidence)
+        names = {c.view.name for c in changed if c.last_good is not None and flags_of(c.last_good.data)}
+        if not names or self.reader is None:
+            return ()
+        found = await _or_missing(self.reader.config_contents(evidence.key), "feature flags", missing)
+        return tuple(one for one in found or () if one.name in names)
 
     async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> LogTail | None:
         reading = logs.tail(source.namespace, source.pod, source.container, previous=source.previous)

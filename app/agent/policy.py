@@ -15,6 +15,7 @@ from app.agent.actions import ACTIONS
 from app.agent.guardrails.blast_radius import too_many
 from app.agent.guardrails.cordons import too_many_cordoned
 from app.agent.guardrails.document import document
+from app.agent.guardrails.drains import cannot_drain
 from app.agent.guardrails.drift import drift_asks, drift_denied, drift_words
 from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
@@ -73,6 +74,7 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     if question.disruption is not None:
         reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
     reasons.extend(too_many_cordoned(action, question.cordons, limits.cordons) if question.target else ())
+    reasons.extend(cannot_drain(action, question.load) if question.target else ())
     if question.needed_by is not None:
         reasons.append(question.needed_by)
     unwilling = withheld(question.consent, opt_in=limits.require_opt_in) if question.target else None

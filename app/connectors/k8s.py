@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.workload_kinds import CLUSTER_WIDE
 from app.agent.ids import JsonObject, ServiceKey
@@ -58,9 +59,10 @@ from app.connectors.kubernetes.mapping import (
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
 from app.connectors.kubernetes.reading.logs import KubernetesLogs
+from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
-from app.connectors.kubernetes.templates import config_map_names, template_of
+from app.connectors.kubernetes.templates import config_maps_of
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
     config_data_hash,
@@ -201,6 +203,9 @@ class KubernetesReader:
             return NodeCordons(nodes=0, unread=str(error))
         return NodeCordons(nodes=nodes, cordoned=tuple(sorted(cordoned)), own=tuple(sorted(own)))
 
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        return await read_load(self._api, node, rooms=rooms)
+
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None
         marks = {str(ref): _said(await get_object(self._api, ref))}
@@ -267,7 +272,7 @@ class KubernetesReader:
 
 
 def _config_map_names(workload: JsonObject) -> tuple[str, ...]:
-    return tuple(one for one in config_map_names(template_of(workload)) if is_object_name(one))
+    return tuple(one for one in config_maps_of(workload) if is_object_name(one))
 
 
 def _said(item: JsonObject) -> bool | None:

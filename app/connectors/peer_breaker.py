@@ -19,6 +19,7 @@ from typing import TypeVar
 from app.agent.freshness.silences import Silencing
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import ServiceKey
 from app.agent.models import (
@@ -238,6 +239,9 @@ class _GuardedReader:
 
     async def cordons(self) -> NodeCordons:
         return await self.breaker.ask(self.reader.cordons)
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        return await self.breaker.ask(lambda: self.reader.load(node, rooms=rooms))
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return await self.breaker.ask(lambda: self.reader.consent(action, key))

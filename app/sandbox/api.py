@@ -161,6 +161,14 @@ class ApiServer:
         self._record(thing, manager, "delete")
         self._lose_an_answer(thing)
 
+    def take_away(self, thing: Thing, *, manager: str, dry_run: bool) -> None:
+        """Delete an object as one request, in whatever version it is."""
+        if dry_run:
+            return
+        self.delete(thing)
+        self._record(thing, manager, "evict")
+        self._lose_an_answer(thing)
+
     def bump(self, thing: Thing) -> None:
         """The stored object changed: give it the next version and notify the listeners."""
         self._version += 1

@@ -20,6 +20,7 @@ from app.errors import Invalid
 
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 AGENT_PREFIX = "self-healing-devops-agent/"
+FLAGS = AGENT_PREFIX + "flags"
 NAME_LABEL = "app.kubernetes.io/name"
 
 PROBE, PORT, NODE_SELECTOR = "readinessProbe", "containerPort", "nodeSelector"
@@ -264,6 +265,12 @@ class WarningEvent:
     """Name of the Deployment that the object belongs to."""
     reason: str
     message: str
+
+
+def config_maps_of(workload: Deployment) -> frozenset[str]:
+    """The ConfigMaps of its template, and those of feature flags that its annotation names."""
+    named = workload.meta.annotations.get(FLAGS, "").split(",")
+    return frozenset({*workload.template.config_maps, *(one.strip() for one in named)} - {""})
 
 
 def template_body(template: Template) -> JsonObject:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from app.agent.actions import ACTIONS
+from app.agent.actions.disable_flag import FIELD, FLAG, KEY, VALUE
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
+from app.agent.evidence.cluster.flags import with_field
 from app.agent.guardrails.target_token import (
     CORDONED_BY,
     MAXIMUM,
@@ -99,7 +101,8 @@ def change_other(
 
     def change(thing: Other) -> None:
         if isinstance(thing, ConfigMap):
-            thing.data = _wanted_data(action, snapshot)
+            flagged = action.name is ActionName.DISABLE_FLAG
+            thing.data = _with_flag(thing, action) if flagged else _wanted_data(action, snapshot)
         elif isinstance(thing, ClusterNode):
             _change_node(thing, action, snapshot)
         else:
@@ -120,11 +123,19 @@ def _wanted_data(action: Action, snapshot: Snapshot | None) -> dict[str, str]:
     return wanted
 
 
+def _with_flag(config: ConfigMap, action: Action) -> dict[str, str]:
+    key, flag, field, value = (str(action.parameters.get(name)) for name in (KEY, FLAG, FIELD, VALUE))
+    wanted = with_field(config.data.get(key, ""), flag, field, value)
+    if wanted is None or wanted == config.data[key]:
+        raise Invalid(f"{action.name}: {action.target} holds no flag {flag} in {key} with another {field}")
+    return {**config.data, key: wanted}
+
+
 def _change_node(node: ClusterNode, action: Action, snapshot: Snapshot | None) -> None:
     match action.name:
-        case ActionName.CORDON:
+        case ActionName.CORDON | ActionName.DRAIN_NODE:
             if node.unschedulable:
-                raise Invalid(f"cordon: {action.target} is cordoned already")
+                raise Invalid(f"{action.name.words}: {action.target} is cordoned already")
             wanted, own = True, True
         case ActionName.UNCORDON:
             if not (node.unschedulable and own_cordon(node)):

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from app.agent.evidence.cluster.flags import ENABLED, flags_of
 from app.agent.models import SliSample
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
@@ -299,8 +300,19 @@ class Traffic:
         for config in self._api.list(ConfigMap, namespace):
             if config.meta.name in template.config_maps:
                 merged.update(config.data)
+                merged.update(_values(config))
         merged.update(template.env)
         return merged
+
+
+def _values(config: ConfigMap) -> dict[str, str]:
+    """What its enabled feature flags are set to."""
+    found = {}
+    for place, flag in flags_of(config.data).items():
+        variants, chosen = flag.get("variants"), flag.get("defaultVariant")
+        if flag.get("state") == ENABLED and isinstance(variants, dict):
+            found[place.name] = str(variants.get(str(chosen)))
+    return found
 
 
 def _level(now: datetime, result: Result) -> Level:

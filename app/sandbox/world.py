@@ -33,6 +33,7 @@ from app.sandbox.objects import (
     Pod,
     ReplicaSet,
     Template,
+    config_maps_of,
 )
 from app.sandbox.picture import service_of
 from app.sandbox.services import ServiceModel, Surroundings
@@ -96,6 +97,8 @@ class World:
         """The lines of the containers of a workload, by namespace and name."""
         self.release_records: dict[tuple[str, str], tuple[ReleaseRecord, ...]] = {}
         """The revisions of releases, newest first, by namespace and name."""
+        self.held_pods: set[tuple[str, str]] = set()
+        """The workloads, by namespace and name, whose disruption budget allows no eviction."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
         self.api.changed.append(self._follow)
@@ -355,7 +358,7 @@ class World:
         if isinstance(thing, Deployment):
             users = [thing, *self.labelled(namespace, service_of(thing))]
         elif isinstance(thing, ConfigMap):
-            users = [w for w in self.api.workloads(namespace) if thing.meta.name in w.template.config_maps]
+            users = [w for w in self.api.workloads(namespace) if thing.meta.name in config_maps_of(w)]
         else:
             owner = thing.owner_uid
             if isinstance(thing, Pod):

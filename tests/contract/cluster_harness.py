@@ -116,6 +116,10 @@ class ClusterHarness(Protocol):
         """The name of a node that no other test uses, and that is not cordoned."""
         ...
 
+    async def run_on(self, node: str, *, held: bool = False) -> None:
+        """A pod of a controller runs, ready, on that node; `held`: a disruption budget allows no eviction."""
+        ...
+
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         """Cordon or uncordon a node as a person does."""
         ...

@@ -5,18 +5,21 @@ A test module of an adapter imports these tests with `*`, beside those of `clust
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left
+from app.agent.guardrails.drains import eviction_of
 from app.agent.guardrails.opt_out import KEY, OptOut
 from app.agent.guardrails.target_token import removed
-from app.agent.ids import JsonScalar
+from app.agent.ids import JsonObject, JsonScalar
 from app.agent.models import Action, ActionName
-from app.agent.workload import ObjectRef
+from app.agent.workload import ObjectRef, TargetState
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from tests.contract.cluster_harness import CRASHING_IMAGE, ClusterHarness
 from tests.contract.cluster_suite import (
@@ -30,6 +33,7 @@ from tests.contract.cluster_suite import (
     key_of,
 )
 
+FLAGS = "self-healing-devops-agent/flags"
 Arranged = Callable[[ClusterHarness], Awaitable[Action]]
 
 
@@ -60,6 +64,23 @@ async def _raise_memory(cluster: ClusterHarness) -> Action:
     return action(ActionName.RAISE_MEMORY_LIMIT, deployment(cluster), **parameters)
 
 
+async def _disable_flag(cluster: ClusterHarness) -> Action:
+    flag: JsonObject = {"state": "ENABLED", "variants": {"on": True}, "defaultVariant": "on"}
+    await cluster.put_config_map("shop-flags", {"flags.json": json.dumps({"flags": {"new-cart": flag}})})
+    await cluster.deploy("shop", service="shop", annotations={FLAGS: "shop-flags, other"})
+    view = await cluster.until(key_of(cluster), lambda found: bool(found.config_maps))
+    assert [one.name for one in view.config_maps] == ["shop-flags"]
+    assert [one.name for one in await cluster.ports.reader.config_contents(key_of(cluster))] == ["shop-flags"]
+    ref = ObjectRef(kind="ConfigMap", namespace=cluster.namespace, name="shop-flags")
+    parameters: dict[str, JsonScalar] = {
+        "key": "flags.json",
+        "flag": "new-cart",
+        "field": "state",
+        "value": "DISABLED",
+    }
+    return action(ActionName.DISABLE_FLAG, ref, **parameters)
+
+
 async def _delete_pod(cluster: ClusterHarness) -> Action:
     await deploy_shop(cluster)
     await cluster.set_image("shop", CRASHING_IMAGE)
@@ -71,13 +92,31 @@ async def _delete_pod(cluster: ClusterHarness) -> Action:
     )
 
 
+async def _drain(cluster: ClusterHarness) -> Action:
+    return action(ActionName.DRAIN_NODE, (await _cordon(cluster)).target)
+
+
 ARRANGED: dict[ActionName, Arranged] = {
     ActionName.CORDON: _cordon,
     ActionName.UNCORDON: _uncordon,
+    ActionName.DRAIN_NODE: _drain,
     ActionName.RAISE_AUTOSCALER_BOUNDS: _raise_bounds,
     ActionName.RAISE_MEMORY_LIMIT: _raise_memory,
+    ActionName.DISABLE_FLAG: _disable_flag,
     ActionName.DELETE_STUCK_POD: _delete_pod,
 }
+
+
+CHANGED = {
+    ActionName.CORDON: "nschedulable",
+    ActionName.UNCORDON: "nschedulable true -> ",
+    ActionName.DRAIN_NODE: "nschedulable",
+    ActionName.RAISE_AUTOSCALER_BOUNDS: " 3 -> 5",
+    ActionName.RAISE_MEMORY_LIMIT: " 64Mi -> 96Mi",
+    ActionName.DISABLE_FLAG: ".flags.new-cart.state ENABLED -> DISABLED",
+    ActionName.DELETE_STUCK_POD: "would be changed",
+}
+"""What a rehearsal says that an action changes, whichever cluster answers."""
 
 
 @pytest.mark.parametrize("name", ARRANGED)
@@ -89,6 +128,7 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     before, snapshot = await reader.target(act), await reader.snapshot(act)
     answer = await cluster.ports.rehearsal.rehearse(act, before, None)
     assert answer.accepted, answer.message
+    assert CHANGED[name] in answer.message
     rehearsed = await reader.target(act)
     assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
     assert not (await reader.consent(act, key_of(cluster))).refused_by
@@ -191,6 +231,53 @@ async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_befo
     undo = action(ActionName.RESTORE, cordon.target, undoes=ActionName.CORDON.value)
     with pytest.raises(Invalid, match="by someone else since"):
         await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=before)
+
+
+async def test_a_drain_evicts_exactly_the_pod_that_it_saw(cluster: ClusterHarness) -> None:
+    """A rehearsal and a missing right evict nothing; an eviction is bound to the uid of its pod."""
+    drain, reader = await _drain(cluster), cluster.ports.reader
+    node = drain.target.name if drain.target else ""
+    await cluster.run_on(node)
+    before = await reader.load(node, rooms=True)
+    assert before.rooms is not None
+    assert node not in {room.name for room in before.rooms}
+    mine = [pod for pod in before.to_evict if pod.ref.namespace == cluster.namespace]
+    pod = mine[0]
+    assert pod.obstacle is None
+    assert (await cluster.powerless.reader.load(node, rooms=False)).unread is not None
+
+    answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
+    assert answer.accepted, answer.message
+    assert [p.uid for p in (await reader.load(node, rooms=False)).to_evict] == [
+        p.uid for p in before.to_evict
+    ]
+
+    evict = eviction_of(drain, pod)
+    state = TargetState(ref=pod.ref, uid=pod.uid, resource_version="", token=pod.uid)
+    with pytest.raises(Forbidden):
+        await cluster.powerless.writer.apply(evict, INTENT, state, None)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(evict, INTENT, replace(state, uid="another"), None)
+    await cluster.ports.writer.apply(evict, INTENT, state, None)
+    assert pod.uid not in {p.uid for p in (await reader.load(node, rooms=False)).to_evict}
+    with suppress(NotFound):  # one that is going may be evicted again: nothing more happens
+        await cluster.ports.writer.apply(evict, INTENT, state, None)
+
+
+async def test_a_disruption_budget_holds_a_drain(cluster: ClusterHarness) -> None:
+    """The rehearsal is refused, and the eviction is a conflict: nothing happened."""
+    drain, reader = await _drain(cluster), cluster.ports.reader
+    node = drain.target.name if drain.target else ""
+    await cluster.run_on(node, held=True)
+    answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
+    assert not answer.accepted
+    assert "disruption budget" in answer.message
+    found = (await reader.load(node, rooms=False)).to_evict
+    held = next(pod for pod in found if pod.ref.namespace == cluster.namespace)
+    state = TargetState(ref=held.ref, uid=held.uid, resource_version="", token=held.uid)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(eviction_of(drain, held), INTENT, state, None)
+    assert held.uid in {pod.uid for pod in (await reader.load(node, rooms=False)).to_evict}
 
 
 async def test_a_pod_that_serves_is_not_deleted(cluster: ClusterHarness) -> None:

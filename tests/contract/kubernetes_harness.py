@@ -20,10 +20,12 @@ from lightkube.models.core_v1 import (
     PodTemplateSpec,
     Taint,
 )
-from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
+from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Pod, Secret
+from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject, ServiceKey
@@ -194,6 +196,46 @@ class KubernetesHarness:
         await asyncio.to_thread(self.client.create, node)
         self._nodes.append(name)
         return name
+
+    async def run_on(self, node: str, *, held: bool = False) -> None:
+        """The pod is bound to the node by name, owned by a ConfigMap, and its status says that it runs."""
+        await self.put_config_map("owner", {})
+        await asyncio.to_thread(self._run_on, node)
+        if held:
+            budget = PodDisruptionBudget(
+                metadata=ObjectMeta(name="moving", namespace=self.namespace),
+                spec=PodDisruptionBudgetSpec(
+                    minAvailable=1, selector=LabelSelector(matchLabels={"moving": "true"})
+                ),
+            )
+            await asyncio.to_thread(self.client.create, budget)
+            await self._budget_counted()
+
+    def _run_on(self, node: str) -> None:
+        owner = self.client.get(ConfigMap, "owner", namespace=self.namespace).metadata
+        assert owner is not None
+        assert owner.uid is not None
+        reference = OwnerReference(
+            apiVersion="v1", kind="ConfigMap", name="owner", uid=owner.uid, controller=True
+        )
+        metadata = ObjectMeta(
+            name="moving", namespace=self.namespace, labels={"moving": "true"}, ownerReferences=[reference]
+        )
+        container = Container(name="app", image=GOOD_IMAGE)
+        spec = PodSpec(containers=[container], nodeName=node, terminationGracePeriodSeconds=600)
+        self.client.create(Pod(metadata=metadata, spec=spec))
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        self.client.patch(Pod.Status, "moving", {"status": status}, namespace=self.namespace)
+
+    async def _budget_counted(self) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                found = await asyncio.to_thread(
+                    self.client.get, PodDisruptionBudget, "moving", namespace=self.namespace
+                )
+                if found.status is not None and found.status.currentHealthy == 1:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
 
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         body = {"spec": {"unschedulable": cordoned}}

@@ -106,6 +106,15 @@ class SandboxHarness:
     async def spare_node(self) -> str:
         return self.world.nodes[0]
 
+    async def run_on(self, node: str, *, held: bool = False) -> None:
+        await self.deploy("shop", service="shop")
+        await self.until(
+            ServiceKey(environment=self.environment, service="shop"),
+            lambda seen: seen.rollout_complete and any(pod.node == node for pod in seen.pods),
+        )
+        if held:
+            self.world.held_pods.add((self.namespace, "shop"))
+
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         self.world.cordon(node, cordoned=cordoned, manager="kubectl-cordon")
 

@@ -11,6 +11,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
@@ -132,6 +133,9 @@ class Reader(_Port):
 
     async def cordons(self) -> NodeCordons:
         return NodeCordons(nodes=0)
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        return NodeLoad(node=node)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         """Nobody in this world keeps the agent off."""

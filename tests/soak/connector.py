@@ -18,6 +18,7 @@ import msgspec
 
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
@@ -114,6 +115,9 @@ class StandInReader:
 
     async def cordons(self) -> NodeCordons:
         return NodeCordons(nodes=0)
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        return NodeLoad(node=node)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()

@@ -14,6 +14,7 @@ from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import (
     ABORTED,
     CORDONED_BY,
+    DATA,
     MAXIMUM,
     PAUSED,
     READY,
@@ -71,6 +72,7 @@ def test_an_action_names_what_it_changes(spec: ActionSpec) -> None:
             TERMINATING,
             ABORTED,
             STEP,
+            DATA,
         },
     )
     assert set(spec.changes) <= (workloads if DEPLOYMENT in spec.kinds else others | {PAUSED})
@@ -120,6 +122,7 @@ def test_only_configuration_is_changed_in_a_config_map() -> None:
     """The right to patch ConfigMaps is needed for it alone."""
     assert {n for n in ON_CLUSTER if CONFIG_MAP in ACTIONS[n].kinds} == {
         ActionName.REVERT_CONFIG,
+        ActionName.DISABLE_FLAG,
         ActionName.RESTORE,
     }
 

@@ -41,6 +41,8 @@ def act(action: ActionName, service: str = "shop", *, undo: bool = False) -> Act
 
 RECOVERED = EndSpec(end="recovered", by=(ROLLBACK,))
 ESCALATED = EndSpec(end="escalated")
+DRAINED = EndSpec(end="escalated", by=(ActSpec(action=ActionName.DRAIN_NODE),))
+"""Whichever service the node was drained for."""
 UNDONE = EndSpec(end="escalated", by=(ROLLBACK,), undone=True)
 NO_ACTION = EndSpec(end="no_action")
 DONE = (act(ActionName.ROLLBACK),)
@@ -57,6 +59,8 @@ PUT_BACK = (*DONE, act(ActionName.RESTORE, undo=True))
         (RECOVERED, replace(HEALED, acts=(act(ActionName.ROLLBACK, "web"),)), False),
         (RECOVERED, replace(HEALED, acts=PUT_BACK), True),
         (ESCALATED, replace(TWIN, pages=("shop",)), True),
+        (DRAINED, replace(TWIN, pages=("shop",), acts=(act(ActionName.DRAIN_NODE, "web"),)), True),
+        (DRAINED, replace(TWIN, pages=("shop",), acts=DONE), False),
         (ESCALATED, replace(TWIN, pages=("shop",), acts=DONE), False),
         (ESCALATED, TWIN, False),
         (UNDONE, replace(TWIN, pages=("shop",), acts=PUT_BACK), True),

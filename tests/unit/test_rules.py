@@ -450,7 +450,7 @@ def test_unknown_hands_over_what_is_known() -> None:
         "ProgressDeadlineExceeded",
         "flag of checkout",
         "storefront changed 6 min 30 s before the incident started",
-        "no approved action reverts a flag",
+        "the agent reverts only flags in a ConfigMap that the workload names",
         "storefront in prod",
         "restart",
     ):

@@ -79,7 +79,8 @@ class ApprovalRequester:
         }
         if rehearsal is not None:
             data["rehearsal"] = {"accepted": rehearsal.accepted, "message": rehearsal.message}
-        note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.", data=data)
+        changes = "" if rehearsal is None else f" Rehearsal: {rehearsal.message.rstrip('.')}."
+        note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.{changes}", data=data)
         told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
         waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
         await self.store.approvals.request(claim, waiting, approval, [note, *told])

@@ -214,3 +214,12 @@ def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
     elsewhere = [p for p in pods if p.ready and p.node is not None and p.node != node]
     shared = any(p.ready and p.node == node for p in pods)
     return node if elsewhere and not shared else None
+
+
+def lost_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
+    """The one unreachable node of a service that has healthy pods on other nodes; None otherwise."""
+    lost = {p.node for p in pods if trouble(p, evidence.at) is PodFault.LOST}
+    node = next(iter(lost), None)
+    if len(lost) != 1 or node is None:
+        return None
+    return node if any(p.ready and p.node not in (None, node) for p in pods) else None

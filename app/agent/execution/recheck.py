@@ -30,9 +30,18 @@ def target_changed(intent: Intent, target: TargetState, snapshot: Snapshot) -> s
 
 
 def lapsed(
-    record: IncidentRecord, intent: Intent, limits: Guardrails, now: datetime, *, can_write: bool
+    record: IncidentRecord,
+    intent: Intent,
+    limits: Guardrails,
+    now: datetime,
+    *,
+    can_write: bool,
+    under_way: bool = False,
 ) -> str | None:
-    """Why plan, age or configuration void the decision, or None. An undo's always holds."""
+    """Why plan, age or configuration void the decision, or None. An undo's always holds.
+
+    The age does not matter for an action that is `under_way`: its first step was in time.
+    """
     if not can_write:
         return "the agent has no write access now"
     if intent.undoes is not None:
@@ -40,7 +49,7 @@ def lapsed(
     plan, age = record.incident.plan, now - intent.decision.at
     if plan is None or plan.hash != intent.decision.plan_hash:
         return "the decision is for another plan"
-    if age > MAX_DECISION_AGE:
+    if age > MAX_DECISION_AGE and not under_way:
         return f"the decision is {age.total_seconds():.0f} s old"
     key = record.incident.key
     lifted = forbidden_now(intent.action, key, limits)

@@ -21,6 +21,7 @@ from app.agent.guardrails.cordons import (
     too_many_cordoned,
 )
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad, cannot_drain, drains_node
 from app.agent.guardrails.limits import Budget, proposed_by, standing
 from app.agent.guardrails.opt_out import OptOut, withheld
 from app.agent.guardrails.question import Guardrails, Question, TargetLook
@@ -79,6 +80,7 @@ class Gatherer:
             brake=await self.store.guardrails.kill_switch(),
             disruption=await self._disruption(action, look),
             cordons=await self._cordons(action),
+            load=await self._load(action, rooms=True),
             needed_by=await self.needed_by(incident.id, action),
             consent=await self._consent(incident.key, action, look),
             standing=standing(proposed, history, budget.limits, budget.known_services, now),
@@ -108,19 +110,21 @@ class Gatherer:
             alone=cordons_node(action),
         )
 
-    async def objection(self, key: ServiceKey, intent: Intent) -> str | None:
+    async def objection(self, key: ServiceKey, intent: Intent, *, under_way: bool = False) -> str | None:
         """Why the cluster forbids the action now, read right before the write.
 
         The target, the workload of the service or a namespace of them opts out, a
-        PodDisruptionBudget came or changed since the decision, or too many nodes are cordoned.
+        PodDisruptionBudget came or changed since the decision, too many nodes are cordoned,
+        or pods of a node cannot be moved. `under_way`: the node is cordoned for them already.
         An undo is allowed, unless another incident needs what it would remove.
         """
         needed = await self.needed_by(intent.incident_id, intent.action)
         if self.reader is None or intent.undoes is not None or needed is not None:
             return needed
         cordoned = too_many_cordoned(intent.action, await self._cordons(intent.action), self.limits.cordons)
-        if cordoned:
-            return "; ".join(cordoned)
+        held = cannot_drain(intent.action, await self._load(intent.action, rooms=not under_way))
+        if cordoned or held:
+            return "; ".join((*cordoned, *held))
         consent = await self.reader.consent(intent.action, key)
         unwilling = withheld(consent, opt_in=self.limits.require_opt_in)
         if unwilling is not None:
@@ -183,6 +187,11 @@ class Gatherer:
         if self.reader is None or not cordons_node(action):
             return None
         return await self.reader.cordons()
+
+    async def _load(self, action: Action, *, rooms: bool) -> NodeLoad | None:
+        if self.reader is None or not drains_node(action) or action.target is None:
+            return None
+        return await self.reader.load(action.target.name, rooms=rooms)
 
     async def _workload(self, key: ServiceKey) -> WorkloadView | None:
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from app.agent.guardrails.cordons import CordonLimits, NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.drift import DriftRule
 from app.agent.guardrails.limits import (
     UNLIMITED,
@@ -88,5 +89,7 @@ class Question:
     """How many pods of the target may be unavailable at once; None if pods are unknown."""
     cordons: NodeCordons | None = None
     """The nodes, for an action that cordons one."""
+    load: NodeLoad | None = None
+    """The node with its pods, for an action that drains it."""
     needed_by: str | None = None
     """Which other incident still needs what the action would remove; None if none does."""

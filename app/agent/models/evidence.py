@@ -134,3 +134,5 @@ class Evidence:
     """Services that call this one directly, where known."""
     log_patterns: tuple[LogPattern, ...] = ()
     """Of the failing containers, where the agent may read logs."""
+    flag_contents: tuple[ConfigRecord, ...] = ()
+    """The present contents of the ConfigMaps that changed and hold feature flags."""

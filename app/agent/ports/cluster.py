@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import (
     IntentId,
@@ -110,6 +111,13 @@ class ClusterReader(Protocol):
         """The nodes, and which of them are cordoned; `unread` where the agent has no right to list them."""
         ...
 
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        """The pods of a node, of every namespace; `unread` where the agent has no right to list them.
+
+        `rooms`: with what the other nodes have left, which reads every pod of the cluster.
+        """
+        ...
+
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         """What owners say about the agent on `action.target`, on the workload of the service, and on
         the namespaces of both."""
@@ -129,7 +137,8 @@ class ClusterRehearsal(Protocol):
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         """The server's answer, rejections and missing rights included, as a value.
 
-        `snapshot` is given for `restore` and `revert_config` of a ConfigMap.
+        `snapshot` is given for `restore` and `revert_config` of a ConfigMap. A drain is
+        rehearsed with the eviction of each pod.
         Raises `TransientError` only when the server cannot be reached.
         """
         ...
@@ -148,6 +157,9 @@ class ClusterWriter(Protocol):
         after the change. Raises `Conflict` (nothing changed, object moved on),
         `Forbidden`, `NotFound`, `Invalid`, `TransientError` (certainly not sent
         or certainly refused) or `UnknownOutcome` (sent, no answer).
+
+        The eviction of a pod, a step of a drain, is bound to its uid alone and leaves no
+        marker; `Conflict` where a disruption budget allows none now.
         """
         ...
 

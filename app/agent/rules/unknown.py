@@ -67,7 +67,9 @@ def _facts(evidence: Evidence) -> list[str]:
     others = [c for c in window if c.key != evidence.key and c.at < began]
     facts += [f"{c.key.service} changed {relative(c.at, began, _START)}: {c.summary}" for c in others[:_MOST]]
     if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
-        facts.append("a feature flag was changed; no approved action reverts a flag")
+        facts.append(
+            "a feature flag was changed; the agent reverts only flags in a ConfigMap that the workload names"
+        )
     beside = sorted(one.key.service for one in evidence.failing_beside if one.unrelated)
     if beside:
         facts.append(f"{', '.join(beside[:_MOST])} fail too, and neither call it nor are called by it")

@@ -19,7 +19,8 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
-from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, POD, ROLLOUT, WORKLOAD_KINDS
+from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, WORKLOAD_KINDS
+from app.agent.models import ActionName
 from app.agent.ports.cluster import UnwatchedWorkload
 from app.clock import Clock
 from app.config import Settings
@@ -280,13 +281,16 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if CONFIG_MAP in written:
         needed.append(("patch", "", "configmaps"))
-    if POD in written:
+    if any(ACTIONS[name].removes for name in settings.enabled_actions):
         needed += [(verb, "", "pods") for verb in ("get", "delete")]
     if AUTOSCALER in written:
         needed += [(verb, "autoscaling", _AUTOSCALERS) for verb in ("get", "patch")]
     if ROLLOUT in written:
         needed += [("patch", "argoproj.io", kind) for kind in ("rollouts", "rollouts/status")]
-    nodes = [("get", "", _NODES), ("list", "", _NODES), ("patch", "", _NODES)] if NODE in written else []
+    nodes = [(verb, "", _NODES) for verb in ("get", "list", "patch")] if NODE in written else []
+    if ActionName.DRAIN_NODE in settings.enabled_actions:
+        # The pods of a node are of any namespace.
+        nodes += [("list", "", "pods"), ("create", "", "pods/eviction"), ("get", "", "namespaces")]
     return tuple(
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
         for rights, places in ((needed, namespaces), (nodes, ("",)))

@@ -246,6 +246,13 @@ class PatchApi:
         )
         await self._connection.exchange(call, self._connection.prepare_delete(kind, ref, uid, version))
 
+    async def evict(self, ref: ObjectRef, *, uid: str) -> None:
+        """Evict exactly this pod; `Conflict` where a disruption budget allows none now."""
+        call = KubernetesCall(
+            verb="create", what=f"pods/eviction {ref.namespace}/{ref.name}", effect=not self.dry_run
+        )
+        await self._connection.exchange(call, self._connection.prepare_eviction(ref, uid))
+
 
 def _collection_call(verb: str, kind: Kind, namespace: str) -> KubernetesCall:
     where = "all namespaces" if namespace == EVERYWHERE else f"namespace {namespace}"

@@ -189,6 +189,24 @@ class Connection:
         }
         return request
 
+    def prepare_eviction(self, ref: ObjectRef, uid: str) -> BasicRequest:
+        """A request for the eviction of exactly this pod, against its disruption budgets.
+
+        The API server takes `dryRun` from the body, as for a deletion.
+        """
+        request = self.prepare("get", Kind.POD, ref.namespace, name=ref.name)
+        request.method, request.url = "POST", f"{request.url}/eviction"
+        request.data = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": ref.name, "namespace": ref.namespace},
+            "deleteOptions": {
+                "preconditions": {"uid": uid},
+                **({"dryRun": ["All"]} if self.dry_run else {}),
+            },
+        }
+        return request
+
     async def exchange(self, call: KubernetesCall, request: BasicRequest) -> JsonObject:
         """Send one request and read its whole answer."""
         try:

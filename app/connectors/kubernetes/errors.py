@@ -72,7 +72,7 @@ def rejection(call: KubernetesCall, code: int, headers: Mapping[str, str], statu
         message = f"forbidden: cannot {message}"
     if code == 404 and text(status, "kind") == "Status":
         return Absent(message)
-    if code == 409 or _names_another_object(code, status):
+    if code == 409 or _names_another_object(code, status) or _budget_holds(code, status):
         return Conflict(message)
     if code == 410:
         return Expired(message)
@@ -108,6 +108,13 @@ def _names_another_object(code: int, status: JsonObject) -> bool:
     """Whether a patch was rejected because the object of that name has another uid."""
     return code == 422 and any(
         text(cause, "field") == "metadata.uid" for cause in objects(status, "details", "causes")
+    )
+
+
+def _budget_holds(code: int, status: JsonObject) -> bool:
+    """Whether an eviction was refused because a disruption budget allows none now."""
+    return code == 429 and any(
+        text(cause, "reason") == "DisruptionBudget" for cause in objects(status, "details", "causes")
     )
 
 

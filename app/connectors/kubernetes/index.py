@@ -15,7 +15,7 @@ from typing import TypeAlias
 from app.agent.ids import JsonObject, ServiceKey
 from app.connectors.kubernetes.fields import kind_of, name, objects, text, texts, uid
 from app.connectors.kubernetes.mapping import Assignment, ServiceMap, WorkloadClaim, claim_of
-from app.connectors.kubernetes.templates import config_map_names, template_of
+from app.connectors.kubernetes.templates import config_maps_of
 
 WorkloadName: TypeAlias = tuple[str, str, str]
 """Namespace, kind and name."""
@@ -112,7 +112,7 @@ class WorkloadIndex:
         known = _KnownObject(
             claim=claim,
             uid=uid(workload),
-            config_maps=frozenset(config_map_names(template_of(workload))),
+            config_maps=frozenset(config_maps_of(workload)),
         )
         space[claim.kind, claim.name] = known
         self._by_uid[known.uid] = place
@@ -137,7 +137,7 @@ class WorkloadIndex:
         return set() if place is None else {place}
 
     def of_config_map(self, config_map: JsonObject) -> set[WorkloadName]:
-        """The workloads whose template refers to a ConfigMap."""
+        """The workloads whose template or annotation refers to a ConfigMap."""
         space = text(config_map, "metadata", "namespace") or ""
         return set(self._by_config_map.get((space, name(config_map)), ()))
 

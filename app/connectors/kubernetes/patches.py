@@ -28,7 +28,7 @@ from app.agent.guardrails.workload_kinds import (
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.agent.workload import ObjectRef, TargetState
-from app.connectors.kubernetes.changes import autoscalers, memory, nodes, rollouts
+from app.connectors.kubernetes.changes import autoscalers, flags, memory, nodes, rollouts
 from app.connectors.kubernetes.changes.request import (
     Change,
     ChangeRequest,
@@ -320,9 +320,11 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
         ActionName.RESUME: Patch(changes=_on_workloads(PAUSED, _resume)),
         ActionName.CORDON: Patch(changes={NODE: nodes.cordon}),
         ActionName.UNCORDON: Patch(changes={NODE: nodes.uncordon}),
+        ActionName.DRAIN_NODE: Patch(changes={NODE: nodes.cordon, POD: _unmarked}),
         ActionName.DELETE_STUCK_POD: Patch(changes={POD: _unmarked}, deletes=True),
         ActionName.RAISE_AUTOSCALER_BOUNDS: Patch(changes={AUTOSCALER: autoscalers.raise_bounds}),
         ActionName.RAISE_MEMORY_LIMIT: Patch(changes=_on_workloads(TEMPLATE, memory.raise_limit)),
+        ActionName.DISABLE_FLAG: Patch(changes={CONFIG_MAP: flags.set_flag}),
         ActionName.ABORT_ROLLOUT: Patch(changes={ROLLOUT: rollouts.abort}),
         ActionName.RETRY_ROLLOUT: Patch(changes={ROLLOUT: rollouts.retry}),
         ActionName.PROMOTE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.promote}),

@@ -49,6 +49,9 @@ _CODE_OF_SPEC = frozenset({"imagePullSecrets"})
 _CODE_OF_METADATA = frozenset({"labels"})
 CONTAINER_LISTS = ("containers", "initContainers")
 
+FLAGS = PREFIX + "flags"
+"""The annotation of a workload that names the ConfigMaps of its feature flags, separated by commas."""
+
 
 def template_of(workload: JsonObject) -> JsonObject:
     """The pod template of a workload, ReplicaSet or ControllerRevision as a person wrote it.
@@ -208,6 +211,13 @@ def config_map_names(template: JsonObject) -> tuple[str, ...]:
         found.add(text(volume, "configMap", "name"))
         found.update(text(item, "configMap", "name") for item in objects(volume, "projected", "sources"))
     return tuple(sorted(item for item in found if item is not None))
+
+
+def config_maps_of(workload: JsonObject) -> tuple[str, ...]:
+    """The ConfigMaps that its template refers to, and those of feature flags that its annotation names."""
+    named = (text(workload, "metadata", "annotations", FLAGS) or "").split(",")
+    flags = {one.strip() for one in named} - {""}
+    return tuple(sorted({*config_map_names(template_of(workload)), *flags}))
 
 
 def config_maps_read_at_start(template: JsonObject) -> frozenset[str]:

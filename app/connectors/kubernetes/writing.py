@@ -12,6 +12,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from app.agent.actions.target_parts import on_status, same_ground
+from app.agent.guardrails.drains import MOST_EVICTIONS, drains_node, is_eviction
+from app.agent.guardrails.field_diff import in_words, parts_shown
 from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
@@ -38,8 +40,10 @@ from app.connectors.kubernetes.patches import (
     deletes,
     patch_for,
     revision_wanted,
+    target_ref,
     writable_ref,
 )
+from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.views import revision_number, target_state
 from app.connectors.kubernetes.views.references import references
@@ -70,8 +74,12 @@ class KubernetesRehearsal:
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
             before, after = await self._patched(action, target, snapshot)
+            if drains_node(action):
+                await self._evictions(action)
             ref = target.ref
-            message = f"{ref} would be changed"
+            message, status = f"{ref} would be changed", on_status(action)
+            shown = [parts_shown(one, status=status) for one in (before, after)]
+            changed = in_words(*shown)
             if (
                 ref.kind in WORKLOADS
                 and ref.kind != ROLLOUT
@@ -82,7 +90,7 @@ class KubernetesRehearsal:
                     await self._with_references(after)
         except (Conflict, PermanentError) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(accepted=True, message=message)
+        return Rehearsal(accepted=True, message=f"{message}: {changed}" if changed else message)
 
     async def _patched(
         self, action: Action, target: TargetState, snapshot: Snapshot | None
@@ -104,6 +112,15 @@ class KubernetesRehearsal:
                 if attempt == _ATTEMPTS or not same_ground(action, target.token, now.token):
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _evictions(self, action: Action) -> None:
+        """Evict each pod of the node in a dry run; `Conflict` where a disruption budget holds one."""
+        load = await read_load(self._api, target_ref(action).name, rooms=False)
+        if load.unread is not None:
+            raise Forbidden(load.unread)
+        for pod in load.to_evict[:MOST_EVICTIONS]:
+            if pod.obstacle is None:
+                await self._patches.evict(pod.ref, uid=pod.uid)
 
     async def _with_a_pod(self, workload: JsonObject) -> str:
         """Ask for one of the pods that would be made; how that ended, as the end of a sentence."""
@@ -155,6 +172,9 @@ class KubernetesWriter:
     ) -> TargetState:
         if deletes(action):
             return await _delete(self._api, self._patches, action, target)
+        if is_eviction(action):
+            await self._patches.evict(writable_ref(action), uid=target.uid)
+            return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))
         ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
         after = await self._patches.patch(ref, patch, status=on_status(action))
         return target_state(ref, after, action)

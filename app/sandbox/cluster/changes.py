@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.agent.actions.target_parts import same_ground
+from app.agent.guardrails.drains import drains_node, is_eviction
+from app.agent.guardrails.field_diff import in_words
 from app.agent.guardrails.target_token import makes_pods
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
-from app.agent.ids import IntentId
+from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import TargetState
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Precondition
 from app.sandbox.cluster.access import WorldAccess
+from app.sandbox.cluster.drains import evict, load_of
 from app.sandbox.cluster.views import target_of
 from app.sandbox.objects import ConfigMap, Deployment, Pod
 from app.sandbox.operations import (
@@ -22,6 +25,7 @@ from app.sandbox.operations import (
     check_deletable,
     mark,
     removed_token,
+    snapshot_body,
 )
 
 
@@ -38,12 +42,18 @@ class _Changes:
         snapshot: Snapshot | None,
         *,
         intent_id: IntentId | None,
-    ) -> TargetState:
-        """Without an intent it is a dry run."""
+    ) -> tuple[TargetState, str]:
+        """The state after it, and what changed, field by field; without an intent it is a dry run."""
+        dry = intent_id is None
+        if is_eviction(action):
+            self._access.ask("create", "Pod/eviction")
+            evict(self._access.world, target.ref, target.uid, manager=FIELD_MANAGER, dry_run=dry)
+            return replace(target, token=target.uid), ""
         found = self._access.find(action, "patch")
         world = self._access.world
         if action.target != target.ref:
             raise Invalid(f"decided on {target.ref}, asked for {action.target}")
+        before: JsonObject = {"spec": snapshot_body(found)}
         only_if = Precondition(uid=target.uid, resource_version=target.resource_version)
         if isinstance(found, Deployment):
             owned = world.controller.replica_sets(found)
@@ -55,19 +65,15 @@ class _Changes:
                 if intent_id is not None:
                     mark(deployment.meta.annotations, intent_id)
 
-            dry = intent_id is None
-            return target_of(
-                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
-            )
-        dry = intent_id is None
+            workload = world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+            return target_of(workload, action), in_words(before, {"spec": snapshot_body(workload)})
         if isinstance(found, Pod):
             check_deletable(action, found)
             world.api.remove(found, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
-            return replace(target, token=removed_token(found))
+            return replace(target, token=removed_token(found)), ""
         put = change_other(action, snapshot, intent_id)
-        return target_of(
-            world.api.change(found, put, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
-        )
+        thing = world.api.change(found, put, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+        return target_of(thing, action), in_words(before, {"spec": snapshot_body(thing)})
 
 
 class SandboxRehearsal:
@@ -83,15 +89,24 @@ class SandboxRehearsal:
             if same_ground(action, target.token, now.token):
                 # Only the status moved since it was decided on.
                 target = replace(target, resource_version=now.resource_version)
-            after = self._changes.change(action, target, snapshot, intent_id=None)
+            after, changed = self._changes.change(action, target, snapshot, intent_id=None)
+            if drains_node(action):
+                self._evictions(action)
             pods = self._with_a_pod(now, after)
             if pods and action.name is not ActionName.RESTORE:
                 self._with_references(action)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(
-            accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
-        )
+        message = f"{action.target} would be changed (simulated API server){pods}"
+        return Rehearsal(accepted=True, message=f"{message}: {changed}" if changed else message)
+
+    def _evictions(self, action: Action) -> None:
+        """Evict each pod of the node in a dry run."""
+        world = self._access.world
+        for pod in load_of(world, action.target.name if action.target else "", rooms=False).to_evict:
+            self._access.ask("create", "Pod/eviction")
+            if pod.obstacle is None:
+                evict(world, pod.ref, pod.uid, manager=FIELD_MANAGER, dry_run=True)
 
     def _with_references(self, action: Action) -> None:
         """`Invalid` where a ConfigMap that the new pods need does not exist."""
@@ -131,4 +146,5 @@ class SandboxWriter:
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
-        return self._changes.change(action, target, snapshot, intent_id=intent_id)
+        after, _ = self._changes.change(action, target, snapshot, intent_id=intent_id)
+        return after

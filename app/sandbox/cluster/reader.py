@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.agent.guardrails import workload_kinds
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drains import NodeLoad
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.ids import ServiceKey
@@ -13,6 +14,7 @@ from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import ConfigRecord, RevisionHealth, TargetState, WorkloadView
 from app.errors import Forbidden, Invalid
 from app.sandbox.cluster.access import WorldAccess
+from app.sandbox.cluster.drains import load_of
 from app.sandbox.cluster.views import (
     GITOPS,
     RELEASE,
@@ -25,7 +27,7 @@ from app.sandbox.cluster.views import (
     revision_view,
     target_of,
 )
-from app.sandbox.objects import ClusterNode, ConfigMap, Deployment, Pod, ReplicaSet
+from app.sandbox.objects import ClusterNode, ConfigMap, Deployment, Pod, ReplicaSet, config_maps_of
 from app.sandbox.operations import Target, own_cordon, snapshot_body
 
 _MAX_WARNINGS = 20
@@ -88,6 +90,14 @@ class SandboxReader:
             cordoned=tuple(sorted(node.meta.name for node in cordoned)),
             own=tuple(sorted(node.meta.name for node in cordoned if own_cordon(node))),
         )
+
+    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+        try:
+            self._access.ask("list", "Pod")
+            self._access.ask("list", ClusterNode.kind)
+        except Forbidden as error:
+            return NodeLoad(node=node, unread=str(error))
+        return load_of(self._access.world, node, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         found = self._access.find(action, "get")
@@ -155,7 +165,7 @@ class SandboxReader:
     def _config_maps(self, deployment: Deployment) -> list[ConfigMap]:
         self._access.ask("get", "ConfigMap")
         there = self._access.world.api.list(ConfigMap, deployment.meta.namespace)
-        return [c for c in there if c.meta.name in deployment.template.config_maps]
+        return [c for c in there if c.meta.name in config_maps_of(deployment)]
 
     def _view(self, deployment: Deployment) -> WorkloadView:
         world = self._access.world

@@ -295,10 +295,19 @@ Event: TypeAlias = (
 
 
 class ActSpec(_Part, frozen=True, kw_only=True):
-    """One action on one service."""
+    """One action on one service, or for whichever service: on a node it is for all that run there."""
 
     action: ActionName
-    service: Name
+    service: Name | None = None
+
+    def meets(self, action: ActionName, service: str) -> bool:
+        """Whether an action for a service is meant."""
+        return self.action is action and self.service in (None, service)
+
+    def overlaps(self, other: ActSpec) -> bool:
+        """Whether an action can be meant by both."""
+        either = None in (self.service, other.service)
+        return self.action is other.action and (either or self.service == other.service)
 
 
 class EndSpec(_Part, frozen=True, kw_only=True):

@@ -163,12 +163,11 @@ def _check(document: Document, scenario: ScenarioFile) -> None:
     for place, kind, name, known in _references(scenario):
         if name not in known:
             raise document.error(place, f"there is no {kind} {name!r}; known: {', '.join(sorted(known))}")
-    allowed = {(one.action, one.service) for end in scenario.right_ends for one in end.by}
+    allowed = [one for end in scenario.right_ends for one in end.by]
     for index, one in enumerate(scenario.forbidden):
-        if (one.action, one.service) in allowed:
-            raise document.error(
-                ("forbidden", index), f"{one.action} of {one.service} is also part of a right end"
-            )
+        if any(one.overlaps(other) for other in allowed):
+            said = one.action if one.service is None else f"{one.action} of {one.service}"
+            raise document.error(("forbidden", index), f"{said} is also part of a right end")
     for index, event in enumerate(scenario.timeline):
         if event.at >= scenario.horizon:
             raise document.error(("timeline", index, "at"), "it is not before the horizon")
@@ -200,9 +199,11 @@ def _references(scenario: ScenarioFile) -> Iterator[tuple[Place, str, str, set[s
         yield from _event_references(event, at, services, externals, nodes, scenario)
     for index, end in enumerate(scenario.right_ends):
         for number, one in enumerate(end.by):
-            yield ("right_ends", index, "by", number, "service"), "service", one.service, services
+            if one.service is not None:
+                yield ("right_ends", index, "by", number, "service"), "service", one.service, services
     for index, one in enumerate(scenario.forbidden):
-        yield ("forbidden", index, "service"), "service", one.service, services
+        if one.service is not None:
+            yield ("forbidden", index, "service"), "service", one.service, services
 
 
 def _event_references(

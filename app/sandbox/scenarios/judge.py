@@ -113,10 +113,9 @@ def _violated(level: Level) -> bool:
 
 def judge(scenario: ScenarioFile, fault_at: float | None, run: Run, twin: Run) -> Judgement:
     """Whether a run ended rightly, and the harm it did."""
-    allowed = {(one.action, one.service) for end in scenario.right_ends for one in end.by}
+    allowed = [one for end in scenario.right_ends for one in end.by]
     done = [act for act in run.acts if not act.undo]
-    wrong = [act for act in done if (act.action, act.service) not in allowed]
-    traps = {(one.action, one.service) for one in scenario.forbidden}
+    wrong = [act for act in done if not _one_of(act, allowed)]
     reached = [end for end in scenario.right_ends if not wrong and _reached(end, run, done)]
     heals = any(end.end == "recovered" for end in scenario.right_ends)
     begun = fault_at or 0.0
@@ -124,7 +123,7 @@ def judge(scenario: ScenarioFile, fault_at: float | None, run: Run, twin: Run) -
         right=bool(reached),
         why=f"{reached[0].end}" if reached else _fault(scenario, run, done, wrong),
         wrong_actions=len(wrong),
-        forbidden=sum((act.action, act.service) in traps for act in wrong),
+        forbidden=sum(_one_of(act, scenario.forbidden) for act in wrong),
         harm_seconds=_beyond(run.violated, twin.violated),
         saved_seconds=_beyond(twin.violated, run.violated),
         escalated_rightly=any(end.end == "escalated" for end in reached),
@@ -154,11 +153,11 @@ def _reached(end: EndSpec, run: Run, done: Sequence[Act]) -> bool:
 
 
 def _carried_out(one: ActSpec, done: Iterable[Act]) -> bool:
-    return any((act.action, act.service) == (one.action, one.service) for act in done)
+    return any(one.meets(act.action, act.service) for act in done)
 
 
 def _one_of(act: Act, allowed: Iterable[ActSpec]) -> bool:
-    return any((act.action, act.service) == (one.action, one.service) for one in allowed)
+    return any(one.meets(act.action, act.service) for one in allowed)
 
 
 def _fault(scenario: ScenarioFile, run: Run, done: Sequence[Act], wrong: Sequence[Act]) -> str:

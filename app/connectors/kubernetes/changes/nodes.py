@@ -28,7 +28,7 @@ def snapshot_of(node: JsonObject) -> JsonObject:
 def cordon(request: ChangeRequest) -> list[JsonObject]:
     """No new pods; those that run there stay."""
     if _cordoned(request.current):
-        raise Invalid(f"cordon: {request.ref} is cordoned already")
+        raise Invalid(f"{request.action.name.words}: {request.ref} is cordoned already")
     return _set(request.current, cordoned=True, own=True)
 
 

@@ -18,3 +18,9 @@ def as_bytes(quantity: str | None) -> int | None:
     """`128Mi` in bytes; None for what is no such amount."""
     found = _QUANTITY.fullmatch(quantity or "")
     return None if found is None else int(Decimal(found[1]) * _FACTORS[found[2] or ""])
+
+
+def as_millis(quantity: str | None) -> int | None:
+    """`250m` or `2` in thousandths; None for what is no such amount."""
+    found = _QUANTITY.fullmatch(quantity or "")
+    return None if found is None else int(Decimal(found[1]) * _FACTORS[found[2] or ""] * 1000)

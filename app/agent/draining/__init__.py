@@ -1,0 +1,1 @@
+"""Draining a node: one intent of several steps, a cordon and then one eviction after the other."""
