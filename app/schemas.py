@@ -520,7 +520,7 @@ class IncidentSummary(BaseModel):
     opened_at: datetime
     closed_at: datetime | None = Field(
         description="When it was over; null while it is active: an escalated incident is, "
-        "until a person has resolved it."
+        "until its service has recovered, or a person has resolved it."
     )
     triggers: list[Trigger]
     stale: bool = Field(description="Every trigger was stale on arrival: the agent takes no real action.")

@@ -797,18 +797,22 @@ class Incident:
     """The person who handles it instead of the agent, which starts no stage of it meanwhile."""
     resolved: ByPerson | None = None
     """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
+    recovered_at: datetime | None = None
+    """When the service of an escalated incident recovered by itself; `closed_at` stays the escalation's."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
     @property
     def over_at(self) -> datetime | None:
-        """When nothing was left to do: an escalated incident is over once a person has resolved it.
+        """When nothing was left to do: an escalated incident is over once it recovered or was resolved.
 
         `closed_at` is when the agent ended its part, and a new symptom may open another incident.
         """
         if self.state is IncidentState.ESCALATED:
             return None
-        return self.resolved.at if self.resolved is not None else self.closed_at
+        if self.resolved is not None:
+            return self.resolved.at
+        return self.recovered_at or self.closed_at
 
 
 class Stage(StrEnum):

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from app.agent.evidence.format import in_words
 from app.agent.models import Action, Incident, IncidentState, Trigger
-from app.agent.responders.effect import needs_people
+from app.agent.responders.effect import awaits_recovery, needs_people
 
 
 class IncidentSeverity(StrEnum):
@@ -65,6 +65,8 @@ def next_step(incident: Incident) -> str:
         case IncidentState.VERIFYING:
             return "The agent verifies the recovery."
         case IncidentState.ESCALATED:
+            if awaits_recovery(incident):
+                return "Fix it. The incident ends once the service has recovered, or is resolved by hand."
             return "Fix it, then resolve the incident by hand."
         case IncidentState.PROPOSED:
             return "Dry run: nothing was written. Apply the proposal by hand if it is right."

@@ -28,6 +28,7 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Stage,
+    VerdictKind,
 )
 from app.agent.notes import still_in_place
 from app.agent.responders.request import ResponderAct, ResponderRequest
@@ -60,6 +61,17 @@ def handled(record: IncidentRecord, request: ResponderRequest) -> Handled:
 def needs_people(incident: Incident) -> bool:
     """Whether it counts as active: not ended, or escalated and not resolved yet."""
     return not incident.state.closed or incident.state is IncidentState.ESCALATED
+
+
+def awaits_recovery(incident: Incident) -> bool:
+    """Whether the incident is escalated and a recovery of the service ends it.
+
+    False for stale signals, whose service is not watched, and for an incident that was
+    escalated although its service had recovered: there a person is asked for something else.
+    """
+    verdict = incident.verdict
+    recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
+    return incident.state is IncidentState.ESCALATED and not incident.stale and not recovered
 
 
 def _acknowledge(record: IncidentRecord, request: ResponderRequest) -> Handled:

@@ -147,6 +147,7 @@ class IncidentBody:
     owner: str | None = None
     taken_over: ByPerson | None = None
     resolved: ByPerson | None = None
+    recovered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
