@@ -49,6 +49,7 @@ from app.agent.models import (
     Stage,
     TimelineEntry,
     Trigger,
+    UndoRequest,
     VerdictKind,
 )
 from app.agent.ports.store.signals import Accepted, SignalRecord
@@ -426,6 +427,7 @@ class ActionView(BaseModel):
     outcome: OutcomeKind | None = Field(description="Null while the action is in progress.")
     outcome_message: str | None
     undoes: str | None = Field(description="The action that this one undoes.")
+    requested_by: str | None = Field(default=None, description="Who asked for this undo.")
     approval: str | None = Field(description="The approval that it used, when policy required one.")
 
     @classmethod
@@ -446,6 +448,7 @@ class ActionView(BaseModel):
             outcome=outcome and outcome.kind,
             outcome_message=outcome and outcome.message,
             undoes=intent.undoes,
+            requested_by=intent.requested_by,
             approval=intent.approval,
         )
 
@@ -509,6 +512,32 @@ class ByPersonView(BaseModel):
         return None if mark is None else cls(by=mark.by, at=mark.at)
 
 
+class UndoRequestView(BaseModel):
+    """A person's request to undo the last change of the agent."""
+
+    by: str
+    at: datetime
+    reason: str
+    undoes: list[str] = Field(description="The actions that it undoes, in order.")
+    outcome: OutcomeKind | None = Field(description="Null while it is pending.")
+    message: str = Field(description="Why it ended so; empty while it is pending.")
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, asked: UndoRequest | None) -> Self | None:
+        if asked is None:
+            return None
+        return cls(
+            by=asked.by,
+            at=asked.at,
+            reason=asked.text,
+            undoes=list(asked.undoes),
+            outcome=asked.outcome,
+            message=asked.message,
+            ended_at=asked.ended_at,
+        )
+
+
 class IncidentSummary(BaseModel):
     """An incident without its timeline."""
 
@@ -544,6 +573,10 @@ class IncidentSummary(BaseModel):
     resolved: ByPersonView | None = Field(
         default=None,
         description="Who resolved it by hand.",
+    )
+    undo: UndoRequestView | None = Field(
+        default=None,
+        description="The last request of a person to undo what the agent changed.",
     )
 
     @classmethod
@@ -787,6 +820,7 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
         "acknowledged": ByPersonView.of(incident.acknowledged),
         "taken_over": ByPersonView.of(incident.taken_over),
         "resolved": ByPersonView.of(incident.resolved),
+        "undo": UndoRequestView.of(incident.undo),
     }
 
 

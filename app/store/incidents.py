@@ -173,7 +173,11 @@ class SqlIncidents(Repository):
             return False
         # People own the rest, and may have changed it since.
         after = replace(
-            stored, state=incident.state, recovered_at=incident.recovered_at, summary=incident.summary
+            stored,
+            state=incident.state,
+            recovered_at=incident.recovered_at,
+            resolved=None,
+            summary=incident.summary,
         )
         connection.execute(
             update(incidents)

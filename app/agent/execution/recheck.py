@@ -32,10 +32,10 @@ def target_changed(intent: Intent, target: TargetState, snapshot: Snapshot) -> s
 def lapsed(
     record: IncidentRecord, intent: Intent, limits: Guardrails, now: datetime, *, can_write: bool
 ) -> str | None:
-    """Why plan, age or configuration void the decision, or None. An undo's always holds."""
+    """Why plan, age or configuration void the decision, or None. The agent's own undo is exempt."""
     if not can_write:
         return "the agent has no write access now"
-    if intent.undoes is not None:
+    if intent.own_undo:
         return None
     plan, age = record.incident.plan, now - intent.decision.at
     if plan is None or plan.hash != intent.decision.plan_hash:

@@ -424,8 +424,11 @@ def _form(one: Proposed | PastAction) -> tuple[object, ...]:
 
 
 def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
-    """Whether it would restore a state that the agent itself replaced, from a state that the agent set."""
-    if proposed.reaches is None or proposed.leaves is None:
+    """Whether it would restore a state that the agent itself replaced, from a state that the agent set.
+
+    An undo that a person asked for is meant to.
+    """
+    if proposed.action is ActionName.RESTORE or proposed.reaches is None or proposed.leaves is None:
         return None
     on_target = [
         p
