@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, case, literal_column
+from sqlalchemy import BigInteger, ColumnElement, and_, case, literal_column, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
@@ -58,7 +58,9 @@ def about(where: StatsFilter) -> list[ColumnElement[bool]]:
 
 
 def within(where: StatsFilter, moment: ColumnElement[Any]) -> list[ColumnElement[bool]]:
-    """Whether the time lies in the period."""
+    """Whether the time lies in the period, or in one of its parts."""
+    if where.periods:
+        return [or_(*(and_(moment >= since, moment < until) for since, until in where.periods))]
     return [moment >= where.since, moment < where.until]
 
 
