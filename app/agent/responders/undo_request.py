@@ -52,7 +52,7 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def why_not_to_ask(record: IncidentRecord) -> str | None:
-    """Why nobody can ask for an undo now, as a clause; None if a request would be accepted."""
+    """Why an undo cannot be requested now, as a clause; None if a request would be accepted."""
     incident = record.incident
     if incident.undoing is not None:
         return f"{incident.undoing.by} requested the undo already"
