@@ -68,8 +68,8 @@ def counted_parts(
         periods = tuple((gap.since, gap.until) for gap in gaps)
         uncounted = replace(where, periods=periods if len(periods) > 1 else (), since=gaps[0].since)
         uncounted = replace(uncounted, until=gaps[-1].until)
-        for part, rows in found.items():
-            rows.append(counted_rows(connection, part, uncounted))
+        for part, each in found.items():
+            each.append(counted_rows(connection, part, uncounted))
     if kept is not None and spans:
         for part, rows in _stored(connection, spans, kept, parts):
             found[part].append(rows)
