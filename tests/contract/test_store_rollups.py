@@ -143,8 +143,8 @@ async def test_combined_filters_do_not_miss_days_that_an_earlier_program_counted
     await history(store, seed=11, size=20)
     days = block_of(day_at(NOW) + BLOCK).start + BLOCK - day_at(NOW)
     counted = await _rolled_up(store, days)
-    period = {"since": NOW - timedelta(days=3), "until": NOW + timedelta(days=days + 2, hours=5)}
-    two = StatsFilter(**period, environment="prod", severity="minor")
+    since, until = NOW - timedelta(days=3), NOW + timedelta(days=days + 2, hours=5)
+    two = StatsFilter(since=since, until=until, environment="prod", severity="minor")
     earlier = or_(statistics_parts.c.slice.contains("\x1f"), statistics_parts.c.slice == COMBINED)
     with engine_of(database_url).begin() as connection:
         expected = _by_records(connection, two)
