@@ -32,6 +32,7 @@ from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
+from app.agent.responders.undo_request import withdrawn
 from app.agent.workload import ObjectRef
 from app.clock import Clock
 from app.errors import AgentError, NotFound
@@ -85,6 +86,7 @@ class Closer:
 
         The summary of a recovery after an action begins with what helped; `why` follows it.
         """
+        incident = withdrawn(incident, why, self.clock.now())
         known = replace(record, incident=incident)
         since = await self._since(known)
         if end is IncidentState.RECOVERED:

@@ -32,6 +32,7 @@ from app.agent.guardrails.cordons import cordons_node
 from app.agent.guardrails.drains import drains_node
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
+from app.agent.intents import intent_by_id
 from app.agent.models import (
     Action,
     Incident,
@@ -129,6 +130,40 @@ class Executor:
                 return result.reason
             case DecidedIntent():
                 await self.store.intents.add(claim, result.incident, result.intent, result.notes)
+        return None
+
+    async def decide_requested_undo(self, record: IncidentRecord, claim: Claim) -> str | None:
+        """Rehearse and decide the next undo that a person asked for, like every other write.
+
+        A string means that nothing was decided, and why. A denial is on record as a
+        refused intent, and ends the request.
+        """
+        incident = record.incident
+        asked, plan = incident.undoing, incident.plan
+        if asked is None or plan is None:
+            raise PermanentError("no undo was requested")
+        action = plan.actions[incident.next_action]
+        undone = intent_by_id(record, asked.undoes[incident.next_action])
+        look = await self.gatherer.look(action)
+        why = not_to_undo(undone, look) or await self.gatherer.needed_by(incident.id, action)
+        if why is not None:
+            return why
+        question = await self.gatherer.undo_question(record, undone, look)
+        decision = await self.policy.decide(question)
+        spans.note(action=question.action.name, decision=decision.kind)
+        new_id, now = _new_intent_id(), self.clock.now()
+        result = settle(record, question, decision, stands_on=(), intent_id=new_id, now=now)
+        match result:
+            case ApprovalNeeded():
+                await self.asking.ask(incident, claim, action, decision, question.rehearsal)
+            case ApprovalMismatch():
+                return result.reason
+            case DecidedIntent() if result.intent.state is IntentState.DECIDED:
+                undo = replace(result.intent, undoes=undone.id, requested_by=asked.by)
+                await self.store.intents.add(claim, result.incident, undo, result.notes)
+            case DecidedIntent():
+                over = replace(result.incident, next_action=len(plan.actions))
+                await self.store.intents.add(claim, over, result.intent, result.notes)
         return None
 
     async def decide_undo(
@@ -451,8 +486,8 @@ class Executor:
     async def _stopped(
         self, record: IncidentRecord, intent: Intent, *, under_way: bool = False
     ) -> str | None:
-        """What now forbids another attempt or step of a write; an undo continues (promise 11)."""
-        if intent.undoes is not None:
+        """What now forbids another attempt or step of a write; its own undo continues (promise 11)."""
+        if intent.own_undo:
             return None
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:

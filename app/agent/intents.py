@@ -73,8 +73,8 @@ def proposed_intents(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def is_undone(record: IncidentRecord, intent: Intent) -> bool:
-    """Whether an undo of it was decided, whatever its outcome."""
-    return any(i.undoes == intent.id for i in record.intents)
+    """Whether an undo of it was decided, whatever its outcome, or one on request has begun."""
+    return any(i.undoes == intent.id and (i.own_undo or i.started_at is not None) for i in record.intents)
 
 
 def unverified(record: IncidentRecord) -> Intent | None:
@@ -200,8 +200,7 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
     It is the order it was done in: pods that were restarted to read a
     configuration are replaced again after it was put back, not before.
     """
-    undone = {i.undoes for i in record.intents}
-    return [i for i in judged_with(record, judged) if i.action.undo is not None and i.id not in undone]
+    return [i for i in judged_with(record, judged) if i.action.undo is not None and not is_undone(record, i)]
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:

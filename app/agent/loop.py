@@ -62,6 +62,7 @@ from app.agent.planner import PlanLimits, make_plan, no_longer_planned
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.reason_check import Examination, ReasonCheck
+from app.agent.responders.undo import RequestedUndo
 from app.agent.runbooks import Catalogue
 from app.agent.soak import Soak, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
@@ -95,6 +96,10 @@ class NextStage(StrEnum):
     SETTLE = "settle"
     BEGIN_VERIFICATION = "begin verification"
     VERIFY = "verify"
+    DECIDE_UNDO = "decide undo"
+    """A person asked for it."""
+    SETTLE_UNDO = "settle undo"
+    CONCLUDE_UNDO = "conclude undo"
     FOLLOW_UP = "follow up"
     """After a rollback through a GitOps controller that helped."""
     CONCLUDE = "conclude"
@@ -107,12 +112,15 @@ _SPANS = {
     NextStage.SETTLE: "verify",
     NextStage.BEGIN_VERIFICATION: "verify",
     NextStage.VERIFY: "verify",
+    NextStage.DECIDE_UNDO: "decide",
+    NextStage.SETTLE_UNDO: "verify",
+    NextStage.CONCLUDE_UNDO: "conclude",
     NextStage.FOLLOW_UP: "follow up",
     NextStage.CONCLUDE: "conclude",
 }
 """The span of each stage after the plan."""
 
-_WAITING = (NextStage.SETTLE, NextStage.RECONCILE, NextStage.FOLLOW_UP)
+_WAITING = (NextStage.SETTLE, NextStage.SETTLE_UNDO, NextStage.RECONCILE, NextStage.FOLLOW_UP)
 """Stages that are repeated until something outside is ready."""
 
 
@@ -121,6 +129,8 @@ def next_stage(record: IncidentRecord) -> NextStage:
     incident = record.incident
     if any(i.state is IntentState.EXECUTING for i in record.intents):
         return NextStage.RECONCILE
+    if incident.undoing is not None:
+        return _stage_of_undo(record)
     if followed_up(record) is not None:
         return NextStage.FOLLOW_UP
     if incident.state is IncidentState.VERIFYING:
@@ -138,6 +148,17 @@ def next_stage(record: IncidentRecord) -> NextStage:
     if incident.next_action < len(incident.plan.actions):
         return NextStage.DECIDE
     return NextStage.CONCLUDE
+
+
+def _stage_of_undo(record: IncidentRecord) -> NextStage:
+    """The next stage of an incident while a request of a person to undo is pending."""
+    incident, plan = record.incident, record.incident.plan
+    if plan is None or incident.next_action >= len(plan.actions):
+        return NextStage.CONCLUDE_UNDO
+    if incident.state is not IncidentState.EXECUTING:
+        return NextStage.DECIDE_UNDO
+    decided = record.intents[-1].state is IntentState.DECIDED
+    return NextStage.EXECUTE if decided else NextStage.SETTLE_UNDO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +198,7 @@ class Stages:
     trial: Soak
     closer: Closer
     follow_up: FollowUp
+    undo: RequestedUndo
     catalogue: Catalogue
     plan_limits: PlanLimits
     check: ReasonCheck
@@ -325,7 +347,7 @@ class Loop:
         passes = []
         for found in await self.store.incidents.open_of_service(service, environment):
             known = len(await self.store.incidents.timeline(found.id))
-            if found.taken_over is None:
+            if found.held_by is None:
                 await self._advance_in_turn(found.id, requested_by)
             record = await self.store.incidents.get(found.id)
             if record is not None:
@@ -427,6 +449,16 @@ class Loop:
                 await self._verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
                 await self.stages.trial.look(record, claim, now)
+            case NextStage.DECIDE_UNDO:
+                asked = asked_for(record)
+                if asked is not None and escalations_due(record, now):
+                    await executor.asking.escalate(_works_again(record), claim, asked)
+                else:
+                    await self.stages.undo.decide(record, claim, now)
+            case NextStage.SETTLE_UNDO:
+                await self.stages.undo.settle(record, claim, now)
+            case NextStage.CONCLUDE_UNDO:
+                await self.stages.undo.conclude(record, claim, now)
             case NextStage.FOLLOW_UP:
                 await self.stages.follow_up.advance(record, claim, now)
             case NextStage.CONCLUDE:

@@ -24,6 +24,7 @@ from app.agent.identity.people import ApprovalTerms, combined
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
+    ActionName,
     Decision,
     DecisionKind,
     Intent,
@@ -39,8 +40,10 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
     reasons: list[str] = []
     if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.OBSERVE:
         reasons.append(f"the autonomy of {key.service} is observe: actions are only proposed")
-    if action.name not in limits.enabled_actions:
-        reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
+    # An undo that a person asks for is enabled with the action that it undoes.
+    needed = action.parameters.get("undoes") if action.name is ActionName.RESTORE else action.name
+    if needed not in limits.enabled_actions:
+        reasons.append(f"{needed} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
         reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
     drift = drift_denied(action, limits.drift)
@@ -157,6 +160,8 @@ def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTer
     """Terms that exclude the person who requested the pass and the senders of the signals as approvers."""
     incident = question.incident
     requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
+    if incident.undoing is not None:
+        requesters.add(incident.undoing.by)
     return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters, *incident.reported_by})))
 
 

@@ -20,7 +20,7 @@ from app.schemas import (
 )
 from app.wire.events import DeployEvent, MetricEvent
 from app.wire.identity import TokenRequest
-from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 
@@ -50,6 +50,7 @@ _MODELS = (
     AssignRequest,
     NoteRequest,
     ResolveRequest,
+    UndoActRequest,
     ProblemDocument,
 )
 _EXAMPLES: dict[str, Fragment] = {

@@ -25,6 +25,7 @@ from app.agent.policy import Policy
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
+from app.agent.responders.undo import RequestedUndo
 from app.agent.runbooks import load_catalogue
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
@@ -181,6 +182,14 @@ def assemble(
             gitops=world.gitops,
             execution=executor.through_controller,
             timeout=timedelta(seconds=settings.git_merge_timeout_seconds),
+        ),
+        undo=RequestedUndo(
+            store=store,
+            observer=observer,
+            executor=executor,
+            closer=closer,
+            rules=verifier.rules,
+            max_age=check.max_age,
         ),
         catalogue=load_catalogue(settings.runbooks_folder),
         plan_limits=PlanLimits(

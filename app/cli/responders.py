@@ -1,4 +1,4 @@
-"""`heal ack`, `assign`, `note`, `take-over`, `hand-back` and `resolve`: what people do about incidents."""
+"""`heal ack`, `assign`, `note`, `take-over`, `hand-back`, `resolve`, `undo`: what people do on incidents."""
 
 from __future__ import annotations
 
@@ -85,6 +85,21 @@ def resolve(
 ) -> None:
     """Resolve an open or escalated incident by hand."""
     _respond(incident_id, "resolve", reason, by, url, as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def undo(
+    incident_id: IncidentIdArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why it must be undone, for the record.")],
+    by: By = None,
+    url: StoryListener = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the agent to undo its last change of an incident that has ended or was taken over.
+
+    Policy, guardrails and the kill switch apply; follow the result with `heal watch`.
+    """
+    _respond(incident_id, "undo", reason, by, url, as_json)
 
 
 def _respond(

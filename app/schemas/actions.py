@@ -149,6 +149,7 @@ class ActionView(BaseModel):
     outcome: OutcomeKind | None = Field(description="Null while the action is in progress.")
     outcome_message: str | None
     undoes: str | None = Field(description="The action that this one undoes.")
+    requested_by: str | None = Field(default=None, description="Who asked for this undo.")
     approval: str | None = Field(description="The approval that it used, when policy required one.")
 
     @classmethod
@@ -169,6 +170,7 @@ class ActionView(BaseModel):
             outcome=outcome and outcome.kind,
             outcome_message=outcome and outcome.message,
             undoes=intent.undoes,
+            requested_by=intent.requested_by,
             approval=intent.approval,
         )
 

@@ -8,7 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.agent.models import ApprovalState, ByPerson, IncidentRecord, IncidentState, Trigger, VerdictKind
+from app.agent.models import (
+    ApprovalState,
+    ByPerson,
+    IncidentRecord,
+    IncidentState,
+    OutcomeKind,
+    Trigger,
+    UndoRequest,
+    VerdictKind,
+)
 from app.agent.responders.attention import IncidentSeverity, WaitsFor, next_step, severity, waits_for
 from app.schemas.actions import ActionView, DiagnosisView, LessonView, PlanView
 from app.schemas.approvals import ApprovalView
@@ -59,6 +68,32 @@ class ByPersonView(BaseModel):
         return None if mark is None else cls(by=mark.by, at=mark.at)
 
 
+class UndoRequestView(BaseModel):
+    """A person's request to undo the last change of the agent."""
+
+    by: str
+    at: datetime
+    reason: str
+    undoes: list[str] = Field(description="The actions that it undoes, in order.")
+    outcome: OutcomeKind | None = Field(description="Null while it is pending.")
+    message: str = Field(description="Why it ended so; empty while it is pending.")
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, asked: UndoRequest | None) -> Self | None:
+        if asked is None:
+            return None
+        return cls(
+            by=asked.by,
+            at=asked.at,
+            reason=asked.text,
+            undoes=list(asked.undoes),
+            outcome=asked.outcome,
+            message=asked.message,
+            ended_at=asked.ended_at,
+        )
+
+
 class IncidentSummary(BaseModel):
     """An incident without its timeline."""
 
@@ -70,7 +105,7 @@ class IncidentSummary(BaseModel):
     opened_at: datetime
     closed_at: datetime | None = Field(
         description="When it was over; null while it is active: an escalated incident is, "
-        "until a person has resolved it."
+        "until its service has recovered, or a person has resolved it."
     )
     triggers: list[Trigger]
     stale: bool = Field(description="Every trigger was stale on arrival: the agent takes no real action.")
@@ -94,6 +129,10 @@ class IncidentSummary(BaseModel):
     resolved: ByPersonView | None = Field(
         default=None,
         description="Who resolved it by hand.",
+    )
+    undo: UndoRequestView | None = Field(
+        default=None,
+        description="The last request of a person to undo what the agent changed.",
     )
 
     @classmethod
@@ -164,6 +203,7 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
         "acknowledged": ByPersonView.of(incident.acknowledged),
         "taken_over": ByPersonView.of(incident.taken_over),
         "resolved": ByPersonView.of(incident.resolved),
+        "undo": UndoRequestView.of(incident.undo),
     }
 
 

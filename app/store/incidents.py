@@ -161,6 +161,32 @@ class SqlIncidents(Repository):
     ) -> Incident:
         return save_next_version(connection, claim, incident, notes)
 
+    @writes
+    def recover(self, connection: Connection, incident: Incident, note: Note) -> bool:
+        row = connection.execute(
+            select(incidents).where(incidents.c.id == incident.id).with_for_update()
+        ).one_or_none()
+        if row is None or _is_open(connection, incident.key):
+            return False
+        stored = incident_of(row)
+        if stored.state is not IncidentState.ESCALATED or stored.version != incident.version:
+            return False
+        # People own the rest, and may have changed it since.
+        after = replace(
+            stored,
+            state=incident.state,
+            recovered_at=incident.recovered_at,
+            resolved=None,
+            summary=incident.summary,
+        )
+        connection.execute(
+            update(incidents)
+            .where(incidents.c.id == incident.id)
+            .values(version=stored.version + 1, **incident_columns(after))
+        )
+        timeline.append(connection, incident.id, [note])
+        return True
+
 
 # ---------------------------------------------------------------- in the transactions of others
 

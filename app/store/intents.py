@@ -69,7 +69,7 @@ class SqlIntents(Repository):
                 attempts=intent.attempts,
                 approval=intent.approval,
                 applied_token=intent.applied_token,
-                body=part_of(IntentBody, intent),
+                body=part_of(IntentBody, _storable(intent)),
                 snapshot=intent.snapshot,
                 **(result_columns(intent.outcome) if intent.outcome is not None else {}),
                 **_concerns(saved, intent),
@@ -95,10 +95,11 @@ class SqlIntents(Repository):
             raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
         if intent.state is not IntentState.DECIDED:
             return Beginning(begun=Begun.NOT_DECIDED)
-        if intent.undoes is None:
+        if not intent.own_undo:
             if guardrails.holds(connection):
                 return Beginning(begun=Begun.BRAKED)
-            if _begun(connection, incident.id) >= budget.per_incident:
+            # An undo spends nothing of the incident's budget.
+            if intent.undoes is None and _begun(connection, incident.id) >= budget.per_incident:
                 return Beginning(begun=Begun.BUDGET_SPENT, reasons=(INCIDENT_BUDGET_SPENT,))
             exceeded = budgets.over(connection, incident, intent, budget, at)
             if exceeded:
@@ -132,7 +133,7 @@ class SqlIntents(Repository):
         intent = _get(connection, incident.id, intent_id)
         if intent.state is not IntentState.EXECUTING:
             return Begun.NOT_DECIDED
-        if intent.undoes is None and guardrails.holds(connection):
+        if not intent.own_undo and guardrails.holds(connection):
             return Begun.BRAKED
         if intent.attempts >= limit:
             return Begun.BUDGET_SPENT
@@ -162,6 +163,11 @@ class SqlIntents(Repository):
             .values(state=IntentState.FINISHED.value, applied_token=applied_token, **result_columns(outcome))
         )
         timeline.append(connection, incident.id, notes)
+
+
+def _storable(intent: Intent) -> Intent:
+    by = intent.requested_by
+    return intent if by is None else replace(intent, requested_by=storable_text(by))
 
 
 def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, select, update
 
-from app.agent.ids import IncidentId, IntentId
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import Incident, IncidentState, IntentState, Outcome
 from app.agent.responders.effect import Handled, handled
 from app.agent.responders.request import ResponderAct, ResponderRequest
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.store import audit_log, timeline
+from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, writes_urgently
@@ -29,18 +30,22 @@ class SqlResponders(Repository):
 
     @writes_urgently
     def respond(self, connection: Connection, incident_id: IncidentId, request: ResponderRequest) -> Incident:
+        if request.act is ResponderAct.UNDO:
+            _hold_service(connection, incident_id)
         # The incident first, in the lock order of all transactions, which prevents deadlocks.
         row = connection.execute(
             select(incidents).where(incidents.c.id == incident_id).with_for_update()
         ).one_or_none()
         if row is None:
             raise NotFound(f"incident {incident_id} is not on record")
-        resolves = request.act is ResponderAct.RESOLVE
-        known = timeline.entries(connection, incident_id) if resolves else ()  # what became of its changes
-        record = record_of(connection, row, known)
+        # What became of its changes.
+        tells = request.act in (ResponderAct.RESOLVE, ResponderAct.UNDO)
+        record = record_of(connection, row, timeline.entries(connection, incident_id) if tells else ())
         change = handled(record, _storable(request))
         if change.note is None:
             return record.incident
+        if change.reopens:
+            _refuse_beside_another(connection, record.incident)
         # Only what must end a running pass makes it start again from the stored record.
         ends_pass = change.releases_claim or change.due
         before = record.incident
@@ -59,6 +64,32 @@ class SqlResponders(Repository):
         if change.audit is not None:
             audit_log.append(connection, change.audit)
         return after
+
+
+def _hold_service(connection: Connection, incident_id: IncidentId) -> None:
+    """No incident of the service is opened until this transaction ends."""
+    row = connection.execute(
+        select(incidents.c.environment, incidents.c.service).where(incidents.c.id == incident_id)
+    ).one_or_none()
+    if row is not None:
+        key = ServiceKey(environment=row.environment, service=row.service)
+        locks.hold(connection, locks.Space.SERVICE, [str(key)])
+
+
+def _refuse_beside_another(connection: Connection, incident: Incident) -> None:
+    other = connection.execute(
+        select(incidents.c.id).where(
+            incidents.c.environment == incident.key.environment,
+            incidents.c.service == incident.key.service,
+            incidents.c.closed_at.is_(None),
+            incidents.c.id != incident.id,
+        )
+    ).scalar_one_or_none()
+    if other is not None:
+        raise Conflict(
+            f"incident {other} of {incident.key.service} is open: the agent runs one action of a service "
+            "at a time. Take that incident over, or wait for its end"
+        )
 
 
 def _storable(request: ResponderRequest) -> ResponderRequest:

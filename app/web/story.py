@@ -14,6 +14,7 @@ from app.agent.models import (
     Incident,
     IncidentRecord,
     IncidentState,
+    Intent,
     Rehearsal,
     Stage,
     TimelineEntry,
@@ -80,6 +81,15 @@ def rehearsed(record: IncidentRecord, asked: Approval) -> Rehearsal | None:
         if entry.data.get("approval") == asked.id and isinstance(told, dict):
             return Rehearsal(accepted=told.get("accepted") is True, message=str(told.get("message", "")))
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoOffer:
+    """The agent's last change as a person may have it undone."""
+
+    changed: Intent
+    blocked: Sequence[str] = ()
+    """Why that cannot work now; empty: it can, as far as is known."""
 
 
 def commands(record: IncidentRecord) -> tuple[str, ...]:

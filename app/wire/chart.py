@@ -135,7 +135,7 @@ def _marks(record: IncidentRecord, changes: Sequence[Change]) -> Iterator[MarkVi
         if "act" in entry.data and entry.data["act"] != "note":
             yield MarkView(at=entry.at, kind=MarkKind.PERSON, text=entry.message)
     if incident.closed_at is not None:
-        # A person may resolve an escalated incident long after the end of the chart.
+        # An escalated incident may recover, or be resolved, long after the end of the chart.
         over = incident.over_at == incident.closed_at
         text = f"Closed: {in_words(incident.state)}" if over else "Escalated"
         yield MarkView(at=incident.closed_at, kind=MarkKind.CLOSED, text=text)

@@ -59,3 +59,15 @@ class ResolveRequest(_Request):
     def words(self) -> str:
         """The text for the record."""
         return self.reason
+
+
+class UndoActRequest(_Request):
+    """Ask the agent to undo its last change of an incident."""
+
+    reason: Remark = Field(min_length=1, examples=["the rollback dropped a column that is needed"])
+    by: _Named = None
+
+    @property
+    def words(self) -> str:
+        """The text for the record."""
+        return self.reason

@@ -18,6 +18,7 @@ from typing import Protocol
 from app.agent.identity.tokens import store_initial
 from app.agent.ids import IncidentId
 from app.agent.ports.workers import Fleet, Runner
+from app.agent.responders.recovery import RecoveryWatch
 from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Settings, unknown_in_env_file
@@ -215,6 +216,7 @@ def _duties(container: Container) -> list[ElectedTask]:
             ("sweep", sweeper.run),
             ("forget", sweeper.forget),
             ("backlog", backlog.run),
+            ("recovery", _recovery(container).run),
             *_listening(container),
         ]
         anchors = AnchorFolder.from_settings(settings)
@@ -243,6 +245,12 @@ def _duties(container: Container) -> list[ElectedTask]:
         )
         for name, work in duties.items()
     ]
+
+
+def _recovery(container: Container) -> RecoveryWatch:
+    return RecoveryWatch(
+        store=container.store, verifier=container.loop.stages.verifier, clock=container.clock
+    )
 
 
 def _listening(container: Container) -> list[Work]:

@@ -54,7 +54,7 @@ REQUESTS: list[tuple[str, str, Scope, dict[str, Any]]] = [
     ("GET", "/audit/people", Scope.ADMIN, {}),
     *(
         ("POST", f"/v1/incidents/inc_0/{act}", Scope.APPROVE, {"json": {}})
-        for act in ("acknowledge", "assign", "notes", "take-over", "hand-back", "resolve")
+        for act in ("acknowledge", "assign", "notes", "take-over", "hand-back", "resolve", "undo")
     ),
     ("GET", "/v1/incidents/inc_0/chart", Scope.READ, {}),
     ("GET", "/v1/incidents/inc_0/postmortem", Scope.READ, {}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.agent.models import IncidentState
 from app.connectors.traces.otlp import OtlpTracer
 from app.spans import tracing
-from tests.api.harness import METRIC, Harness, assert_problem
-from tests.api.stories import awaiting, escalated, opened, proposed
+from tests.api.harness import METRIC, Harness, assert_problem, harness, make_settings
+from tests.api.stories import awaiting, escalated, failed_often, opened, proposed
 
 ANN = {"by": "ann"}
 
@@ -178,3 +180,52 @@ def test_every_state_has_a_name(api: Harness) -> None:
     schema = api.get("/openapi.json").json()["components"]["schemas"]["IncidentState"]
     assert schema["enum"] == [state.value for state in IncidentState]
     assert "resolved_by_hand" in schema["enum"]
+
+
+@pytest.fixture
+def acting(tmp_path: Path) -> Iterator[Harness]:
+    """An agent that acts, with an incident whose rollback did not help."""
+    with harness(make_settings(tmp_path, dry_run=False, allow_high_risk_actions=True)) as api:
+        api.run(failed_often(api.container, times=1))
+        yield api
+
+
+def test_an_undo_is_requested_once_and_on_record(acting: Harness) -> None:
+    """The incident is open again, shows the request, and the same request again changes nothing."""
+    incident_id = acting.get("/v1/incidents").json()["items"][0]["id"]
+    page = acting.get(f"/dashboard/incidents/{incident_id}").text
+    assert f'action="/dashboard/incidents/{incident_id}/undo"' in page
+    asked = _act(acting, incident_id, "undo", reason="the column is needed")
+    assert (asked["state"], asked["closed_at"]) == ("open", None)
+    assert (asked["undo"]["by"], asked["undo"]["outcome"]) == ("ann", None)
+    assert asked["undo"]["undoes"] == [asked["actions"][0]["id"]]
+    assert "requested undo" in asked["next_step"]
+    length = len(acting.get(f"/incidents/{incident_id}").json()["timeline"])
+    again = _act(acting, incident_id, "undo", reason="the column is needed")
+    assert again["undo"] == asked["undo"]
+    other = acting.post(f"/v1/incidents/{incident_id}/undo", json={"by": "ben", "reason": "please"})
+    assert "ann requested the undo already" in assert_problem(other, 409)["detail"]
+    assert len(acting.get(f"/incidents/{incident_id}").json()["timeline"]) == length
+    assert acting.get("/v1/audit/people").json()["items"][-1]["kind"] == "incident_undo_requested"
+    taken = _act(acting, incident_id, "take-over")
+    assert taken["undo"]["outcome"] == "refused"
+
+
+def test_an_undo_that_cannot_work_is_refused_before_it_is_recorded(acting: Harness) -> None:
+    """With the reason, from the API and on the page, which shows no button then."""
+    incident_id = acting.get("/v1/incidents").json()["items"][0]["id"]
+    acting.request("PUT", "/brakes/kill-switch", json={"engaged": True, "by": "ann", "reason": "migration"})
+    refused = acting.post(f"/v1/incidents/{incident_id}/undo", json={**ANN, "reason": "needed"})
+    assert "the kill switch is engaged by ann: migration" in assert_problem(refused, 409)["detail"]
+    page = acting.get(f"/dashboard/incidents/{incident_id}").text
+    assert "Unavailable: the kill switch is engaged by ann: migration." in page
+    assert f"{incident_id}/undo" not in page
+    assert acting.get(f"/v1/incidents/{incident_id}").json()["undo"] is None
+
+
+def test_nothing_to_undo_is_said(api: Harness) -> None:
+    """An incident in which the agent changed nothing has no undo."""
+    incident_id = api.run(opened(api.container))
+    refused = api.post(f"/v1/incidents/{incident_id}/undo", json={**ANN, "reason": "needed"})
+    assert "there is nothing to undo" in assert_problem(refused, 409)["detail"]
+    assert_problem(api.post(f"/v1/incidents/{incident_id}/undo", json=ANN), 422)

@@ -20,6 +20,7 @@ from app.agent.models import (
     Incident,
     IncidentState,
     IntentState,
+    KillSwitch,
     OutcomeKind,
     Rehearsal,
     Signal,
@@ -464,3 +465,23 @@ async def test_an_undo_needs_no_reason(store: Store) -> None:
     begun = await store.intents.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW, Guard())
     assert begun.begun is Begun.YES
     assert await store.intents.retry(claim, undo.id, 9, NOW, Guard()) is Begun.YES
+
+
+async def test_the_kill_switch_stops_an_undo_that_a_person_asked_for(store: Store) -> None:
+    """Not one that the agent decided itself (promise 11)."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    done = intent(incident)
+    own = intent(incident, 1, undoes=done.id)
+    asked = replace(intent(incident, 2, undoes=done.id), requested_by="ann")
+    await decided(store, claim, [done, own, asked])
+    engaged = KillSwitch(engaged=True, by="ann", reason="migration", at=NOW)
+    await store.guardrails.set_kill_switch(engaged)
+    budget = Budget(per_incident=0)
+    assert (await store.intents.begin(claim, asked.id, SNAPSHOT, budget, NOW)).begun is Begun.BRAKED
+    assert (await store.intents.begin(claim, own.id, SNAPSHOT, budget, NOW)).begun is Begun.YES
+    await store.guardrails.set_kill_switch(replace(engaged, engaged=False))
+    assert (await store.intents.begin(claim, asked.id, SNAPSHOT, budget, NOW)).begun is Begun.YES
+    record = await store.incidents.get(incident.id)
+    assert record is not None
+    assert [one.requested_by for one in record.intents] == [None, None, "ann"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Select, Table, func, select, text
+from sqlalchemy import Connection, Select, Table, and_, delete, func, or_, select, text, update
 from sqlalchemy.sql import visitors
 
 from app.agent.analytics.report import Statistics, StatsFilter, StatsPart, report
@@ -17,7 +17,7 @@ from app.store import open_store
 from app.store.analytics.counting import COUNTINGS, counted_rows
 from app.store.analytics.reading import counted_of
 from app.store.analytics.rollups import SETTLED_AFTER
-from app.store.analytics.spans import BLOCK, begin_of, block_of, day_at
+from app.store.analytics.spans import BLOCK, COMBINED, begin_of, block_of, day_at
 from app.store.database.tables import (
     approvals,
     incidents,
@@ -134,6 +134,31 @@ async def test_a_report_reads_what_was_rolled_up(store: Store, database_url: str
     with engine_of(database_url).begin() as connection:
         connection.execute(statistics_parts.delete())
     assert (await store.statistics.counted(where)).cells == ()
+
+
+async def test_combined_filters_do_not_miss_days_that_an_earlier_program_counted(
+    store: Store, database_url: str
+) -> None:
+    """Such days lack the combined slices: they are read from the records, and counted again."""
+    await history(store, seed=11, size=20)
+    days = block_of(day_at(NOW) + BLOCK).start + BLOCK - day_at(NOW)
+    counted = await _rolled_up(store, days)
+    since, until = NOW - timedelta(days=3), NOW + timedelta(days=days + 2, hours=5)
+    two = StatsFilter(since=since, until=until, environment="prod", severity="minor")
+    earlier = or_(statistics_parts.c.slice.contains("\x1f"), statistics_parts.c.slice == COMBINED)
+    with engine_of(database_url).begin() as connection:
+        expected = _by_records(connection, two)
+        assert expected.ends.incidents > 0
+        # A block that an earlier program adds up counts the marks of the days that have one.
+        of_days = and_(earlier, statistics_parts.c.days == 1, statistics_parts.c.start % 2 == 0)
+        connection.execute(delete(statistics_parts).where(of_days))
+        marks = and_(statistics_parts.c.days == BLOCK, statistics_parts.c.slice == COMBINED)
+        connection.execute(update(statistics_parts).where(marks).values(body=f"[[0],[{BLOCK // 2}]]"))
+        combined = and_(statistics_parts.c.days == BLOCK, statistics_parts.c.slice.contains("\x1f"))
+        connection.execute(delete(statistics_parts).where(combined))
+    assert report(two, await store.statistics.counted(two)) == expected
+    assert 0 < await _rolled_up(store, days) < counted
+    assert report(two, await store.statistics.counted(two)) == expected
 
 
 async def test_a_day_that_changes_is_counted_again_and_only_that_day(store: Store, database_url: str) -> None:

@@ -220,6 +220,8 @@ FILTERS: list[dict[str, Any]] = [
     {"severity": "minor"},
     {"since": NOW - timedelta(days=1), "until": NOW + timedelta(days=900)},
     {"environment": "nowhere"},
+    {"environment": "prod", "severity": "minor"},
+    {"environment": "prod", "cause": Cause.BAD_RELEASE, "severity": "major"},
 ]
 
 

@@ -25,6 +25,8 @@ def test_an_incident_is_handled_by_the_beginning_of_its_id(
     assert heal("note", short, "the provider is down").code == 0
     assert "taken over by ann" in heal("take-over", short).text
     assert "taken over" not in heal("hand-back", incident_id).text
+    undo = heal("undo", short, "--reason", "needed after all")
+    assert (undo.code, "there is nothing to undo" in undo.text) == (1, True)
     assert "resolved by hand" in heal("resolve", short, "--reason", "cleared", "--by", "cem").text
     late = heal("ack", short)
     assert late.code == 1

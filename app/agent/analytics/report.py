@@ -44,6 +44,8 @@ class StatsFilter:
     weekly: bool = False
     """The trend has a point for each week (from Monday) instead of each day."""
     manual: timedelta = MANUAL
+    periods: tuple[tuple[datetime, datetime], ...] = ()
+    """Only these parts of the period; empty: all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def share_of(hits: int, of: int) -> Proportion:
 def restored_at(incident: Incident) -> datetime | None:
     """When the service was healthy again, as far as known: the recovery, or the resolution by a person."""
     if incident.state in _RECOVERIES:
-        return incident.closed_at
+        return incident.over_at
     if incident.state is IncidentState.RESOLVED_BY_HAND and incident.resolved is not None:
         return incident.resolved.at
     return None

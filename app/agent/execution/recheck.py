@@ -38,13 +38,13 @@ def lapsed(
     can_write: bool,
     under_way: bool = False,
 ) -> str | None:
-    """Why plan, age or configuration void the decision, or None. An undo's always holds.
+    """Why plan, age or configuration void the decision, or None. The agent's own undo is exempt.
 
     The age does not matter for an action that is `under_way`: its first step was in time.
     """
     if not can_write:
         return "the agent has no write access now"
-    if intent.undoes is not None:
+    if intent.own_undo:
         return None
     plan, age = record.incident.plan, now - intent.decision.at
     if plan is None or plan.hash != intent.decision.plan_hash:

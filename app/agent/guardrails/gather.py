@@ -6,7 +6,7 @@ single reads again right before a write. Nothing is decided here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import same_ground
@@ -64,7 +64,23 @@ class Gatherer:
         if look.target is not None and not _as_diagnosed(record, action, look.target):
             by = look.target.changed_by or "someone"
             return ChangedTarget(reason=f"{action.target} was changed by {by} since the diagnosis")
-        rehearsal = await self._rehearse_whole(record, look)
+        return await self._asked(record, action, look, await self._rehearse_whole(record, look))
+
+    async def undo_question(self, record: IncidentRecord, undone: Intent, look: TargetLook) -> Question:
+        """Everything that the decision on an undo depends on that a person asked for."""
+        plan = record.incident.plan
+        assert plan is not None  # noqa: S101 - the plan of the incident is the undo
+        action = plan.actions[record.incident.next_action]
+        rehearsal = None
+        if application_of(action) is None and self.rehearsal is not None and look.target is not None:
+            rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
+        return replace(await self._asked(record, action, look, rehearsal), taken=0)
+
+    async def _asked(
+        self, record: IncidentRecord, action: Action, look: TargetLook, rehearsal: Rehearsal | None
+    ) -> Question:
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the caller has checked
         budget = await self.budget(action)
         now = self.clock.now()
         history = await self.store.budgets.recent_actions(incident.key, budget.limits, now)
@@ -116,10 +132,10 @@ class Gatherer:
         The target, the workload of the service or a namespace of them opts out, a
         PodDisruptionBudget came or changed since the decision, too many nodes are cordoned,
         or pods of a node cannot be moved. `under_way`: the node is cordoned for them already.
-        An undo is allowed, unless another incident needs what it would remove.
+        An undo of the agent's own is allowed, unless another incident needs what it would remove.
         """
         needed = await self.needed_by(intent.incident_id, intent.action)
-        if self.reader is None or intent.undoes is not None or needed is not None:
+        if self.reader is None or intent.own_undo or needed is not None:
             return needed
         cordoned = too_many_cordoned(intent.action, await self._cordons(intent.action), self.limits.cordons)
         held = cannot_drain(intent.action, await self._load(intent.action, rooms=not under_way))

@@ -37,6 +37,7 @@ class HumanDecisionKind(StrEnum):
     TAKEN_OVER = "incident_taken_over"
     HANDED_BACK = "incident_handed_back"
     RESOLVED = "incident_resolved_by_hand"
+    UNDO_REQUESTED = "incident_undo_requested"
     SIGNED_ON = "signed_on"
     SIGNED_OFF = "signed_off"
 

@@ -18,7 +18,7 @@ from app.agent.models.evidence import (
     SliSample,
     TelemetryHealth,
 )
-from app.agent.models.incidents import ByPerson, Incident, IncidentState, Lesson
+from app.agent.models.incidents import ByPerson, Incident, IncidentState, Lesson, UndoRequest
 from app.agent.models.intents import Intent, IntentState, Outcome, OutcomeKind, Rehearsal, Snapshot
 from app.agent.models.plans import Action, ActionName, Plan, RejectedRunbook, Risk
 from app.agent.models.signals import (
@@ -102,6 +102,7 @@ __all__ = [
     "TelemetryHealth",
     "TimelineEntry",
     "Trigger",
+    "UndoRequest",
     "Verdict",
     "VerdictKind",
     "Verification",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from app.agent.ids import IncidentId, ServiceKey
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models.diagnoses import Cause, Diagnosis
+from app.agent.models.intents import OutcomeKind
 from app.agent.models.plans import ActionName, Plan
 from app.agent.models.signals import Trigger
 from app.agent.models.verification import Verdict, Verification
@@ -64,6 +65,36 @@ class ByPerson:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoRequest:
+    """A person asked to undo the agent's last change, and what the incident was before.
+
+    While it is pending, the plan of the incident is the undo.
+    """
+
+    by: str
+    at: datetime
+    text: str
+    undoes: tuple[IntentId, ...]
+    """In the order in which they are undone."""
+    state: IncidentState
+    closed_at: datetime | None
+    plan: Plan | None
+    next_action: int
+    verification: Verification | None
+    wake_at: datetime | None
+    joined: int
+    outcome: OutcomeKind | None = None
+    """None while it is pending."""
+    message: str = ""
+    """Why it ended so, as a sentence."""
+    ended_at: datetime | None = None
+
+    @property
+    def pending(self) -> bool:
+        return self.outcome is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """The aggregate that the loop moves from stage to stage.
 
@@ -113,15 +144,31 @@ class Incident:
     """The person who handles it instead of the agent, which starts no stage of it meanwhile."""
     resolved: ByPerson | None = None
     """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
+    recovered_at: datetime | None = None
+    """When the service of an escalated incident recovered by itself; `closed_at` stays the escalation's."""
+    undo: UndoRequest | None = None
+    """The last request of a person to undo what the agent changed."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
     @property
     def over_at(self) -> datetime | None:
-        """When nothing was left to do: an escalated incident is over once a person has resolved it.
+        """When nothing was left to do: an escalated incident is over once it recovered or was resolved.
 
         `closed_at` is when the agent ended its part, and a new symptom may open another incident.
         """
-        if self.state is IncidentState.ESCALATED:
+        if self.state is IncidentState.ESCALATED or not self.state.closed:
             return None
-        return self.resolved.at if self.resolved is not None else self.closed_at
+        if self.resolved is not None:
+            return self.resolved.at
+        return self.recovered_at or self.closed_at
+
+    @property
+    def undoing(self) -> UndoRequest | None:
+        """The request to undo that the agent carries out now."""
+        return self.undo if self.undo is not None and self.undo.pending else None
+
+    @property
+    def held_by(self) -> str | None:
+        """The person who handles it, so that no worker does; not while the agent undoes at their request."""
+        return None if self.taken_over is None or self.undoing is not None else self.taken_over.by

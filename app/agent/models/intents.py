@@ -85,3 +85,10 @@ class Intent:
     """How often a worker set out to bring about the effect: once, and once more after an interruption."""
     approval: ApprovalId | None = None
     """The approval that this intent used up, where policy asked for one."""
+    requested_by: str | None = None
+    """The person who asked for this undo, by name; None for every other intent."""
+
+    @property
+    def own_undo(self) -> bool:
+        """Whether the agent itself decided to undo: no guardrail stops that (promise 11)."""
+        return self.undoes is not None and self.requested_by is None

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from app.agent.evidence.format import in_words
 from app.agent.models import Action, Incident, IncidentState, Trigger
-from app.agent.responders.effect import needs_people
+from app.agent.responders.effect import awaits_recovery, needs_people
 
 
 class IncidentSeverity(StrEnum):
@@ -44,7 +44,7 @@ def waits_for(incident: Incident) -> WaitsFor:
     """Who has to act next: a person approves, has taken over, or receives the escalation."""
     if not needs_people(incident):
         return WaitsFor.NONE
-    by_person = incident.taken_over is not None or incident.state in (
+    by_person = incident.held_by is not None or incident.state in (
         IncidentState.AWAITING_APPROVAL,
         IncidentState.ESCALATED,
     )
@@ -55,6 +55,8 @@ def next_step(incident: Incident) -> str:
     """What happens next, in one sentence."""
     action = next_action(incident)
     named = in_words(action.name) if action is not None else "the action"
+    if incident.undoing is not None:
+        return _next_of_undo(incident)
     if incident.taken_over is not None and not incident.state.closed:
         return f"{incident.taken_over.by} handles it; the agent has stopped."
     match incident.state:
@@ -65,6 +67,8 @@ def next_step(incident: Incident) -> str:
         case IncidentState.VERIFYING:
             return "The agent verifies the recovery."
         case IncidentState.ESCALATED:
+            if awaits_recovery(incident):
+                return "Fix it. The incident ends once the service has recovered, or is resolved by hand."
             return "Fix it, then resolve the incident by hand."
         case IncidentState.PROPOSED:
             return "Dry run: nothing was written. Apply the proposal by hand if it is right."
@@ -76,6 +80,16 @@ def next_step(incident: Incident) -> str:
             return "The agent re-evaluates the incident."
         case _:
             return "Nothing: the incident has ended."
+
+
+def _next_of_undo(incident: Incident) -> str:
+    match incident.state:
+        case IncidentState.AWAITING_APPROVAL:
+            return "Approve or deny: the requested undo."
+        case IncidentState.EXECUTING:
+            return "The agent undoes its last change, and verifies that."
+        case _:
+            return "Policy decides on the requested undo."
 
 
 def next_action(incident: Incident) -> Action | None:

@@ -28,9 +28,11 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Stage,
+    VerdictKind,
 )
 from app.agent.notes import still_in_place
 from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.agent.responders.undo_request import asked_to_undo, repeated, withdrawn
 from app.errors import Conflict
 
 
@@ -47,6 +49,8 @@ class Handled:
     """The worker that holds the incident loses its claim at once."""
     due: bool = False
     """The agent looks at the incident again at once."""
+    reopens: bool = False
+    """An ended incident is open again: its service must have no other open one."""
 
 
 def handled(record: IncidentRecord, request: ResponderRequest) -> Handled:
@@ -60,6 +64,17 @@ def handled(record: IncidentRecord, request: ResponderRequest) -> Handled:
 def needs_people(incident: Incident) -> bool:
     """Whether it counts as active: not ended, or escalated and not resolved yet."""
     return not incident.state.closed or incident.state is IncidentState.ESCALATED
+
+
+def awaits_recovery(incident: Incident) -> bool:
+    """Whether the incident is escalated and a recovery of the service ends it.
+
+    False for stale signals, whose service is not watched, and for an incident that was
+    escalated although its service had recovered: there a person is asked for something else.
+    """
+    verdict = incident.verdict
+    recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
+    return incident.state is IncidentState.ESCALATED and not incident.stale and not recovered
 
 
 def _acknowledge(record: IncidentRecord, request: ResponderRequest) -> Handled:
@@ -93,10 +108,13 @@ def _take_over(record: IncidentRecord, request: ResponderRequest) -> Handled:
             f"incident {incident.id} has ended ({in_words(incident.state)}): the agent has stopped"
         )
     if incident.taken_over is not None:
-        if same_person(incident.taken_over.by, request.by.name):
+        mine = same_person(incident.taken_over.by, request.by.name)
+        if mine and incident.undoing is None:
             return Handled(incident=incident)
-        raise Conflict(f"incident {incident.id} was already taken over by {incident.taken_over.by}")
+        if not mine:
+            raise Conflict(f"incident {incident.id} was already taken over by {incident.taken_over.by}")
     waiting = incident.state is IncidentState.AWAITING_APPROVAL
+    incident = withdrawn(incident, f"{request.by.name} took over the incident", request.at)
     taken = replace(
         incident,
         state=IncidentState.OPEN if waiting else incident.state,
@@ -110,8 +128,8 @@ def _take_over(record: IncidentRecord, request: ResponderRequest) -> Handled:
         at=request.at,
         look_anew=True,
     )
-    # An undo that is decided stays: it is checked again before it runs.
-    decided = [i for i in record.intents if i.state is IntentState.DECIDED and i.undoes is None]
+    # An undo that the agent decided stays: it is checked again before it runs.
+    decided = [i for i in record.intents if i.state is IntentState.DECIDED and not i.own_undo]
     words = f"Taken over by {request.by.name}{_quoted(request)}. The agent has stopped on this incident."
     if waiting:
         words += " The pending approval is void."
@@ -126,6 +144,8 @@ def _hand_back(record: IncidentRecord, request: ResponderRequest) -> Handled:
     incident = record.incident
     if incident.state.closed or incident.taken_over is None:
         return Handled(incident=incident)
+    if incident.undoing is not None:
+        raise Conflict(f"the agent undoes a change at the request of {incident.undoing.by}: wait for its end")
     back = replace(incident, taken_over=None, failing_since=None, without_reason_since=None, wake_at=None)
     if incident.state is IncidentState.OPEN and not done_intents(record):
         # What the person did is not in the diagnosis that the plan rests on.
@@ -150,7 +170,7 @@ def _resolve(record: IncidentRecord, request: ResponderRequest) -> Handled:
     left = _under_way(record) + still_in_place(record, since) + policy_left_off(record)
     summary = f"{words.removesuffix('.')}.{left}"
     resolved = replace(
-        incident,
+        withdrawn(incident, f"{request.by.name} resolved the incident", request.at),
         state=IncidentState.RESOLVED_BY_HAND,
         closed_at=request.at,
         acknowledged=incident.acknowledged or _mark(request),
@@ -165,6 +185,21 @@ def _resolve(record: IncidentRecord, request: ResponderRequest) -> Handled:
     )
 
 
+def _undo(record: IncidentRecord, request: ResponderRequest) -> Handled:
+    if repeated(record, request):
+        return Handled(incident=record.incident)
+    asked = asked_to_undo(record, request)
+    plan, pending = asked.plan, asked.undoing
+    assert plan is not None  # noqa: S101 - the plan of the incident is the undo
+    assert pending is not None  # noqa: S101 - it was just requested
+    named = ", ".join(f"{action.parameters['undoes']} of {action.target}" for action in plan.actions)
+    words = f"{request.by.name} requested to undo {in_words(named)}{_quoted(request)}."
+    data: JsonObject = {"undoes": list(pending.undoes)}
+    return replace(
+        _recorded(asked, request, words, data, stage=Stage.UNDO), releases_claim=True, due=True, reopens=True
+    )
+
+
 _ACTS: Mapping[ResponderAct, Callable[[IncidentRecord, ResponderRequest], Handled]] = {
     ResponderAct.ACKNOWLEDGE: _acknowledge,
     ResponderAct.ASSIGN: _assign,
@@ -172,6 +207,7 @@ _ACTS: Mapping[ResponderAct, Callable[[IncidentRecord, ResponderRequest], Handle
     ResponderAct.TAKE_OVER: _take_over,
     ResponderAct.HAND_BACK: _hand_back,
     ResponderAct.RESOLVE: _resolve,
+    ResponderAct.UNDO: _undo,
 }
 
 _KINDS = {
@@ -181,6 +217,7 @@ _KINDS = {
     ResponderAct.TAKE_OVER: HumanDecisionKind.TAKEN_OVER,
     ResponderAct.HAND_BACK: HumanDecisionKind.HANDED_BACK,
     ResponderAct.RESOLVE: HumanDecisionKind.RESOLVED,
+    ResponderAct.UNDO: HumanDecisionKind.UNDO_REQUESTED,
 }
 
 

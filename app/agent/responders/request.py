@@ -18,6 +18,7 @@ class ResponderAct(StrEnum):
     TAKE_OVER = "take-over"
     HAND_BACK = "hand-back"
     RESOLVE = "resolve"
+    UNDO = "undo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from app.agent.approvals.state import asked_for
 from app.agent.identity.people import Person, Scope
 from app.agent.models import Approval, ApprovalState, IncidentRecord, Rehearsal
 from app.agent.ports.store.approvals import ApprovalRecord
+from app.api.blockers import why_not_now
 from app.api.dependencies import ContainerDep
-from app.api.pages.blockers import why_not_now
 from app.api.pages.forms import submitted
 from app.api.pages.pages import Pages, Reading
 from app.api.problems import Problem

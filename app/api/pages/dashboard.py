@@ -15,13 +15,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.agent.identity.people import Person, Scope
+from app.agent.intents import done_intents
 from app.agent.models import IncidentRecord, IncidentState
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.responders.request import ResponderAct
+from app.agent.responders.undo_request import why_not_to_ask
 from app.agent.timeline import first_broken
+from app.api.blockers import why_no_undo_now, why_not_now
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.pages.approvals import pending_of
-from app.api.pages.blockers import why_not_now
 from app.api.pages.forms import in_sentences, named, submitted
 from app.api.pages.pages import Pages, Reading
 from app.api.problems import Problem
@@ -31,8 +33,8 @@ from app.api.security.access import page_needs
 from app.errors import TransientError
 from app.schemas import MOST_ENTRIES, IncidentQuery
 from app.web.board import ACTIVE, ENDED, RANGES, address, chips, most_urgent_first
-from app.web.story import chapters, commands, rehearsed
-from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+from app.web.story import UndoOffer, chapters, commands, rehearsed
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
 
 _MOST_ACTIVE = 100
 _ENDED_ON_BOARD = 30
@@ -127,6 +129,7 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
         record = part.record
         pending = pending_of(record)
         blocked = [] if pending is None else await why_not_now(container, record, pending)
+        undo = await _undo(container, record)
         similar = await _similar(container, record)
     except Problem as problem:
         return await pages.message(problem.status, problem.title, "Check that the address is complete.")
@@ -140,6 +143,7 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
         record=record,
         pending=pending,
         blocked=blocked,
+        undo=undo,
         rehearsed=None if pending is None else rehearsed(record, pending),
         chapters=chapters(record),
         commands=commands(record),
@@ -147,6 +151,17 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
         intact=None if earlier else first_broken(record.incident.id, record.timeline) is None,
         live=True,
     )
+
+
+async def _undo(container: ApiDependencies, record: IncidentRecord) -> UndoOffer | None:
+    """What an undo on request would undo, and why it cannot work now; None where nothing was changed."""
+    changed = [one for one in done_intents(record) if one.action.target is not None]
+    if not changed:
+        return None
+    why = why_not_to_ask(record)
+    if why is not None:
+        return UndoOffer(changed=changed[-1], blocked=[why])
+    return UndoOffer(changed=changed[-1], blocked=await why_no_undo_now(container, record))
 
 
 async def _similar(container: ApiDependencies, record: IncidentRecord) -> list[IncidentRecord]:
@@ -196,6 +211,9 @@ def _said(act: ResponderAct, fields: Mapping[str, str]) -> tuple[str | None, str
         case ResponderAct.RESOLVE:
             resolved = ResolveRequest.model_validate({"reason": "", **given})
             return resolved.by, resolved.reason, None
+        case ResponderAct.UNDO:
+            undone = UndoActRequest.model_validate({"reason": "", **given})
+            return undone.by, undone.reason, None
         case _:
             said = ActRequest.model_validate(given)
             return said.by, said.comment, None

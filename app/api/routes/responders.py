@@ -16,7 +16,10 @@ from starlette.requests import Request
 
 from app.agent.closing import trace_end
 from app.agent.identity.people import Person, Scope
+from app.agent.models import IncidentRecord
 from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.agent.responders.undo_request import why_not_to_ask
+from app.api.blockers import why_no_undo_now
 from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import json_body, problems
@@ -25,7 +28,7 @@ from app.api.routes.incidents import load_part
 from app.api.security.access import needs, speaker
 from app.errors import Conflict
 from app.schemas import IncidentSummary
-from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
 
 router = APIRouter(tags=["responders"])
 
@@ -38,7 +41,7 @@ class _Route:
 
     act: ResponderAct
     path: str
-    takes: type[ActRequest | AssignRequest | NoteRequest | ResolveRequest]
+    takes: type[ActRequest | AssignRequest | NoteRequest | ResolveRequest | UndoActRequest]
     summary: str
     name: str
     """Becomes the operation id."""
@@ -87,6 +90,13 @@ _ROUTES = (
         summary="Resolve an open or escalated incident by hand",
         name="resolve",
     ),
+    _Route(
+        act=ResponderAct.UNDO,
+        path="undo",
+        takes=UndoActRequest,
+        summary="Ask the agent to undo its last change of an incident that has ended or was taken over",
+        name="undo",
+    ),
 )
 
 
@@ -130,16 +140,31 @@ async def respond(
     """Record the act; raises `Problem` 404, 422, or 409 when the incident does not permit it."""
     author = speaker(person, by)
     found = await load_part(container, incident_id, limit=1)
+    if act is ResponderAct.UNDO:
+        await _refuse_hopeless(container, found.record)
     request = ResponderRequest(act=act, by=author, at=container.clock.now(), text=text, owner=owner)
     try:
         after = await container.store.responders.respond(found.record.incident.id, request)
     except Conflict as error:
-        raise Problem(
-            status=409,
-            kind="incident-conflict",
-            title="The incident does not permit it",
-            detail=f"{error}.",
-        ) from error
+        raise _refused(str(error)) from error
     if after.closed_at == request.at:
         trace_end(after)
     return IncidentSummary.of((await load_part(container, incident_id, limit=1)).record)
+
+
+async def _refuse_hopeless(container: ApiDependencies, record: IncidentRecord) -> None:
+    """A request that the agent would refuse for a reason known now; the agent checks all of it again."""
+    if record.incident.undoing is not None or why_not_to_ask(record) is not None:
+        return  # the store answers: it knows a repeated request
+    blocked = await why_no_undo_now(container, record)
+    if blocked:
+        raise _refused("; ".join(blocked))
+
+
+def _refused(why: str) -> Problem:
+    return Problem(
+        status=409,
+        kind="incident-conflict",
+        title="The incident does not permit it",
+        detail=f"{why}.",
+    )

@@ -27,7 +27,7 @@ from app.connectors.traces.connect import traced
 from app.errors import Conflict, NotFound
 from app.schemas import IncidentSummary
 from app.wire.field_errors import field_errors, in_words
-from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
 
 _PATHS = {ResponderAct.NOTE: "notes"}
 
@@ -51,6 +51,8 @@ class SaidByPerson:
                     return NoteRequest(text=self.text, by=self.by)
                 case ResponderAct.RESOLVE:
                     return ResolveRequest(reason=self.text, by=self.by)
+                case ResponderAct.UNDO:
+                    return UndoActRequest(reason=self.text, by=self.by)
                 case _:
                     return ActRequest(by=self.by, comment=self.text)
         except ValidationError as error:

@@ -94,7 +94,7 @@ def _decisions(rows: Sequence[Row]) -> tuple[DecisionCount, ...]:
             number=number,
         )
         for action, decision, result, dry_run, number in _most_first(rows, 4)
-        if action in set(ActionName)
+        if action in ActionName._value2member_map_
     )
 
 

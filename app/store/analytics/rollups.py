@@ -1,6 +1,7 @@
 """Roll-ups: days that are over are counted once, and added up for a report.
 
-They are kept in slices: all incidents, and those of each environment, cause and severity.
+They are kept in slices: all incidents, and those of each environment, cause and severity, alone
+and combined.
 Triggers of the database note a change of a day that was counted (`statistics_stale`); such a
 day, and its block, are not used until the day is counted again. On PostgreSQL a change
 shares a lock on its day that counting takes alone, so a change whose transaction has not
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -21,11 +23,13 @@ from app.agent.analytics.shadow import JUDGED_AFTER
 from app.store.analytics.counting import COUNTINGS, Row, added, by_week, counted_rows, quick, sliced_rows
 from app.store.analytics.spans import (
     BLOCK,
+    COMBINED,
     Span,
     begin_of,
     block_of,
     cover,
     day_at,
+    is_combined,
     slice_of,
     slices_of,
     whole_days,
@@ -40,6 +44,8 @@ from app.store.database.tables import (
 
 SETTLED_AFTER = JUDGED_AFTER
 """A day is counted so long after its end: most of its incidents have ended and are judged."""
+_MARK = StatsPart.DETECT
+"""The part whose form the mark of `COMBINED` has."""
 _LONGEST_BACK = timedelta(days=3 * 366)
 """Older days are counted from the records."""
 
@@ -53,11 +59,17 @@ def counted_parts(
     gaps = [where]
     kept = slice_of(where)
     if kept is not None:
-        days = whole_days(where)
-        spans, gaps = cover(where, *_counted_within(connection, days))
-    found: dict[StatsPart, list[Iterable[Row]]] = {
-        part: [counted_rows(connection, part, gap) for gap in gaps] for part in parts
-    }
+        counted, stale = _counted_within(connection, whole_days(where))
+        if is_combined(kept):
+            counted = _combined(connection, counted)
+        spans, gaps = cover(where, counted, stale)
+    found: dict[StatsPart, list[Iterable[Row]]] = {part: [] for part in parts}
+    if gaps:
+        periods = tuple((gap.since, gap.until) for gap in gaps)
+        uncounted = replace(where, periods=periods if len(periods) > 1 else (), since=gaps[0].since)
+        uncounted = replace(uncounted, until=gaps[-1].until)
+        for part, each in found.items():
+            each.append(counted_rows(connection, part, uncounted))
     if kept is not None and spans:
         for part, rows in _stored(connection, spans, kept, parts):
             found[part].append(rows)
@@ -86,19 +98,32 @@ def _stored(
     connection: Connection, spans: Collection[Span], kept: str, parts: Collection[StatsPart]
 ) -> Iterable[tuple[StatsPart, Iterable[Row]]]:
     """The rows of these spans; a span without any of a part has none in that slice."""
-    columns, wanted = statistics_parts.c, set(spans)
-    first, last = min(spans), max(spans)
-    rows = connection.execute(
-        select(columns.start, columns.days, columns.part, columns.body).where(
-            columns.start >= first.start,
-            columns.start <= last.start,
-            columns.slice == kept,
-            columns.part.in_([part.value for part in parts]),
+    for _, part, body in _bodies(connection, spans, kept, parts):
+        yield part, _rows(body)
+
+
+def _bodies(
+    connection: Connection, spans: Collection[Span], kept: str, parts: Collection[StatsPart]
+) -> Iterable[tuple[Span, StatsPart, str]]:
+    """By the primary key, which begins with span and slice."""
+    columns = statistics_parts.c
+    for days in sorted({span.days for span in spans}):
+        rows = connection.execute(
+            select(columns.start, columns.part, columns.body).where(
+                columns.start.in_([span.start for span in spans if span.days == days]),
+                columns.days == days,
+                columns.slice == kept,
+                columns.part.in_([part.value for part in parts]),
+            )
         )
-    )
-    for row in rows:
-        if Span(start=row.start, days=row.days) in wanted:
-            yield StatsPart(row.part), _rows(row.body)
+        for row in rows:
+            yield Span(start=row.start, days=days), StatsPart(row.part), row.body
+
+
+def _combined(connection: Connection, spans: Collection[Span]) -> list[Span]:
+    """The spans all of whose days were counted in combined slices too."""
+    marks = _bodies(connection, spans, COMBINED, [_MARK])
+    return [span for span, _, body in marks if sum(days for _, days in _rows(body)) == span.days]
 
 
 def _rows(body: str) -> Iterable[Row]:
@@ -117,7 +142,7 @@ def due_days(connection: Connection, now: datetime, most: int) -> list[int]:
     stop = day_at(now - SETTLED_AFTER)
     days = range(day_at(max(oldest, now - _LONGEST_BACK)), stop)
     spans, stale = _counted_within(connection, days)
-    done = {span.start for span in spans if span.days == 1} - stale
+    done = {span.start for span in _combined(connection, spans) if span.days == 1} - stale
     return [day for day in reversed(days) if day not in done][:most]
 
 
@@ -142,6 +167,8 @@ def count_day(connection: Connection, day: int) -> bool:
                 found[kept].append(row)
         for kept, mine in found.items():
             rows[kept][part] = [COUNTINGS[part].reduced(mine)]
+    # One row that blocks add up: a block is complete in combined slices when all its days are.
+    rows[COMBINED][_MARK] = [[(0, 1)]]
     _store(connection, span, rows)
     return True
 

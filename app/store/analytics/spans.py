@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 
 from app.agent.analytics.report import StatsFilter
 
@@ -13,8 +14,10 @@ BLOCK = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _SLICED = ("environment", "cause", "severity")
-WHOLE = ""
-"""The slice of all incidents."""
+_AND = "\x1f"
+"""Between the filters of a combined slice; no environment contains it."""
+COMBINED = "combined"
+"""Not a slice of incidents: it counts the days that were counted in combined slices too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -44,20 +47,25 @@ def block_of(day: int) -> Span:
 
 
 def slice_of(where: StatsFilter) -> str | None:
-    """The slice that a filter means; None for one that is not kept."""
-    given = {name: getattr(where, name) for name in _SLICED if getattr(where, name) is not None}
-    if where.service is not None or len(given) > 1:
+    """The slice that a filter means; None for one of a service, whose incidents are few."""
+    if where.service is not None:
         return None
-    return next((_named(name, value) for name, value in given.items()), WHOLE)
+    return _named((name, getattr(where, name)) for name in _SLICED)
+
+
+def is_combined(kept: str) -> bool:
+    """Whether a slice is of two filters or more: programs before 0.3.0 did not count those."""
+    return _AND in kept
 
 
 def slices_of(*values: str | None) -> list[str]:
-    """The slices of environment, cause and severity, and that of all."""
-    return [WHOLE, *(_named(*one) for one in zip(_SLICED, values, strict=True) if one[1] is not None)]
+    """The slices of environment, cause and severity, of each combination of them, and that of all."""
+    given = [one for one in zip(_SLICED, values, strict=True) if one[1] is not None]
+    return [_named(some) for length in range(len(given) + 1) for some in combinations(given, length)]
 
 
-def _named(name: str, value: str | None) -> str:
-    return f"{name}={value}"
+def _named(given: Iterable[tuple[str, str | None]]) -> str:
+    return _AND.join(f"{name}={value}" for name, value in given if value is not None)
 
 
 def whole_days(where: StatsFilter) -> range:

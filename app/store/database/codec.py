@@ -39,6 +39,7 @@ from app.agent.models import (
     Rehearsal,
     SignalKind,
     Snapshot,
+    UndoRequest,
     Verdict,
     Verification,
 )
@@ -147,6 +148,8 @@ class IncidentBody:
     owner: str | None = None
     taken_over: ByPerson | None = None
     resolved: ByPerson | None = None
+    recovered_at: datetime | None = None
+    undo: UndoRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +159,7 @@ class IntentBody:
     action: Action
     decision: Decision
     rehearsal: Rehearsal | None = None
+    requested_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
         "body": part_of(IncidentBody, incident),
-        "held_by": None if incident.taken_over is None else storable_text(incident.taken_over.by),
+        "held_by": None if incident.held_by is None else storable_text(incident.held_by),
         "search": _searched(incident),
         **_counted(incident),
     }

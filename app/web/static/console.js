@@ -67,7 +67,16 @@
   });
 
   for (const name of ["heal:fresh", "heal:fresh:times"]) document.addEventListener(name, show);
+  const printing = () => {
+    for (const one of document.querySelectorAll("[data-print]")) one.hidden = false;
+  };
+  document.addEventListener("heal:fresh", printing);
+  printing();
   document.addEventListener("click", async (event) => {
+    if (event.target.closest("[data-print]")) {
+      window.print();
+      return;
+    }
     const copy = event.target.closest("[data-copy]");
     if (!copy) return;
     await navigator.clipboard.writeText(copy.dataset.copy);

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from app.agent.guardrails.limits.history import History, PastAction, Proposed, in_utc, of_this_time, order
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits
-from app.agent.models import OutcomeKind
+from app.agent.models import ActionName, OutcomeKind
 from app.bounds.backoff import Backoff
 
 
@@ -77,8 +77,11 @@ def _form(one: Proposed | PastAction) -> tuple[object, ...]:
 
 
 def oscillates(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
-    """Whether it would restore a state that the agent itself replaced, from a state that the agent set."""
-    if proposed.reaches is None or proposed.leaves is None:
+    """Whether it would restore a state that the agent itself replaced, from a state that the agent set.
+
+    An undo that a person asked for is meant to.
+    """
+    if proposed.action is ActionName.RESTORE or proposed.reaches is None or proposed.leaves is None:
         return None
     on_target = [
         p

@@ -108,6 +108,14 @@ class IncidentRepository(Protocol):
         """
         ...
 
+    async def recover(self, incident: Incident, note: Note) -> bool:
+        """Store that an escalated incident recovered by itself.
+
+        False, and nothing is stored, if it was changed since it was loaded, or while
+        its service has an open incident.
+        """
+        ...
+
     async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]: ...
 
     async def timeline_heads(
