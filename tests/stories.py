@@ -45,6 +45,7 @@ from app.store import open_store
 from app.terms.live import LiveSettings
 from app.testing import VirtualClock
 from app.workers.cluster_watcher import Watcher
+from app.workers.burn_reporter import BurnReporter
 from app.workers.metric_poller import Poller
 from tests.sqlite_template import migrated
 
@@ -301,5 +302,6 @@ def _agent(
         clock=clock,
         every=timedelta(seconds=STEP_SECONDS),
         stale_after=agent.stale_after,
+        burns=BurnReporter(services=agent.slo.services, every=timedelta(seconds=STEP_SECONDS)),
     )
     return agent, watcher, poller

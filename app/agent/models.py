@@ -28,6 +28,8 @@ TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
 
 
 POLLED = "prometheus"
+BURN_ALERT = "ErrorBudgetBurn"
+"""The agent's own alert about a service that uses up its error budget too fast."""
 """The source of samples that the agent's own poller reports."""
 
 WATCHED = "kubernetes"

@@ -30,6 +30,7 @@ from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
+from app.workers.burn_reporter import BurnReporter
 from app.workers.cluster_watcher import Watcher
 from app.workers.driver import PART as DRIVER
 from app.workers.driver import Driver
@@ -319,6 +320,7 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
             every=every,
             stale_after=container.stale_after,
             at_once=container.pace.at_once,
+            burns=BurnReporter(services=container.slo.services, every=every),
         )
         work.append(("poller", poller.run))
     return work

@@ -192,9 +192,7 @@ def test_load_that_rose_after_a_release_explains_slow_answers_too(
 @pytest.mark.parametrize(
     ("changed", "started", "cleared"), [(-1.5, -60.0, False), (-6.0, -60.0, True), (-6.0, -2.0, False)]
 )
-def test_pods_that_ran_on_well_clear_a_config_map(
-    changed: float, started: float, *, cleared: bool
-) -> None:
+def test_pods_that_ran_on_well_clear_a_config_map(changed: float, started: float, *, cleared: bool) -> None:
     """Running pods have read it after three minutes; a pod that started since reads it as it starts."""
     running = (*pods(OLD, 2, created_at=at(-60)), *pods(OLD, 1, created_at=at(started)))
     seen = failing(

@@ -13,7 +13,7 @@ from app.agent.evidence.symptoms import (
     now_at,
     reported,
 )
-from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
+from app.agent.models import BURN_ALERT, Alert, Cause, ChangeKind, Evidence, Hypothesis
 
 _START = "the incident started"
 _MOST = 5
@@ -45,6 +45,7 @@ def _facts(evidence: Evidence) -> list[str]:
             facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
         else:
             facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
+    facts += [alert.summary for alert in _burns(evidence)]
     facts += _reported_conditions(evidence)
     if evidence.workload is not None and evidence.workload.served_by is not None:
         facts.append(
@@ -77,6 +78,13 @@ def _facts(evidence: Evidence) -> list[str]:
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(name.words for name in evidence.failed_actions)}")
     return facts
+
+
+def _burns(evidence: Evidence) -> list[Alert]:
+    """The agent's own alert about the error budget, where it fires."""
+    found = [s.payload for s in evidence.signals if isinstance(s.payload, Alert)]
+    newest = [alert for alert in found if alert.name == BURN_ALERT][-1:]
+    return [alert for alert in newest if alert.firing]
 
 
 def _reported_conditions(evidence: Evidence) -> list[str]:

@@ -71,9 +71,7 @@ def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict
     began = incident_onset(evidence)
     changed = {c.key for c in evidence.changes if began - _DEPENDENCY_CHANGED <= c.at <= began}
     factors = {
-        one: calls_more_often(evidence, one)
-        for one in unhealthy_dependencies(evidence)
-        if one not in changed
+        one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence) if one not in changed
     }
     return {one: factor for one, factor in factors.items() if factor is not None}
 
