@@ -44,8 +44,8 @@ from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.terms.live import LiveSettings
 from app.testing import VirtualClock
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.cluster_watcher import Watcher
-from app.workers.burn_reporter import BurnReporter
 from app.workers.metric_poller import Poller
 from tests.sqlite_template import migrated
 
@@ -302,6 +302,10 @@ def _agent(
         clock=clock,
         every=timedelta(seconds=STEP_SECONDS),
         stale_after=agent.stale_after,
-        burns=BurnReporter(services=agent.slo.services, every=timedelta(seconds=STEP_SECONDS)),
+        alerts=ServiceAlerts(
+            services=agent.slo.services,
+            baselines=agent.observer.baselines,
+            every=timedelta(seconds=STEP_SECONDS),
+        ),
     )
     return agent, watcher, poller

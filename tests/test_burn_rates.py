@@ -100,21 +100,21 @@ def test_a_burn_rate_that_says_nothing_is_a_mistake(
 async def test_a_burning_service_is_a_case_for_a_person_until_a_threshold_is_broken(tmp_path: Path) -> None:
     """Errors within the threshold use up the budget: an incident with the figures, and no action."""
     file = tmp_path / "services.yaml"
-    rates = "burn_rates: [{long: 30m, short: 2m, factor: 4}]"
+    rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
     terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
     file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
     changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "services_file": file}
     async with story(tmp_path, **changes) as stage:
         stage.deploy()
-        await stage.live(600)
-        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.08"})
+        await stage.live(120)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.15"})
         record = await stage.live_until_ended()
         text = messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, text
         assert "error budget of 0.5% used up" in text
         assert not [i for i in record.intents if i.action.name is not ActionName.NOTIFY], text
         stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0"})
-        await stage.live(600)
+        await stage.live(200)
         levels = await stage.agent.store.signals.levels(KEY)
         assert levels is not None
         assert levels.resolved_alerts, "the end of the burn was not reported"

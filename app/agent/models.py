@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -30,6 +30,8 @@ TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
 POLLED = "prometheus"
 BURN_ALERT = "ErrorBudgetBurn"
 """The agent's own alert about a service that uses up its error budget too fast."""
+UNUSUAL_ALERT = "UnusualLevel"
+"""The agent's own alert about a level that is clearly above the baseline of its service."""
 """The source of samples that the agent's own poller reports."""
 
 WATCHED = "kubernetes"
@@ -280,6 +282,20 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsualLevel:
+    """The baseline of one indicator of one service, in the unit of the indicator."""
+
+    key: ServiceKey
+    indicator: str
+    median: float
+    often: float
+    """Every tenth sample is above it."""
+    high: float
+    """Every fiftieth sample is above it."""
+    observed_for: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DependencyLevels:
     """The service levels of a service that the incident's service calls, directly or not."""
 
@@ -335,6 +351,8 @@ class Evidence:
     """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
     callers: tuple[ServiceKey, ...] = ()
     """Services that call this one directly, where known."""
+    usual: tuple[UsualLevel, ...] = ()
+    """The baselines of the service and of its dependencies, where they are known."""
     log_patterns: tuple[LogPattern, ...] = ()
     """Of the failing containers, where the agent may read logs."""
 

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
@@ -182,6 +183,8 @@ class Observer:
     """The objectives that define a symptom; None: every reported one is a symptom."""
     services: ServiceCatalogue = NO_SERVICES
     """Services with objectives or dependencies of their own."""
+    baselines: Baselines = field(default_factory=Baselines)
+    """What is usual for the services, where this process measures them."""
     logs: ContainerLogs | None = None
     """Reads the logs of failing containers; None: not allowed."""
     applications: ApplicationReader | None = None
@@ -239,6 +242,7 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             objectives=self._objectives_of(key),
             dependency_levels=levels,
+            usual=self.baselines.usual((key, *(one.key for one in levels))),
             failing_beside=await self._failing_beside(key, now),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )

@@ -90,6 +90,9 @@ class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
         tuple[BurnRateEntry, ...],
         msgspec.Meta(max_length=MOST_BURN_RATES, description="Need `availability`; beside the thresholds."),
     ] = ()
+    baseline: Annotated[
+        bool, msgspec.Meta(description="A level clearly above what is usual opens an incident too.")
+    ] = False
 
 
 class ServiceEntry(_Strict, frozen=True, kw_only=True):
@@ -180,6 +183,7 @@ def _terms(key: ServiceKey, entry: ServiceEntry) -> ServiceTerms:
         max_p95_latency_ms=entry.objectives.max_p95_latency_ms,
         min_request_rate=entry.objectives.min_request_rate,
         budget=_budget(entry.objectives),
+        on_baseline=entry.objectives.baseline,
         owner=entry.owner,
         dependencies=None if callees is None else tuple(_callee(key, callee) for callee in callees),
         autonomy=Autonomy(entry.autonomy),
@@ -275,6 +279,7 @@ def terms_in_words(terms: ServiceTerms) -> str:
         f"p95 up to {milliseconds(terms.max_p95_latency_ms)}" if terms.max_p95_latency_ms is not None else "",
         f"from {rate(terms.min_request_rate)} on" if terms.min_request_rate is not None else "",
         _budget_in_words(terms.budget) if terms.budget is not None else "",
+        "incidents by its baseline" if terms.on_baseline else "",
         f"owner {terms.owner}" if terms.owner is not None else "",
         f"calls {', '.join(_named(terms, one) for one in terms.dependencies)}" if terms.dependencies else "",
         f"autonomy {terms.autonomy}",

@@ -26,11 +26,11 @@ from app.connectors.traces.connect import traced
 from app.errors import AgentError
 from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.stopping import Stop
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
-from app.workers.burn_reporter import BurnReporter
 from app.workers.cluster_watcher import Watcher
 from app.workers.driver import PART as DRIVER
 from app.workers.driver import Driver
@@ -320,7 +320,9 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
             every=every,
             stale_after=container.stale_after,
             at_once=container.pace.at_once,
-            burns=BurnReporter(services=container.slo.services, every=every),
+            alerts=ServiceAlerts(
+                services=container.slo.services, baselines=container.observer.baselines, every=every
+            ),
         )
         work.append(("poller", poller.run))
     return work

@@ -30,7 +30,7 @@ from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import polled
 from app.errors import AgentError
-from app.workers.burn_reporter import BurnReporter
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.telemetry_reporter import TelemetryFaults
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class Poller:
     stale_after: timedelta
     at_once: int = 8
     """Services that are asked about side by side."""
-    burns: BurnReporter | None = None
-    """None: no service has burn rates."""
+    alerts: ServiceAlerts | None = None
+    """What the agent itself alerts about, beside breaches of thresholds."""
     faults: TelemetryFaults = field(default_factory=TelemetryFaults)
     """What cannot be measured by, reported once for each source."""
 
@@ -82,9 +82,11 @@ class Poller:
             try:
                 if await self._worth_telling(key, answer):
                     await self._tell(key, answer)
-                await self._burn(key, answer)
+                await self._alert(key, answer)
             except AgentError as error:
                 refused = error  # the others are reported all the same
+        if self.alerts is not None:
+            self.alerts.baselines.keep(keys)
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
         if refused is not None:
             raise refused
@@ -100,14 +102,13 @@ class Poller:
         levels = await self.signals.levels(key)
         return levels is not None and any(levels.breached)
 
-    async def _burn(self, key: ServiceKey, sample: SliSample) -> None:
-        """Report that a service uses up its error budget too fast, and when that is over."""
-        if self.burns is None:
+    async def _alert(self, key: ServiceKey, sample: SliSample) -> None:
+        """Report alerts of the agent's own, and when they are over."""
+        if self.alerts is None:
             return
-        alert = self.burns.changed(key, self.slo.of(key).judged(sample))
-        if alert is not None:
+        for alert in self.alerts.changed(key, self.slo.of(key).judged(sample)):
             await self._accept(key, alert, POLLED)
-            self.burns.delivered(key, alert, sample)
+            self.alerts.delivered(key, alert, sample.at)
 
     async def _report(self, source: ServiceKey, fault: str | None) -> None:
         """Have intake open one incident for a source that gives no usable answers, and see it end."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
 from app.agent.evidence.facts import (
     PodFault,
@@ -53,6 +54,8 @@ def score_counter_evidence(
     _served_before(cause_score, candidate_change, evidence)
     _all_well(cause_score, evidence)
     _scaled_to_zero(cause_score, evidence)
+    for told in usual_breaches(evidence):
+        cause_score.add_against(0.5, told)
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)

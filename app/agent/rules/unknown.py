@@ -13,7 +13,7 @@ from app.agent.evidence.symptoms import (
     now_at,
     reported,
 )
-from app.agent.models import BURN_ALERT, Alert, Cause, ChangeKind, Evidence, Hypothesis
+from app.agent.models import BURN_ALERT, UNUSUAL_ALERT, Alert, Cause, ChangeKind, Evidence, Hypothesis
 
 _START = "the incident started"
 _MOST = 5
@@ -45,7 +45,7 @@ def _facts(evidence: Evidence) -> list[str]:
             facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
         else:
             facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
-    facts += [alert.summary for alert in _burns(evidence)]
+    facts += [alert.summary for alert in _own_alerts(evidence)]
     facts += _reported_conditions(evidence)
     if evidence.workload is not None and evidence.workload.served_by is not None:
         facts.append(
@@ -80,11 +80,11 @@ def _facts(evidence: Evidence) -> list[str]:
     return facts
 
 
-def _burns(evidence: Evidence) -> list[Alert]:
-    """The agent's own alert about the error budget, where it fires."""
+def _own_alerts(evidence: Evidence) -> list[Alert]:
+    """The agent's own alerts about error budget and baseline that fire."""
     found = [s.payload for s in evidence.signals if isinstance(s.payload, Alert)]
-    newest = [alert for alert in found if alert.name == BURN_ALERT][-1:]
-    return [alert for alert in newest if alert.firing]
+    newest = {alert.fingerprint: alert for alert in found if alert.name in (BURN_ALERT, UNUSUAL_ALERT)}
+    return [alert for alert in newest.values() if alert.firing]
 
 
 def _reported_conditions(evidence: Evidence) -> list[str]:

@@ -11,8 +11,6 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from app.agent.evidence.format import share
-
 MOST_BURN_RATES = 4
 LONGEST_WINDOW = timedelta(days=3)
 SLOTS = 60
@@ -39,7 +37,7 @@ class BurnRate:
         if not LEAST_SHORT * self.long / SLOTS <= self.short < self.long:
             return "the short window is shorter than the long one, and at least a thirtieth of it"
         if self.factor * (1 - availability) > 1:
-            return f"no error rate is {self.factor:g} times the budget of {share(1 - availability)}"
+            return f"no error rate is {self.factor:g} times the budget of {percent(1 - availability)}"
         return None
 
 
@@ -65,10 +63,15 @@ class Burning:
     def words(self) -> str:
         """The finding, with both figures and the limit."""
         return (
-            f"error budget of {share(1 - self.availability)} used up {self.long:.1f} times too fast over "
+            f"error budget of {percent(1 - self.availability)} used up {self.long:.1f} times too fast over "
             f"{minutes(self.rate.long)} and {self.short:.1f} times over {minutes(self.rate.short)} "
             f"(limit {self.rate.factor:g})"
         )
+
+
+def percent(part: float) -> str:
+    """`0.05%`: a budget as people write it."""
+    return f"{100 * part:.3g}%"
 
 
 def minutes(window: timedelta) -> str:

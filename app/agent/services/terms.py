@@ -39,6 +39,8 @@ class ServiceTerms:
     """Requests per second below which a measurement says nothing."""
     budget: ErrorBudget | None = None
     """How fast it may use up its error budget, besides the thresholds."""
+    on_baseline: bool = False
+    """Whether a level clearly above its baseline opens an incident, although it is within the objective."""
     owner: str | None = None
     dependencies: tuple[ServiceKey, ...] | None = None
     """The services that it calls."""
