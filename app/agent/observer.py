@@ -54,6 +54,7 @@ from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import LogPattern, LogTail, WorkloadView
 from app.errors import AgentError, PermanentError
@@ -185,6 +186,8 @@ class Observer:
     """Services with objectives or dependencies of their own."""
     baselines: Baselines = field(default_factory=Baselines)
     """What is usual for the services, where this process measures them."""
+    annotated: AnnotatedServices | None = None
+    """Takes in the objectives that annotations of a workload set."""
     logs: ContainerLogs | None = None
     """Reads the logs of failing containers; None: not allowed."""
     applications: ApplicationReader | None = None
@@ -201,6 +204,7 @@ class Observer:
             missing.append(_unmapped(key))
         if workload is not None:
             workload = await self._with_application(workload, missing)
+            missing.extend(() if self.annotated is None else self.annotated.problems(key))
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
@@ -321,7 +325,10 @@ class Observer:
         if self.reader is None:
             missing.append(NO_CLUSTER)
             return None
-        return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+        found = await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+        if found is not None and self.annotated is not None:
+            self.annotated.learn(key, found.slo_annotations)
+        return found
 
     async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:
         """The workload with the application that owns it, where a GitOps controller is connected."""

@@ -20,6 +20,7 @@ from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner, UnwatchedWorkload
+from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import (
     AutoscalerView,
     ConfigMapView,
@@ -284,6 +285,9 @@ class SandboxReader:
             released_by=_released_by(deployment),
             release_records=world.release_records.get(
                 (deployment.meta.namespace, annotations.get(RELEASE, "")), ()
+            ),
+            slo_annotations=tuple(
+                (name, value) for name, value in sorted(annotations.items()) if name.startswith(SLO_PREFIX)
             ),
             scaled=_scaled(deployment),
             autoscalers=_autoscalers(world, deployment),
