@@ -59,7 +59,8 @@ def test_a_baseline_is_robust_and_bounded() -> None:
     errors, latency, traffic = found.usual([SHOP])
     assert latency.median == pytest.approx(80, rel=0.08)
     assert latency.high == pytest.approx(84, rel=0.15)
-    assert (errors.median, traffic.median) == (pytest.approx(0.001, rel=0.08), pytest.approx(40, rel=0.08))
+    assert errors.median == pytest.approx(0.001, rel=0.08)
+    assert traffic.median == pytest.approx(40, rel=0.08)
     series = found._known[SHOP]["p95 latency"]
     for number in range(20000):
         found.learn(SHOP, sample(NOW + number * STEP, 200.0))
