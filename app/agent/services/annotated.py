@@ -100,8 +100,17 @@ class AnnotatedServices:
         if known is None or not known.values:
             return terms
         own = ServiceTerms(key=key) if terms is None else terms
-        added = {name: value for name, value in known.values.items() if getattr(own, name) is None}
-        return replace(own, **added)
+        values = known.values
+
+        def first(own_value: float | None, name: str) -> float | None:
+            return values.get(name) if own_value is None else own_value
+
+        return replace(
+            own,
+            max_error_rate=first(own.max_error_rate, "max_error_rate"),
+            max_p95_latency_ms=first(own.max_p95_latency_ms, "max_p95_latency_ms"),
+            min_request_rate=first(own.min_request_rate, "min_request_rate"),
+        )
 
     def all(self) -> Mapping[ServiceKey, ServiceTerms]:
         """The services of the catalogue."""
