@@ -46,6 +46,7 @@ from app.sandbox.world import World as SimulatedWorld
 from app.store import open_in_memory, open_store
 from app.terms.live import LiveSettings
 from app.testing import VirtualClock
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.cluster_watcher import Watcher
 from app.workers.metric_poller import Poller
 from tests.sqlite_template import migrated
@@ -326,5 +327,10 @@ def _agent(
         clock=clock,
         every=timedelta(seconds=STEP_SECONDS),
         stale_after=agent.stale_after,
+        alerts=ServiceAlerts(
+            services=agent.slo.services,
+            baselines=agent.observer.baselines,
+            every=timedelta(seconds=STEP_SECONDS),
+        ),
     )
     return agent, watcher, poller

@@ -29,6 +29,7 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.policy import Policy
+from app.agent.services.annotated import SLO_PREFIX, AnnotatedServices
 from app.agent.services.terms import Autonomy, FixedServices, ServiceTerms
 from app.agent.slo import SloThresholds
 from app.connectors.mappings import mapping_findings
@@ -258,3 +259,66 @@ async def test_the_terms_of_a_service_take_effect_while_the_agent_runs(tmp_path:
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
         assert "autonomy of shop is ask" in messages(record.timeline)
+
+
+def annotated(*written: tuple[str, str], base: FixedServices | None = None) -> AnnotatedServices:
+    found = AnnotatedServices(FixedServices(terms={}) if base is None else base)
+    found.learn(SHOP, [(SLO_PREFIX + name, value) for name, value in written])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("max-error-rate", "0.01", True),
+        ("max-error-rate", "1.5", False),
+        ("max-error-rate", "nan", False),
+        ("max-p95-latency-ms", "400", True),
+        ("max-p95-latency-ms", "-1", False),
+        ("max-p95-latency-ms", "9" * 400, False),
+        ("min-request-rate", "2", True),
+        ("min-request-rate", "two", False),
+        ("max-errors", "0.01", False),
+    ],
+)
+def test_an_annotation_sets_an_objective_within_bounds(name: str, value: str, *, valid: bool) -> None:
+    """What is not valid is a short warning, and changes nothing."""
+    found = annotated((name, value))
+    assert bool(found.problems(SHOP)) is not valid
+    assert (found.of(SHOP) is not None) is valid
+    assert all(len(one) < 300 for one in found.problems(SHOP))
+
+
+def test_the_last_valid_annotation_stays_until_it_is_removed() -> None:
+    """A typing mistake does not move a threshold back to the setting; a removal does."""
+    found = annotated(("max-error-rate", "0.01"))
+    for value, rate, problem in (("0,02", 0.01, True), ("0.02", 0.02, False)):
+        found.learn(SHOP, [(SLO_PREFIX + "max-error-rate", value)])
+        terms = found.of(SHOP)
+        assert terms is not None
+        assert terms.max_error_rate == rate
+        assert bool(found.problems(SHOP)) is problem
+        assert not problem or "0.01 stays in force" in found.problems(SHOP)[0]
+    found.learn(SHOP, [])
+    assert found.of(SHOP) is None
+
+
+def test_the_services_file_takes_precedence_over_annotations() -> None:
+    """For each objective by itself."""
+    base = fixed(max_error_rate=0.03, autonomy=Autonomy.ASK)
+    terms = annotated(("max-error-rate", "0.5"), ("max-p95-latency-ms", "300"), base=base).of(SHOP)
+    assert terms == replace(
+        ServiceTerms(key=SHOP), max_error_rate=0.03, max_p95_latency_ms=300.0, autonomy=Autonomy.ASK
+    )
+
+
+async def test_annotations_of_a_workload_are_in_force_once_it_was_looked_at(tmp_path: Path) -> None:
+    """Intake judges by them; one that is not valid is recorded with the incident."""
+    marks = {SLO_PREFIX + "max-error-rate": "0.05", SLO_PREFIX + "min-request-rate": "few"}
+    async with story(tmp_path, slo_max_error_rate=0.9) as stage:
+        stage.deploy(annotations=marks)
+        await stage.live(60)
+        assert stage.agent.slo.of(KEY).max_error_rate == 0.05
+        stage.world.release("prod", KEY.service, "shop:2-errors")
+        record = await stage.live_until(lambda record: record.incident.diagnosis is not None)
+        assert "'few' is not a number above 0" in messages(record.timeline)

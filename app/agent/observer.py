@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
@@ -55,6 +56,7 @@ from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import ConfigRecord, LogPattern, LogTail, WorkloadView
 from app.errors import AgentError, PermanentError
@@ -184,6 +186,10 @@ class Observer:
     """The objectives that define a symptom; None: every reported one is a symptom."""
     services: ServiceCatalogue = NO_SERVICES
     """Services with objectives or dependencies of their own."""
+    baselines: Baselines = field(default_factory=Baselines)
+    """What is usual for the services, where this process measures them."""
+    annotated: AnnotatedServices | None = None
+    """Takes in the objectives that annotations of a workload set."""
     logs: ContainerLogs | None = None
     """Reads the logs of failing containers; None: not allowed."""
     applications: ApplicationReader | None = None
@@ -200,6 +206,7 @@ class Observer:
             missing.append(_unmapped(key))
         if workload is not None:
             workload = await self._with_application(workload, missing)
+            missing.extend(() if self.annotated is None else self.annotated.problems(key))
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
@@ -241,6 +248,7 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             objectives=self._objectives_of(key),
             dependency_levels=levels,
+            usual=self.baselines.usual((key, *(one.key for one in levels))),
             failing_beside=await self._failing_beside(key, now),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
@@ -332,7 +340,10 @@ class Observer:
         if self.reader is None:
             missing.append(NO_CLUSTER)
             return None
-        return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+        found = await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+        if found is not None and self.annotated is not None:
+            self.annotated.learn(key, found.slo_annotations)
+        return found
 
     async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:
         """The workload with the application that owns it, where a GitOps controller is connected."""

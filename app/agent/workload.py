@@ -292,6 +292,8 @@ class WorkloadView:
     """The revisions of that release, newest first, as far as the agent may read them."""
     autoscalers: tuple[AutoscalerView, ...] = ()
     """What sets its replicas or resources by itself, as far as the agent may read it."""
+    slo_annotations: tuple[tuple[str, str], ...] = ()
+    """The annotations that set objectives of its service, as they are written."""
     scaled: ScaleChange | None = None
     """Who set its replicas last; None where the object does not say."""
     served_by: str | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing import get_context
@@ -16,11 +16,13 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
+from msgspec import to_builtins
 from rich.table import Table
 
 from app.agent.ids import JsonObject
 from app.benchmarks.healing_agent import HealingStage, healing_stage
 from app.benchmarks.healing_causes import answers
+from app.benchmarks.healing_groups import FirstScore, groups, read_first_scores
 from app.benchmarks.reliability import expected_calibration_error, reliability
 from app.errors import ConfigurationError
 from app.sandbox.scenarios.files import Variant, load_scenarios
@@ -42,6 +44,8 @@ class HealingResults:
     """Every run of every agent, in the order of the files."""
 
     runs: tuple[Triple, ...]
+    first_scores: Mapping[str, FirstScore] = field(default_factory=dict)
+    """By held-out group."""
 
     def of(self, agent: str) -> list[Scored]:
         """The runs of one agent."""
@@ -58,7 +62,8 @@ class ExpectedRun(TypedDict):
 
 def play_all(folder: Path, *, variants: int | None = None, processes: int = 2) -> HealingResults:
     """Play everything in a folder; raises `ConfigurationError` for the first invalid file."""
-    return play_these(load_scenarios(folder, variants), processes=processes)
+    first = read_first_scores(folder) if folder.is_dir() else {}
+    return replace(play_these(load_scenarios(folder, variants), processes=processes), first_scores=first)
 
 
 def play_these(variants: Sequence[Variant], *, processes: int) -> HealingResults:
@@ -88,6 +93,7 @@ def _scored(variant: Variant, run: Run, twin: Run) -> Scored:
         variant=variant.number,
         family=variant.scenario.family,
         control=variant.scenario.control,
+        held_out=variant.scenario.held_out,
         run=run,
         judgement=judge(variant.scenario, variant.fault_at, run, twin),
         answers=answers(variant, run),
@@ -117,6 +123,14 @@ def as_json(results: HealingResults) -> str:
     whole[AGENT]["calibration"] = calibration(runs)
     whole[AGENT]["halves"] = {
         name: {**asdict(score(half)), "calibration": calibration(half)} for name, half in halves(runs).items()
+    }
+    whole[AGENT]["groups"] = {
+        name: {
+            **asdict(score(group)),
+            "first_score": to_builtins(results.first_scores.get(name)),
+            "calibration": calibration(group),
+        }
+        for name, group in groups(runs).items()
     }
     return json.dumps(whole, indent=2)
 
@@ -194,9 +208,46 @@ def report(results: HealingResults) -> Iterator[Table]:
         runs = results.of(agent)
         table.add_row(agent, *(shown(runs) for _, shown in _COLUMNS))
     yield table
+    if any(run.held_out for run in results.of(AGENT)):
+        yield _groups(results)
     wrong = _by_scenario(run for run in results.of(AGENT) if not run.judgement.right)
     if wrong:
         yield _wrong_ends(wrong, _by_scenario(results.of(AGENT)))
+
+
+def _groups(results: HealingResults) -> Table:
+    table = Table(title="Held-out groups", title_justify="left")
+    for name in GROUP_COLUMNS:
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for row in group_rows(results):
+        table.add_row(*row)
+    return table
+
+
+GROUP_COLUMNS = (
+    "group",
+    "scenarios",
+    "right ends",
+    "wrong actions",
+    "harm",
+    "right ends at first",
+    "wrong then",
+)
+
+
+def group_rows(results: HealingResults) -> Iterator[tuple[str, ...]]:
+    """The figures of each group, beside the first ones of those that were held out."""
+    for name, runs in groups(results.of(AGENT)).items():
+        found, first = score(runs), results.first_scores.get(name)
+        yield (
+            name,
+            str(found.scenarios),
+            _share(found.right_ends, found.scenarios),
+            str(found.wrong_actions),
+            f"{found.harm_seconds:.0f} s",
+            "-" if first is None else _share(first.right_ends, first.scenarios),
+            "-" if first is None else str(first.wrong_actions),
+        )
 
 
 def _wrong_ends(wrong: dict[str, list[Scored]], every: dict[str, list[Scored]]) -> Table:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.agent.evidence.format import counted, share
-from app.benchmarks.healing import AGENT, AGENTS, HealingResults, calibration, halves
+from app.benchmarks.healing import (
+    AGENT,
+    AGENTS,
+    GROUP_COLUMNS,
+    HealingResults,
+    calibration,
+    group_rows,
+    halves,
+)
 from app.benchmarks.reliability import cells, document, expected_calibration_error, reliability_diagram
 from app.sandbox.scenarios.judge import Scored, score
 
@@ -15,6 +23,9 @@ def html_report(results: HealingResults) -> str:
     runs = results.of(AGENT)
     body = (
         f"<h2>Ends: {counted(len(runs), 'run')}</h2>\n{_ends(results)}"
+        "<h2>Developed with, and held out</h2>\n"
+        "<p>A held-out group was played before any rule was adjusted to it: its first figures are kept.</p>\n"
+        f"{_table(GROUP_COLUMNS, [f'<tr>{cells(row)}</tr>' for row in group_rows(results)])}"
         "<h2>Calibration of the diagnoses</h2>\n"
         "<p>A diagnosis is right if it names a cause that a fault of the scenario has at the service of"
         " the incident. Diagnoses that name no cause are left out.</p>\n"

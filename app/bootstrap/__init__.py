@@ -27,6 +27,7 @@ from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.responders.undo import RequestedUndo
 from app.agent.runbooks import load_catalogue
+from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
@@ -117,6 +118,7 @@ def assemble(
     services: ServiceCatalogue = watched or NO_SERVICES
     if live is not None:
         services = LiveServices(services, live)
+    services = annotated = AnnotatedServices(services)
     slo = slo_thresholds(settings, services)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
@@ -130,6 +132,7 @@ def assemble(
         dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
         services=services,
+        annotated=annotated,
         logs=world.logs,
         applications=world.gitops.reader if world.gitops is not None else None,
     )

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -19,6 +20,7 @@ from app.agent.evidence.format import milliseconds, rate, share
 from app.agent.ids import ServiceKey
 from app.agent.models import Objectives
 from app.agent.runbooks import Document
+from app.agent.services.burn_rates import MOST_BURN_RATES, BurnRate, ErrorBudget, minutes
 from app.agent.services.terms import Autonomy, ServiceTerms
 from app.settings.watched_file import LOOK_EVERY_SECONDS, WatchedFile
 from app.wire.fields import LABEL, MAX_LABEL_CHARS
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 _KIND = "services file"
 _MAX_BYTES = 4 * 1024 * 1024
 """About 25,000 services."""
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 Callee = Annotated[
     str,
@@ -50,6 +54,22 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the file; unknown fields are errors."""
 
 
+Window = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[0-9]{1,5}(m|h|d)$", description="Minutes, hours or days: 5m, 1h, 3d."),
+]
+
+
+class BurnRateEntry(_Strict, frozen=True, kw_only=True):
+    """A burn rate that opens an incident when both windows are above its factor."""
+
+    long: Window
+    short: Window
+    factor: Annotated[
+        float, msgspec.Meta(gt=0, description="1 uses up the budget of errors (1 - availability) exactly.")
+    ]
+
+
 class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
     """When the service is unhealthy."""
 
@@ -62,6 +82,17 @@ class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
     min_request_rate: (
         Annotated[float, msgspec.Meta(ge=0, description="Instead of SLO_MIN_REQUEST_RATE.")] | None
     ) = None
+    availability: (
+        Annotated[float, msgspec.Meta(gt=0, lt=1, description="The share of requests that must succeed.")]
+        | None
+    ) = None
+    burn_rates: Annotated[
+        tuple[BurnRateEntry, ...],
+        msgspec.Meta(max_length=MOST_BURN_RATES, description="Need `availability`; beside the thresholds."),
+    ] = ()
+    baseline: Annotated[
+        bool, msgspec.Meta(description="A level clearly above what is usual opens an incident too.")
+    ] = False
 
 
 class ServiceEntry(_Strict, frozen=True, kw_only=True):
@@ -151,10 +182,33 @@ def _terms(key: ServiceKey, entry: ServiceEntry) -> ServiceTerms:
         max_error_rate=entry.objectives.max_error_rate,
         max_p95_latency_ms=entry.objectives.max_p95_latency_ms,
         min_request_rate=entry.objectives.min_request_rate,
+        budget=_budget(entry.objectives),
+        on_baseline=entry.objectives.baseline,
         owner=entry.owner,
         dependencies=None if callees is None else tuple(_callee(key, callee) for callee in callees),
         autonomy=Autonomy(entry.autonomy),
     )
+
+
+def _budget(entry: ObjectivesEntry) -> ErrorBudget | None:
+    """Raises `ValueError` for burn rates that can never, or hardly, be reached."""
+    if not entry.burn_rates:
+        return None
+    if entry.availability is None:
+        raise ValueError("burn_rates need an availability")
+    rates = tuple(
+        BurnRate(long=_window(one.long), short=_window(one.short), factor=one.factor)
+        for one in entry.burn_rates
+    )
+    for number, one in enumerate(rates):
+        flaw = one.flaw(entry.availability)
+        if flaw is not None:
+            raise ValueError(f"objectives.burn_rates[{number}]: {flaw}")
+    return ErrorBudget(availability=entry.availability, burn_rates=rates)
+
+
+def _window(text: str) -> timedelta:
+    return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def _callee(caller: ServiceKey, name: str) -> ServiceKey:
@@ -211,12 +265,21 @@ def _named(terms: ServiceTerms, callee: ServiceKey) -> str:
     return callee.service if same else f"{callee.environment}/{callee.service}"
 
 
+def _budget_in_words(budget: ErrorBudget) -> str:
+    rates = ", ".join(
+        f"{one.factor:g} over {minutes(one.long)} and {minutes(one.short)}" for one in budget.burn_rates
+    )
+    return f"available {budget.availability:.3%}, burn rate below {rates}"
+
+
 def terms_in_words(terms: ServiceTerms) -> str:
     """What is set, for a line of text."""
     parts = [
         f"error rate up to {share(terms.max_error_rate)}" if terms.max_error_rate is not None else "",
         f"p95 up to {milliseconds(terms.max_p95_latency_ms)}" if terms.max_p95_latency_ms is not None else "",
         f"from {rate(terms.min_request_rate)} on" if terms.min_request_rate is not None else "",
+        _budget_in_words(terms.budget) if terms.budget is not None else "",
+        "incidents by its baseline" if terms.on_baseline else "",
         f"owner {terms.owner}" if terms.owner is not None else "",
         f"calls {', '.join(_named(terms, one) for one in terms.dependencies)}" if terms.dependencies else "",
         f"autonomy {terms.autonomy}",

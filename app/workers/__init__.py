@@ -29,6 +29,7 @@ from app.settings.entries import Role
 from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.spans import metered
 from app.stopping import Stop
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
@@ -329,6 +330,9 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
             every=every,
             stale_after=container.stale_after,
             at_once=container.pace.at_once,
+            alerts=ServiceAlerts(
+                services=container.slo.services, baselines=container.observer.baselines, every=every
+            ),
         )
         work.append(("poller", poller.run))
     return work

@@ -18,6 +18,7 @@ from app.agent.models import (
     CLUSTER_SOURCE,
     METRICS_SOURCE,
     POLLED,
+    Alert,
     MetricSample,
     SliSample,
 )
@@ -29,6 +30,7 @@ from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import polled
 from app.errors import AgentError
+from app.workers.alerts.own import ServiceAlerts
 from app.workers.telemetry_reporter import TelemetryFaults
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Poller:
     stale_after: timedelta
     at_once: int = 8
     """Services that are asked about side by side."""
+    alerts: ServiceAlerts | None = None
+    """What the agent itself alerts about, beside breaches of thresholds."""
     faults: TelemetryFaults = field(default_factory=TelemetryFaults)
     """What cannot be measured by, reported once for each source."""
 
@@ -74,11 +78,15 @@ class Poller:
             answers.append((key, answer))
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
-            elif await self._worth_telling(key, answer):
-                try:
+                continue
+            try:
+                if await self._worth_telling(key, answer):
                     await self._tell(key, answer)
-                except AgentError as error:
-                    refused = error  # the others are reported all the same
+                await self._alert(key, answer)
+            except AgentError as error:
+                refused = error  # the others are reported all the same
+        if self.alerts is not None:
+            self.alerts.baselines.keep(keys)
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
         if refused is not None:
             raise refused
@@ -94,24 +102,32 @@ class Poller:
         levels = await self.signals.levels(key)
         return levels is not None and any(levels.breached)
 
+    async def _alert(self, key: ServiceKey, sample: SliSample) -> None:
+        """Report alerts of the agent's own, and when they are over."""
+        if self.alerts is None:
+            return
+        for alert in self.alerts.changed(key, self.slo.of(key).judged(sample)):
+            await self._accept(key, alert, POLLED)
+            self.alerts.delivered(key, alert, sample.at)
+
     async def _report(self, source: ServiceKey, fault: str | None) -> None:
         """Have intake open one incident for a source that gives no usable answers, and see it end."""
         alert = self.faults.changed(source, fault, self.clock.now(), self.slo.breach_for)
         if alert is not None:
-            now = self.clock.now()
-            await self.intake.accept(
-                [
-                    new_signal(
-                        key=source,
-                        source="telemetry",
-                        observed_at=now,
-                        received_at=now,
-                        payload=alert,
-                        stale_after=self.stale_after,
-                    )
-                ]
-            )
+            await self._accept(source, alert, "telemetry")
             self.faults.delivered(source, alert)
+
+    async def _accept(self, key: ServiceKey, alert: Alert, source: str) -> None:
+        now = self.clock.now()
+        signal = new_signal(
+            key=key,
+            source=source,
+            observed_at=now,
+            received_at=now,
+            payload=alert,
+            stale_after=self.stale_after,
+        )
+        await self.intake.accept([signal])
 
     async def _tell(self, key: ServiceKey, sample: SliSample) -> None:
         signal = new_signal(

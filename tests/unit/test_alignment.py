@@ -33,6 +33,8 @@ from tests.unit.scenes import (
     OLD,
     at,
     change,
+    config_map,
+    config_record,
     crashing,
     curves,
     evidence,
@@ -162,6 +164,43 @@ def test_a_release_that_calls_more_often_is_the_cause_of_a_failing_dependency() 
     )
     assert confidence(Cause.BAD_RELEASE, seen) > 0.8
     assert confidence(Cause.DEPENDENCY_FAILURE, seen) < 0.5
+
+
+def test_a_dependency_that_changed_itself_is_not_overloaded_by_its_caller() -> None:
+    """Failed calls are repeated, so that a dependency that its own release broke gets more of them."""
+    flood = measured(curves(errors=step(-2.75, 0.001, 0.7), requests=step(-2.75, 50.0, 90.0)))
+    seen = failing(
+        -2.75,
+        failing_beside=(FailingBeside(key=DATABASE, since=at(-2.75), unrelated=False),),
+        dependency_levels=(DependencyLevels(key=DATABASE, sli=flood, calls=()),),
+        changes=(change(ChangeKind.DEPLOY, -3.2, key=DATABASE),),
+    )
+    assert confidence(Cause.BAD_RELEASE, seen) < 0.5
+    assert confidence(Cause.DEPENDENCY_FAILURE, seen) >= 0.6
+
+
+@pytest.mark.parametrize(("callers", "weighs"), [((), True), ((CALLER,), False)])
+def test_load_that_rose_after_a_release_explains_slow_answers_too(
+    callers: tuple[ServiceKey, ...], *, weighs: bool
+) -> None:
+    """Cold pods were slow first; unless a caller repeats what was too slow, the load is another cause."""
+    slow = measured(curves(p95=step(-2.75, 90.0, 2400.0), requests=step(-1.5, 50.0, 160.0)))
+    seen = failing(-2.75, triggers=(Trigger.HIGH_LATENCY,), sli=slow, callers=callers)
+    assert (confidence(Cause.BAD_RELEASE, seen) < 0.5) is weighs
+
+
+@pytest.mark.parametrize(
+    ("changed", "started", "cleared"), [(-1.5, -60.0, False), (-6.0, -60.0, True), (-6.0, -2.0, False)]
+)
+def test_pods_that_ran_on_well_clear_a_config_map(changed: float, started: float, *, cleared: bool) -> None:
+    """Running pods have read it after three minutes; a pod that started since reads it as it starts."""
+    running = (*pods(OLD, 2, created_at=at(-60)), *pods(OLD, 1, created_at=at(started)))
+    seen = failing(
+        -1.0,
+        workload=workload([OLD], running, config_maps=(config_map("new", changed),)),
+        config_history=(config_record("old"),),
+    )
+    assert (confidence(Cause.BAD_CONFIG, seen) < 0.5) is cleared
 
 
 SURGE = evidence(

@@ -450,3 +450,10 @@ def test_only_the_kernels_kill_of_the_failing_container_is_want_of_memory(
     """Runtimes say OOMKilled of drained containers and of init containers that ended well, too."""
     [seen] = view(replica_sets=(replica_set(1),), pods=(pod(*statuses, init=init),)).pods
     assert seen.last_termination_reason == reason
+
+
+def test_the_annotations_that_set_objectives_are_in_the_view() -> None:
+    """As they are written, and no other ones."""
+    marks: dict[str, Json] = {"self-healing-devops-agent/slo-max-error-rate": "0.01", "other/slo-x": "1"}
+    found = view(deployment(metadata={"annotations": marks}))
+    assert found.slo_annotations == (("self-healing-devops-agent/slo-max-error-rate", "0.01"),)

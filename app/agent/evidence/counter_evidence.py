@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
 from app.agent.evidence.facts import (
     PodFault,
@@ -27,8 +28,10 @@ from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     CLOCK_TOLERANCE,
+    LATENCY,
     METRIC_TRIGGERS,
     TRAFFIC,
+    breached,
     incident_onset,
     onset,
     rise,
@@ -52,6 +55,8 @@ def score_counter_evidence(
     _served_before(cause_score, candidate_change, evidence)
     _all_well(cause_score, evidence)
     _scaled_to_zero(cause_score, evidence)
+    for told in usual_breaches(evidence):
+        cause_score.add_against(0.5, told)
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
@@ -206,12 +211,15 @@ def _scaled_to_zero(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    """More load is another explanation; after the onset only for slow answers that no caller repeats."""
     surge = rise(evidence, TRAFFIC)
-    if surge is not None and candidate_change.at < surge.at <= incident_onset(evidence):
-        told = (
-            f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)} in between"
-        )
-        cause_score.add_against(0.4, told)
+    if surge is None or surge.at <= candidate_change.at:
+        return
+    went = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
+    if surge.at <= incident_onset(evidence):
+        cause_score.add_against(0.4, f"{went} in between")
+    elif LATENCY in breached(evidence) and not evidence.callers:
+        cause_score.add_against(0.45, f"{went} since, which explains slow answers too")
 
 
 def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:

@@ -17,16 +17,19 @@ from app.agent.models.evidence import (
     Objectives,
     SliSample,
     TelemetryHealth,
+    UsualLevel,
 )
 from app.agent.models.incidents import ByPerson, Incident, IncidentState, Lesson, UndoRequest
 from app.agent.models.intents import Intent, IntentState, Outcome, OutcomeKind, Rehearsal, Snapshot
 from app.agent.models.plans import Action, ActionName, Plan, RejectedRunbook, Risk
 from app.agent.models.signals import (
     ALERTS_SOURCE,
+    BURN_ALERT,
     CLUSTER_SOURCE,
     METRICS_SOURCE,
     POLLED,
     TELEMETRY_SOURCES,
+    UNUSUAL_ALERT,
     WATCHED,
     Alert,
     ChangeKind,
@@ -48,10 +51,12 @@ from app.agent.models.verification import Observation, Verdict, VerdictKind, Ver
 
 __all__ = [
     "ALERTS_SOURCE",
+    "BURN_ALERT",
     "CLUSTER_SOURCE",
     "METRICS_SOURCE",
     "POLLED",
     "TELEMETRY_SOURCES",
+    "UNUSUAL_ALERT",
     "WATCHED",
     "Action",
     "ActionName",
@@ -103,6 +108,7 @@ __all__ = [
     "TimelineEntry",
     "Trigger",
     "UndoRequest",
+    "UsualLevel",
     "Verdict",
     "VerdictKind",
     "Verification",

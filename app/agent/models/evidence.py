@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.ids import ServiceKey
 from app.agent.models.plans import ActionName
@@ -77,6 +77,20 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsualLevel:
+    """The baseline of one indicator of one service, in the unit of the indicator."""
+
+    key: ServiceKey
+    indicator: str
+    median: float
+    often: float
+    """Every tenth sample is above it."""
+    high: float
+    """Every fiftieth sample is above it."""
+    observed_for: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DependencyLevels:
     """The service levels of a service that the incident's service calls, directly or not."""
 
@@ -132,6 +146,8 @@ class Evidence:
     """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
     callers: tuple[ServiceKey, ...] = ()
     """Services that call this one directly, where known."""
+    usual: tuple[UsualLevel, ...] = ()
+    """The baselines of the service and of its dependencies, where they are known."""
     log_patterns: tuple[LogPattern, ...] = ()
     """Of the failing containers, where the agent may read logs."""
     flag_contents: tuple[ConfigRecord, ...] = ()

@@ -17,6 +17,10 @@ TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
 """What incidents about a source are filed under; no workload and no series belongs to them."""
 
 POLLED = "prometheus"
+BURN_ALERT = "ErrorBudgetBurn"
+"""The agent's own alert about a service that uses up its error budget too fast."""
+UNUSUAL_ALERT = "UnusualLevel"
+"""The agent's own alert about a level that is clearly above the baseline of its service."""
 """The source of samples that the agent's own poller reports."""
 
 WATCHED = "kubernetes"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from app.agent.evidence.baselines.comparison import unusual_levels
 from app.agent.evidence.changes import CandidateChange, release_of, template_config_of
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import LOOKBACK, unhealthy_dependencies
 from app.agent.evidence.format import relative
 from app.agent.evidence.onset.alignment import overloaded_by
+from app.agent.evidence.onset.load import OTHER_LOAD, load_since
 from app.agent.evidence.pods import pods_are_sick
 from app.agent.evidence.scoring import CauseScore
-from app.agent.evidence.symptoms import incident_onset
+from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, incident_onset
 from app.agent.localisation.dependencies import locate
 from app.agent.models import Cause, Evidence, Hypothesis, Trigger
 
@@ -44,6 +48,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
             _LOCATED * located.confidence,
             f"the symptom starts at {located.key.service}, which it calls: {why}",
         )
+    _score_baselines(cause_score, evidence, began)
     if not cause_score.grounds:
         return None
     if located is not None and located.key == evidence.key:
@@ -53,6 +58,16 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     _score_own_behaviour(cause_score, own, evidence)
     score_missing_data(cause_score, evidence)
     return cause_score.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
+
+
+def _score_baselines(cause_score: CauseScore, evidence: Evidence, began: datetime) -> None:
+    """A dependency far above its baseline is a finding even within its objective."""
+    for levels in evidence.dependency_levels:
+        if levels.key not in evidence.dependencies or not levels.sli:
+            continue
+        found = unusual_levels(evidence, levels.key, levels.sli[-1], (ERROR_RATE, LATENCY))
+        if found and load_since(levels.sli, began) <= OTHER_LOAD:
+            cause_score.add_for(0.4, f"{levels.key.service}, a dependency: {'; '.join(found)}")
 
 
 def _score_own_behaviour(cause_score: CauseScore, own: CandidateChange | None, evidence: Evidence) -> None:

@@ -15,7 +15,7 @@ from app.agent.evidence.symptoms import (
     now_at,
     reported,
 )
-from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
+from app.agent.models import BURN_ALERT, UNUSUAL_ALERT, Alert, Cause, ChangeKind, Evidence, Hypothesis
 
 _START = "the incident started"
 _MOST = 5
@@ -47,6 +47,7 @@ def _facts(evidence: Evidence) -> list[str]:
             facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
         else:
             facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
+    facts += [alert.summary for alert in _own_alerts(evidence)]
     facts += _reported_conditions(evidence)
     if evidence.workload is not None and evidence.workload.served_by is not None:
         facts.append(
@@ -108,6 +109,13 @@ def _restarted_at(evidence: Evidence) -> datetime | None:
     if current is None or since is None or current.created_at <= since:
         return None
     return current.created_at
+
+
+def _own_alerts(evidence: Evidence) -> list[Alert]:
+    """The agent's own alerts about error budget and baseline that fire."""
+    found = [s.payload for s in evidence.signals if isinstance(s.payload, Alert)]
+    newest = {alert.fingerprint: alert for alert in found if alert.name in (BURN_ALERT, UNUSUAL_ALERT)}
+    return [alert for alert in newest.values() if alert.firing]
 
 
 def _reported_conditions(evidence: Evidence) -> list[str]:

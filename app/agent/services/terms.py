@@ -13,6 +13,7 @@ from typing import Protocol
 
 from app.agent.ids import ServiceKey
 from app.agent.models import Objectives
+from app.agent.services.burn_rates import ErrorBudget
 
 
 class Autonomy(StrEnum):
@@ -36,6 +37,10 @@ class ServiceTerms:
     max_p95_latency_ms: float | None = None
     min_request_rate: float | None = None
     """Requests per second below which a measurement says nothing."""
+    budget: ErrorBudget | None = None
+    """How fast it may use up its error budget, besides the thresholds."""
+    on_baseline: bool = False
+    """Whether a level clearly above its baseline opens an incident, although it is within the objective."""
     owner: str | None = None
     dependencies: tuple[ServiceKey, ...] | None = None
     """The services that it calls."""

@@ -11,6 +11,7 @@ from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.ids import ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
+from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ConfigRecord, RevisionHealth, TargetState, WorkloadView
 from app.errors import Forbidden, Invalid
 from app.sandbox.cluster.access import WorldAccess
@@ -207,6 +208,9 @@ class SandboxReader:
             released_by=released_by(deployment),
             release_records=world.release_records.get(
                 (deployment.meta.namespace, annotations.get(RELEASE, "")), ()
+            ),
+            slo_annotations=tuple(
+                (name, value) for name, value in sorted(annotations.items()) if name.startswith(SLO_PREFIX)
             ),
             scaled=last_scaled(deployment),
             autoscalers=autoscalers_of(world, deployment),

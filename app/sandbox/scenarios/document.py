@@ -342,6 +342,8 @@ class ScenarioFile(_Part, frozen=True, kw_only=True):
     timeline: tuple[Event, ...]
     right_ends: Annotated[tuple[EndSpec, ...], msgspec.Meta(min_length=1)]
     about: str = ""
+    held_out: Name | None = None
+    """The group that it was written and first played with, before any rule was adjusted to it."""
     fault_at: Amount | None = None
     """When the fault begins, where no event of the timeline is its beginning."""
     control: bool = False

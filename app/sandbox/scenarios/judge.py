@@ -196,6 +196,8 @@ class Scored:
     control: bool
     run: Run
     judgement: Judgement
+    held_out: str | None = None
+    """The held-out group of the scenario."""
     answers: tuple[JudgedCause, ...] = ()
     """The agent's diagnoses, judged."""
 

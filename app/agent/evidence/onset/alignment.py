@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.format import span
-from app.agent.evidence.onset.departure import departure
+from app.agent.evidence.onset.departure import Departure, departure
 from app.agent.evidence.onset.load import calls_more_often
 from app.agent.evidence.pods import changed_pods, pods_are_sick
 from app.agent.evidence.scoring import CauseScore
-from app.agent.evidence.symptoms import METRIC_TRIGGERS
+from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
 from app.agent.ids import ServiceKey
 from app.agent.models import Evidence
 from app.agent.workload import PodView
@@ -25,6 +25,12 @@ SERVED_LONG = timedelta(seconds=60)
 """As long as a measurement looks back by default: every request in it was answered since."""
 
 SERVED_SHORTLY = timedelta(seconds=30)
+
+_READ_BY = timedelta(minutes=3)
+"""A ConfigMap that changed reaches the files of running pods in about two minutes, and a window shows it."""
+
+_DEPENDENCY_CHANGED = timedelta(minutes=5)
+"""A dependency that changed so shortly before the symptom may fail by itself."""
 
 
 def served_since(pods: tuple[PodView, ...]) -> datetime | None:
@@ -56,10 +62,17 @@ def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) ->
 
 
 def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
-    """Dependencies that fail since a change calls them more often, with the factor: no cause of it."""
+    """Dependencies that fail since a change calls them more often, with the factor: no cause of it.
+
+    A dependency that was changed itself may fail by that change, and failed calls are repeated.
+    """
     if not began_with_rollout(candidate_change, evidence):
         return {}
-    factors = {one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence)}
+    began = incident_onset(evidence)
+    changed = {c.key for c in evidence.changes if began - _DEPENDENCY_CHANGED <= c.at <= began}
+    factors = {
+        one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence) if one not in changed
+    }
     return {one: factor for one, factor in factors.items() if factor is not None}
 
 
@@ -74,6 +87,9 @@ def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, 
         found = f"the symptom was measured {early} before {candidate_change.what}"
         cause_score.add_against(0.6 if pods_say else 0.8, found)
         return
+    if not candidate_change.in_template:
+        _score_running_pods(cause_score, candidate_change, left, evidence)
+        return
     served = served_well_for(candidate_change, evidence)
     pods_say = pods_say or not METRIC_TRIGGERS.issuperset(evidence.triggers)
     if served is not None and served >= SERVED_SHORTLY and not pods_say:
@@ -81,3 +97,17 @@ def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, 
             0.75 if served >= SERVED_LONG else 0.5,
             f"its pods had served at the usual level for {span(served)} when the symptom began",
         )
+
+
+def _score_running_pods(
+    cause_score: CauseScore, candidate_change: CandidateChange, left: Departure, evidence: Evidence
+) -> None:
+    """Pods that ran on at the usual level had read a ConfigMap; those that start later read it then."""
+    workload, well = evidence.workload, left.after - candidate_change.at
+    if workload is None or well < _READ_BY or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return
+    if any(candidate_change.at <= pod.created_at <= left.by for pod in workload.pods):
+        return
+    cause_score.add_against(
+        0.6, f"its pods had run on at the usual level for {span(well)} when the symptom began"
+    )

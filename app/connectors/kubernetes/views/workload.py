@@ -8,6 +8,7 @@ from datetime import datetime
 
 from app.agent.guardrails.opt_out import said
 from app.agent.ids import JsonObject
+from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ObjectRef, PodView, ReleaseRecord, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import flag, kind_of, number, objects, text, texts, uid
@@ -115,6 +116,11 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         released_by=released_by(workload),
         release_records=found.release_records,
         autoscalers=autoscalers_of(ref, desired_replicas(workload), found.autoscalers),
+        slo_annotations=tuple(
+            (name, value)
+            for name, value in sorted(texts(workload, "metadata", "annotations").items())
+            if name.startswith(SLO_PREFIX)
+        ),
         scaled=scaled(workload, found.revisions),
         served_by=stands_in if counts.desired == 0 else None,
         opted_out=said(texts(workload, "metadata", "labels"), texts(workload, "metadata", "annotations"))

@@ -1,0 +1,147 @@
+"""Multi-window burn rates: how fast a service uses up its error budget. Pure but for what was counted.
+
+A burn rate of 1 uses up the budget (1 - availability) exactly. It is judged over a
+long and a short window: the long one says that enough of the budget is gone to matter,
+the short one that it still goes on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+MOST_BURN_RATES = 4
+LONGEST_WINDOW = timedelta(days=3)
+SLOTS = 60
+"""A long window is counted in so many parts, each of two numbers: about 1 KiB for each burn rate."""
+LEAST_SHORT = 2
+"""A short window has at least so many parts."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnRate:
+    """When errors use up the budget too fast."""
+
+    long: timedelta
+    short: timedelta
+    factor: float
+    """At this multiple of the rate that uses up the budget exactly, in both windows."""
+
+    def flaw(self, availability: float) -> str | None:
+        """What is wrong with it, in words; None: nothing."""
+        if not timedelta(minutes=5) <= self.long <= LONGEST_WINDOW:
+            return "the long window is between 5 minutes and 3 days"
+        if not LEAST_SHORT * self.long / SLOTS <= self.short < self.long:
+            return "the short window is shorter than the long one, and at least a thirtieth of it"
+        if self.factor * (1 - availability) > 1:
+            return f"no error rate is {self.factor:g} times the budget of {percent(1 - availability)}"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorBudget:
+    """The availability that is promised, and how fast its budget may be used up."""
+
+    availability: float
+    """0..1, above 0 and below 1."""
+    burn_rates: tuple[BurnRate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burning:
+    """Both windows of a burn rate are above its factor."""
+
+    rate: BurnRate
+    long: float
+    short: float
+    availability: float
+
+    @property
+    def words(self) -> str:
+        """The finding, with both figures and the limit."""
+        return (
+            f"error budget of {percent(1 - self.availability)} used up {self.long:.1f} times too fast over "
+            f"{minutes(self.rate.long)} and {self.short:.1f} times over {minutes(self.rate.short)} "
+            f"(limit {self.rate.factor:g})"
+        )
+
+
+def percent(part: float) -> str:
+    """`0.05%`: a budget as people write it."""
+    return f"{100 * part:.3g}%"
+
+
+def minutes(window: timedelta) -> str:
+    """`5 min`, `6 h`: a window as people write it."""
+    whole = round(window.total_seconds() / 60)
+    return f"{whole // 60} h" if whole % 60 == 0 else f"{whole} min"
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Requests and failures of the last `SLOTS` parts of a window."""
+
+    rate: BurnRate
+    requests: array[float] = field(default_factory=lambda: array("d", bytes(8 * SLOTS)))
+    failures: array[float] = field(default_factory=lambda: array("d", bytes(8 * SLOTS)))
+    newest: int | None = None
+    first: int | None = None
+
+    def add(self, at: datetime, requests: float, failures: float) -> None:
+        slot = self._slot(at)
+        if self.newest is None or self.first is None:
+            self.newest = self.first = slot
+        if slot <= self.newest - SLOTS:
+            return
+        for passed in range(max(self.newest + 1, slot - SLOTS + 1), slot + 1):
+            self.requests[passed % SLOTS] = self.failures[passed % SLOTS] = 0.0
+        self.newest = max(self.newest, slot)
+        self.requests[slot % SLOTS] += requests
+        self.failures[slot % SLOTS] += failures
+
+    def failing(self, at: datetime, parts: int) -> float:
+        """The error rate over the last parts; what was not observed counts as healthy at the mean load."""
+        slot = self._slot(at)
+        if self.newest is None or self.first is None or slot - self.newest >= parts:
+            return 0.0
+        kept = [one % SLOTS for one in range(max(slot - parts, self.newest - SLOTS) + 1, self.newest + 1)]
+        requests, failures = sum(self.requests[one] for one in kept), sum(self.failures[one] for one in kept)
+        seen = min(parts, slot - self.first + 1)
+        return failures / (requests * parts / seen) if requests else 0.0
+
+    def _slot(self, at: datetime) -> int:
+        return int((at - _EPOCH) / (self.rate.long / SLOTS))
+
+
+class BudgetUse:
+    """What one service used of its budget: bounded, and empty after a restart."""
+
+    def __init__(self, budget: ErrorBudget) -> None:
+        self.budget = budget
+        self._counted = [_Counted(rate) for rate in budget.burn_rates]
+
+    def add(self, at: datetime, error_rate: float, requests: float) -> None:
+        """A measurement of so many requests."""
+        for one in self._counted:
+            one.add(at, requests, error_rate * requests)
+
+    def burning(self, at: datetime) -> Burning | None:
+        """The first burn rate with both windows above its factor."""
+        for one in self._counted:
+            found = self._burning(one, at)
+            if found.long >= one.rate.factor and found.short >= one.rate.factor:
+                return found
+        return None
+
+    def _burning(self, one: _Counted, at: datetime) -> Burning:
+        budget, rate = 1 - self.budget.availability, one.rate
+        parts = max(LEAST_SHORT, round(SLOTS * (rate.short / rate.long)))
+        return Burning(
+            rate=rate,
+            long=one.failing(at, SLOTS) / budget,
+            short=one.failing(at, parts) / budget,
+            availability=self.budget.availability,
+        )

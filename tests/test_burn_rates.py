@@ -1,0 +1,120 @@
+"""Error budgets of single services: when they burn too fast, and what follows from it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.models import ActionName, IncidentState
+from app.agent.services.burn_rates import SLOTS, BudgetUse, BurnRate, ErrorBudget
+from app.errors import ConfigurationError
+from app.settings.services import read_services, terms_in_words
+from tests.stories import KEY, messages, story
+
+NOW = datetime(2026, 2, 20, 17, tzinfo=UTC)
+FAST = BurnRate(long=timedelta(hours=1), short=timedelta(minutes=5), factor=14.4)
+BUDGET = ErrorBudget(availability=0.999, burn_rates=(FAST,))
+STEP = timedelta(seconds=15)
+
+
+def used(*periods: tuple[float, float]) -> BudgetUse:
+    """After periods of so many minutes at an error rate each, the last one until now."""
+    use = BudgetUse(BUDGET)
+    at = NOW - timedelta(minutes=sum(length for length, _ in periods))
+    for length, errors in periods:
+        for _ in range(round(length * 60 / STEP.total_seconds())):
+            use.add(at, errors, 100.0)
+            at += STEP
+    return use
+
+
+@pytest.mark.parametrize(
+    ("periods", "burns"),
+    [
+        ([(120, 0.0), (30, 0.05)], True),
+        ([(120, 0.0), (5, 0.05)], False),  # the long window has hardly any of it
+        ([(120, 0.0), (30, 0.05), (10, 0.0)], False),  # it is over: the short window is clean
+        ([(120, 0.012)], False),  # 12 times too fast
+        ([(6, 0.5)], True),  # as the agent starts: what was not observed counts as healthy
+        ([(6, 0.05)], False),
+    ],
+)
+def test_a_budget_burns_when_both_windows_say_so(periods: list[tuple[float, float]], *, burns: bool) -> None:
+    """The long window shows that it matters, the short one that it lasts."""
+    found = used(*periods).burning(NOW)
+    assert (found is not None) is burns
+    if found is not None:
+        assert "error budget of 0.1%" in found.words
+        assert "over 1 h" in found.words
+        assert "over 5 min (limit 14.4)" in found.words
+
+
+def test_what_is_counted_is_bounded_and_in_any_order() -> None:
+    """A year of samples takes as much memory as an hour; a late sample counts where it belongs."""
+    use, later = used((30, 0.05)), used((30, 0.05))
+    for day in range(365):
+        later.add(NOW + timedelta(days=day), 0.0, 100.0)
+    late = NOW - timedelta(minutes=90)
+    use.add(late, 1.0, 1e9)  # before the window
+    assert use.burning(NOW) == used((30, 0.05)).burning(NOW)
+    for counted in (*use._counted, *later._counted):
+        assert len(counted.requests) == len(counted.failures) == SLOTS
+        assert sys.getsizeof(counted.requests) + sys.getsizeof(counted.failures) < 2048
+    assert later.burning(NOW + timedelta(days=364)) is None
+
+
+RATES = "burn_rates: [{long: 1h, short: 5m, factor: 14.4}]"
+FILE = f"schema: 1\nservices:\n  prod/shop:\n    objectives: {{availability: 0.999, {RATES}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "found"),
+    [
+        ("availability: 0.999, ", "", r":3:3: .*burn_rates need an availability"),
+        ("short: 5m", "short: 1m", "at least a thirtieth"),
+        ("short: 5m", "short: 1h", "the short window is shorter"),
+        ("long: 1h", "long: 4d", "between 5 minutes and 3 days"),
+        ("long: 1h", "long: 1 hour", ":4:.*long"),
+        ("factor: 14.4", "factor: 2000", "no error rate is 2000 times"),
+        ("0.999", "1.0", ":4:.*availability"),
+    ],
+)
+def test_a_burn_rate_that_says_nothing_is_a_mistake(
+    tmp_path: Path, written: str, instead: str, found: str
+) -> None:
+    """The first mistake is reported with its place; a valid file is shown in words."""
+    file = tmp_path / "services.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    (terms,) = read_services(file).values()
+    assert terms.budget == BUDGET
+    assert "burn rate below 14.4 over 1 h and 5 min" in terms_in_words(terms)
+    file.write_text(FILE.replace(written, instead), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=found):
+        read_services(file)
+
+
+async def test_a_burning_service_is_a_case_for_a_person_until_a_threshold_is_broken(tmp_path: Path) -> None:
+    """Errors within the threshold use up the budget: an incident with the figures, and no action."""
+    file = tmp_path / "services.yaml"
+    rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
+    terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
+    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "services_file": file}
+    async with story(tmp_path, **changes) as stage:
+        stage.deploy()
+        await stage.live(120)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.15"})
+        record = await stage.live_until_ended()
+        text = messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED, text
+        assert "error budget of 0.5% used up" in text
+        assert not [i for i in record.intents if i.action.name is not ActionName.NOTIFY], text
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0"})
+        await stage.live(200)
+        levels = await stage.agent.store.signals.levels(KEY)
+        assert levels is not None
+        assert levels.resolved_alerts, "the end of the burn was not reported"
