@@ -88,8 +88,7 @@ FAULTS: dict[str, Exposed | None] = {
 def _measures(*, defects: int = 0) -> Measures:
     measures = Measures.of_process()
     measures.passes.labels("defect").inc(defects)
-    measures.requests.labels("GET", "/metrics", "200").inc()
-    measures.request_seconds.labels("/metrics").observe(0.01)
+    measures.note_request("GET", "/metrics", 200, 0.01)
     return measures
 
 
