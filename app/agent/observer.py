@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
@@ -161,11 +162,16 @@ def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample:
     rate = "" if sample.request_rate is None else f', "request_rate": {_number(sample.request_rate)}'
     crash_looping = "null" if sample.crash_looping is None else "true" if sample.crash_looping else "false"
     return (
-        f'[{_quoted(source)}, "metric", {_quoted(key.environment)}, {_quoted(key.service)}, '
-        f'"{observed_at.isoformat()}", {{"crash_looping": {crash_looping}, '
+        f'{_told_of(source, key.environment, key.service)}"{observed_at.isoformat()}", '
+        f'{{"crash_looping": {crash_looping}, '
         f'"error_rate": {_number(sample.error_rate)}, '
         f'"p95_latency_ms": {_number(sample.p95_latency_ms)}{rate}}}]'
     )
+
+
+@lru_cache(maxsize=16_384)
+def _told_of(source: str, environment: str, service: str) -> str:
+    return f'[{_quoted(source)}, "metric", {_quoted(environment)}, {_quoted(service)}, '
 
 
 def _number(value: float | None) -> str:

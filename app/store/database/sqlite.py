@@ -44,8 +44,8 @@ BATCH_SECONDS = 0.25
 """A commit that took in units for this long takes no further one: those behind it wait no longer."""
 QUICK_SECONDS = 0.02
 """A transaction on the thread of its caller takes no longer, else the next ones run on the writer's."""
-SLOW_FOR_SECONDS = 1.0
-"""For so long after one that took longer: a slow disk must not hold up requests that need none."""
+SLOW_FOR = 5
+"""For so many times as long as one that took longer: a slow disk holds up other requests little."""
 READERS = 4
 
 
@@ -160,7 +160,7 @@ class SqliteDatabase:
         finally:
             ended = time.monotonic()
             if ended - began > QUICK_SECONDS:
-                self._threads_until = ended + SLOW_FOR_SECONDS
+                self._threads_until = ended + SLOW_FOR * (ended - began)
             self._release()
         return not isinstance(item.error, TransientError)
 
