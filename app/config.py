@@ -6,22 +6,13 @@ stops the start with a message that names the setting.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, cast
-from urllib.parse import unquote, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Literal
 
 from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -34,13 +25,21 @@ from pydantic_settings import (
 
 from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.guardrails.drift import DriftRule
-from app.agent.guardrails.freeze import check_cron
 from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
+from app.settings.addresses import secrets_in
 from app.settings.config_file import ConfigFile
-from app.settings.names import listed
+from app.settings.entries import EscalationSetting, FreezeSetting, RevertWay, Role, RoleName, SlackUser
+from app.settings.queries import (
+    DATADOG_ERRORS,
+    DATADOG_P95,
+    DATADOG_REQUESTS,
+    PROMETHEUS_ERROR_RATE,
+    PROMETHEUS_P95,
+    PROMETHEUS_REQUEST_RATE,
+)
 from app.settings.secret_files import SecretFiles
 from app.settings.shipped import shipped
 from app.settings.sources import (
@@ -50,103 +49,24 @@ from app.settings.sources import (
     WrongName,
     unknown_names,
 )
+from app.settings.together import check_together
 from app.settings.values import (
     ApplicationName,
     Callee,
+    CommaSeparated,
+    Listed,
     Named,
     Namespace,
     RepositoryPrefix,
     ServiceName,
+    SpaceSeparated,
     WorkloadName,
-    example,
-    what_is_wrong,
 )
+from app.settings.wrong import at_most, explained, undecodable
 from app.wire.loopback import is_loopback
 
 ROLE_SETTINGS = ("OIDC_ISSUER", "SLACK_USERS")
 """The settings that give roles to people."""
-
-_MIN_SECRET = 32
-
-_EXTRA = "Extra inputs are not permitted"
-_FIELD = re.compile(r'for field "(?P<name>\w+)"')
-
-_DATADOG_TAGS = "{env:{{environment}},service:{{service}}}"
-_SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
-
-
-class Role(StrEnum):
-    """What one process of the agent does."""
-
-    ALL = "all"
-    API = "api"
-    WORKER = "worker"
-    WATCH = "watch"
-
-
-class RevertWay(StrEnum):
-    """How the agent proposes a revert in Git."""
-
-    BRANCH = "branch"
-    GITHUB = "github"
-    GITLAB = "gitlab"
-
-
-RoleName = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class EscalationSetting(BaseModel):
-    """One step of APPROVAL_ESCALATION."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    after_seconds: Annotated[float, Field(gt=0)]
-    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)]
-
-
-class FreezeSetting(BaseModel):
-    """One window of FREEZE_WINDOWS."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    hours: Annotated[float, Field(gt=0, le=8784)]
-    cron: str | None = None
-    starts_at: AwareDatetime | None = None
-    time_zone: str = "UTC"
-    environments: tuple[Named, ...] = ()
-    services: tuple[Named, ...] = ()
-
-    @field_validator("cron")
-    @classmethod
-    def _is_cron(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_cron(value)
-        return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"{value!r} is not a time zone; use a name such as Europe/Berlin") from None
-        return value
-
-    @model_validator(mode="after")
-    def _starts_somehow(self) -> FreezeSetting:
-        if (self.cron is None) == (self.starts_at is None):
-            raise ValueError("give either cron or starts_at")
-        return self
-
-
-class SlackUser(BaseModel):
-    """One entry of SLACK_USERS: who a Slack user is to the agent."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    roles: tuple[RoleName, ...] = ()
 
 
 class Settings(BaseSettings):
@@ -179,11 +99,11 @@ class Settings(BaseSettings):
     freeze_windows: tuple[FreezeSetting, ...] = ()
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     require_opt_in: bool = False
-    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = ENABLED_BY_DEFAULT
+    enabled_actions: Annotated[frozenset[ActionName], NoDecode, CommaSeparated] = ENABLED_BY_DEFAULT
     helm_drift: DriftRule = DriftRule.ASK
-    approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
+    approval_for_risks: Annotated[frozenset[Risk], NoDecode, CommaSeparated] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
-    approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()
+    approval_roles: Annotated[frozenset[RoleName], NoDecode, CommaSeparated] = frozenset()
     approval_people: Annotated[int, Field(ge=1, le=10)] = 1
     approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
@@ -224,7 +144,7 @@ class Settings(BaseSettings):
     max_services: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 
     # Streams
-    intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    intake_from: Annotated[tuple[SecretStr, ...], NoDecode, SpaceSeparated] = ()
     kafka_properties: dict[str, SecretStr] = {}
     schema_registry_url: str | None = None
     schema_registry_token: SecretStr | None = None
@@ -262,17 +182,9 @@ class Settings(BaseSettings):
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
     prometheus_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
-    prometheus_error_rate_query: str = (
-        # A service without failures has no 5xx series, and an empty vector divided by a number is empty.
-        "(sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
-        " or 0 * sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}])))"
-        " / sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
-    )
-    prometheus_p95_query: str = (
-        "1000 * histogram_quantile(0.95, sum by (le) "
-        "(rate(http_request_duration_seconds_bucket" + _SERVICE_LABEL + "}[{{window}}])))"
-    )
-    prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
+    prometheus_error_rate_query: str = PROMETHEUS_ERROR_RATE
+    prometheus_p95_query: str = PROMETHEUS_P95
+    prometheus_request_rate_query: str = PROMETHEUS_REQUEST_RATE
     prometheus_window: str = "1m"
     datadog_api_key: SecretStr | None = None
     datadog_app_key: SecretStr | None = None
@@ -283,9 +195,9 @@ class Settings(BaseSettings):
     datadog_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
     datadog_concurrency: Annotated[int, Field(ge=1, le=200)] = 50
     datadog_window_seconds: Annotated[float, Field(ge=20, le=3600)] = 120.0
-    datadog_requests_query: str = "sum:trace.http.request.hits" + _DATADOG_TAGS + ".as_count()"
-    datadog_errors_query: str = "sum:trace.http.request.errors" + _DATADOG_TAGS + ".as_count()"
-    datadog_p95_query: str = "1000 * p95:trace.http.request" + _DATADOG_TAGS
+    datadog_requests_query: str = DATADOG_REQUESTS
+    datadog_errors_query: str = DATADOG_ERRORS
+    datadog_p95_query: str = DATADOG_P95
     datadog_webhook_token: SecretStr | None = None
     alertmanager_token: SecretStr | None = None
     alertmanager_url: str | None = None
@@ -369,7 +281,7 @@ class Settings(BaseSettings):
     sandbox_environment: Namespace = "sandbox"
 
     # Names that are not the agent's
-    unrelated_names: Annotated[frozenset[str], NoDecode] = frozenset()
+    unrelated_names: Annotated[frozenset[str], NoDecode, Listed] = frozenset()
 
     @classmethod
     def settings_customise_sources(
@@ -397,20 +309,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         """Reject values that contradict each other."""
-        if self.scale_min_replicas > self.scale_max_replicas:
-            raise ValueError(
-                f"SCALE_MIN_REPLICAS={self.scale_min_replicas} is above "
-                f"SCALE_MAX_REPLICAS={self.scale_max_replicas}: lower the first or raise the second"
-            )
+        at_most(SCALE_MIN_REPLICAS=self.scale_min_replicas, SCALE_MAX_REPLICAS=self.scale_max_replicas)
         if self.embedded and self.role in (Role.API, Role.WATCH):
             raise ValueError(
                 f"ROLE={self.role} requires PostgreSQL in DATABASE_URL: SQLite supports one process, ROLE=all"
             )
-        if self.backoff_base_seconds > self.backoff_max_seconds:
-            raise ValueError(
-                f"BACKOFF_BASE_SECONDS={self.backoff_base_seconds:g} is above "
-                f"BACKOFF_MAX_SECONDS={self.backoff_max_seconds:g}: lower the first or raise the second"
-            )
+        at_most(BACKOFF_BASE_SECONDS=self.backoff_base_seconds, BACKOFF_MAX_SECONDS=self.backoff_max_seconds)
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError(
                 f"VERIFY_TIMEOUT_SECONDS={self.verify_timeout_seconds:g} is below VERIFY_SOAK_SECONDS="
@@ -428,56 +332,12 @@ class Settings(BaseSettings):
                 f"EVIDENCE_MAX_AGE_SECONDS={self.evidence_max_age_seconds:g} is below {slowest}={longest:g}: "
                 "evidence could be too old before all of it is gathered; raise the first or lower the second"
             )
-        if self.public_url is not None and not _is_base_url(self.public_url):
-            raise ValueError(
-                "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
-            )
-        if self.otel_exporter_otlp_endpoint is not None and not _is_base_url(
-            self.otel_exporter_otlp_endpoint
-        ):
-            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address: http://collector:4318")
-        if self.audit_anchor_key is not None:
-            if self.audit_anchor_dir is None:
-                raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")
-            if len(self.audit_anchor_key.get_secret_value()) < _MIN_SECRET:
-                raise ValueError(
-                    f"AUDIT_ANCHOR_KEY needs at least {_MIN_SECRET} characters: openssl rand -hex 32"
-                )
-        self._sign_on_complete()
-        self._channels_complete()
+        check_together(dict(self))
         return self
-
-    def _channels_complete(self) -> None:
-        """Reject an incomplete channel also in a dry run, which constructs no channel."""
-        for name in ("slack_channel", "slack_signing_secret", "slack_app_token"):
-            if getattr(self, name) is not None and self.slack_bot_token is None:
-                raise ValueError(f"{name.upper()} needs SLACK_BOT_TOKEN")
-        if self.slack_bot_token is not None and not (self.slack_channel or "").strip():
-            raise ValueError("SLACK_BOT_TOKEN needs SLACK_CHANNEL: the id of the channel for incidents")
-        if self.notify_webhook_secret is not None and self.notify_webhook_url is None:
-            raise ValueError("NOTIFY_WEBHOOK_SECRET needs NOTIFY_WEBHOOK_URL")
-        for name in ("notify_webhook_url", "teams_webhook_url"):
-            url = getattr(self, name)
-            if url is not None and not _is_address(url.get_secret_value()):
-                raise ValueError(f"{name.upper()} must be an address such as https://host/path")
-
-    def _sign_on_complete(self) -> None:
-        """Check the settings that OIDC_ISSUER requires."""
-        if self.oidc_issuer is None:
-            if self.oidc_client_id is not None or self.oidc_client_secret is not None:
-                raise ValueError("OIDC_CLIENT_ID needs OIDC_ISSUER")
-            return
-        for name in ("oidc_client_id", "public_url", "session_secret"):
-            if getattr(self, name) is None:
-                raise ValueError(f"OIDC_ISSUER needs {name.upper()}")
-        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SECRET:
-            raise ValueError(f"SESSION_SECRET needs at least {_MIN_SECRET} characters: openssl rand -hex 32")
-        if "openid" not in self.oidc_scopes.split():
-            raise ValueError("OIDC_SCOPES must contain openid")
 
     def secret_values(self) -> frozenset[str]:
         """All values to redact: secrets, and passwords within addresses."""
-        return frozenset(_secrets(getattr(self, name) for name in type(self).model_fields))
+        return frozenset(secrets_in(getattr(self, name) for name in type(self).model_fields))
 
     @property
     def identity_required(self) -> bool:
@@ -525,88 +385,17 @@ class Settings(BaseSettings):
         """The store is SQLite: one process has all roles."""
         return self.database_url.get_secret_value().startswith("sqlite")
 
-    @field_validator("unrelated_names", mode="before")
-    @classmethod
-    def _names(cls, value: object) -> object:
-        return listed(value) if isinstance(value, str) else value
-
-    @field_validator("enabled_actions", "approval_for_risks", "approval_roles", mode="before")
-    @classmethod
-    def _comma_separated(cls, value: object) -> object:
-        """Accept `restart,rollback` as written in an environment variable."""
-        if isinstance(value, str):
-            return frozenset(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("intake_from", mode="before")
-    @classmethod
-    def _space_separated(cls, value: object) -> object:
-        """Accept several addresses with spaces between them: Kafka addresses contain commas."""
-        return tuple(value.split()) if isinstance(value, str) else value
-
-
-def _secrets(values: Iterable[object]) -> Iterator[str]:
-    """The value of every secret, and every address, which may hold one."""
-    for value in values:
-        if isinstance(value, SecretStr):
-            text = value.get_secret_value()
-            yield from _passwords(text)
-            # Of an address only the password is secret; of a webhook the whole URL is.
-            if "://" not in text or _is_address(text):
-                yield text
-        elif isinstance(value, dict):
-            yield from _secrets(value.values())
-        elif isinstance(value, tuple | list | frozenset):
-            yield from _secrets(value)
-        elif isinstance(value, str):
-            yield from _passwords(value)
-
-
-def _passwords(address: str) -> Iterator[str]:
-    """The password of an address, encoded and decoded; empty without one."""
-    try:
-        password = urlsplit(address.strip()).password
-    except ValueError:
-        return
-    if password:
-        yield password
-        yield unquote(password)
-
-
-def _is_address(text: str) -> bool:
-    """Whether it is an http or https address."""
-    try:
-        parts = urlsplit(text.strip())
-        _ = parts.port  # raises ValueError when it is no port
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _is_base_url(text: str) -> bool:
-    """Whether paths can be appended to it: http or https, a host, and nothing after the path."""
-    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises ValueError when it is no port
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("http", "https") and bool(parts.hostname) and not any(mark in text for mark in "?#@")
-    )
-
 
 def load_settings() -> Settings:
     """The settings of this process; raises `ConfigurationError` with a line for each wrong one."""
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = [_explained(item) for item in error.errors(include_url=False)]
+        wrong = [explained(item, Settings.model_fields) for item in error.errors(include_url=False)]
     except WrongName as error:
         wrong = str(error).splitlines()
     except SettingsError as error:
-        wrong = [_undecodable(error)]
+        wrong = [undecodable(error)]
     except UnicodeDecodeError as error:
         wrong = [f".env is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"]
     else:
@@ -618,31 +407,3 @@ def load_settings() -> Settings:
 def unknown_in_env_file() -> tuple[str, ...]:
     """Names in `.env` that are no settings and not similar to one: they have no effect."""
     return unknown_names(Settings)
-
-
-def _undecodable(error: SettingsError) -> str:
-    """The setting with invalid JSON and the position; the value may be a secret."""
-    field = _FIELD.search(str(error))
-    name = field["name"].upper() if field else "a setting"
-    wrong = str(error.__cause__ or error).rstrip(".")
-    return f"{name}: {wrong}{example(name.lower())}"
-
-
-def _explained(error: Mapping[str, object]) -> str:
-    """One wrong value with the setting's path; entries of a list with commas have no path of their own."""
-    where = cast("tuple[int | str, ...]", error["loc"])
-    setting = str(where[0]) if where else ""
-    field = Settings.model_fields.get(setting)
-    secret = field is not None and "SecretStr" in str(field.annotation)
-    if field is not None and NoDecode in field.metadata:
-        where = where[:1]
-    return told(where, what_is_wrong(error, setting, secret=secret))
-
-
-def told(where: tuple[int | str, ...], message: str) -> str:
-    """An error of a setting: its name, the path within it, and the message."""
-    name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
-    words = message.removeprefix("Value error, ")
-    if words == _EXTRA:
-        words = "unknown field"
-    return f"{name}: {words}" if name else words

@@ -67,9 +67,10 @@ from app.api.routes import (
 )
 from app.api.security import guards
 from app.api.security.lockout import Lockout
-from app.config import Role, Settings, load_settings
+from app.config import Settings, load_settings
 from app.errors import ConfigurationError
 from app.logs import show_log
+from app.settings.entries import Role
 from app.stopping import Stop
 from app.version import package_version
 

@@ -21,7 +21,7 @@ from app.agent.models import (
     OutcomeKind,
 )
 from app.agent.ports.policy import PolicyAnswer
-from app.config import FreezeSetting
+from app.settings.entries import FreezeSetting
 from app.testing import VirtualClock
 from tests.stories import (
     ACTING,

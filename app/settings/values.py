@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.redaction import redacted
+from app.settings.names import listed
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -84,6 +85,19 @@ ApplicationName = Annotated[str, AfterValidator(_application)]
 """`namespace/application` of a GitOps controller."""
 RepositoryPrefix = Annotated[str, AfterValidator(_repository)]
 """The address of a repository, or what the addresses of several begin with."""
+
+CommaSeparated = BeforeValidator(lambda value: _parts(value, ","))
+"""Accepts `restart,rollback` as written in an environment variable."""
+SpaceSeparated = BeforeValidator(lambda value: _parts(value, None))
+"""Accepts several addresses with spaces between them: Kafka addresses contain commas."""
+Listed = BeforeValidator(lambda value: listed(value) if isinstance(value, str) else value)
+"""Accepts names with commas between them, in capitals as settings are compared."""
+
+
+def _parts(value: object, separator: str | None) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(separator) if part.strip())
 
 
 EXAMPLES: Mapping[str, str] = {

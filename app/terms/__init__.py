@@ -19,7 +19,8 @@ from app.agent.ids import ServiceKey
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.verifier import VerifyRules
-from app.config import FreezeSetting, Settings
+from app.config import Settings
+from app.settings.entries import FreezeSetting
 
 
 def slo_thresholds(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> SloThresholds:

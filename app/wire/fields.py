@@ -127,6 +127,11 @@ Remark = Annotated[str, Field(max_length=MAX_REMARK_CHARS), AfterValidator(_prin
 SearchText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
 
+TAKEN_FROM_IDENTITY = (
+    "Required without configured identity, and not verified then; otherwise the token or session gives it."
+)
+"""How a request names the person behind it."""
+
 _LABEL_MEND = (
     "use a DNS label (RFC 1123): lower-case letters, digits and '-', at most 63 characters, "
     "with a letter or digit at both ends, such as 'payments-api'"

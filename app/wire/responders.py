@@ -7,14 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from app.wire.events import _Request
-from app.wire.fields import Person, Remark
+from app.wire.fields import TAKEN_FROM_IDENTITY, Person, Remark
 
-_BY = (
-    "Who does it. Required without configured identity, and not verified then; "
-    "otherwise the token or session gives it."
-)
-
-_Named = Annotated[Person | None, Field(description=_BY, examples=["ann"])]
+_Named = Annotated[Person | None, Field(description=f"Who does it. {TAKEN_FROM_IDENTITY}", examples=["ann"])]
 
 
 class ActRequest(_Request):

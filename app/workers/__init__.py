@@ -20,10 +20,11 @@ from app.agent.ids import IncidentId
 from app.agent.ports.workers import Fleet, Runner
 from app.bootstrap import Container, build
 from app.clock import Clock
-from app.config import Role, Settings, unknown_in_env_file
+from app.config import Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
 from app.connectors.traces.connect import traced
 from app.errors import AgentError
+from app.settings.entries import Role
 from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.stopping import Stop
 from app.workers.alerts.poller import AlertPoller

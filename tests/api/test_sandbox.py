@@ -14,11 +14,12 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from app.config import Role, Settings
+from app.config import Settings
 from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
 from app.main import FOR_SANDBOX, create_app
 from app.sandbox.cluster import SandboxReader, SandboxWatch, SandboxWriter
 from app.sandbox.metrics import SandboxMetrics
+from app.settings.entries import Role
 from app.settings.sandbox import IN_FORCE
 from app.simulation.sandbox import sandbox_settings
 from tests.api.harness import RUNBOOKS, assert_problem

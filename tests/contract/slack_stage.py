@@ -19,9 +19,10 @@ from app.agent.models import Approval
 from app.agent.ports.store import Store
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
-from app.config import Settings, SlackUser
+from app.config import Settings
 from app.connectors.chat.slack.blocks import button_value
 from app.main import create_app
+from app.settings.entries import SlackUser
 from tests.api.harness import make_settings
 from tests.contract.slack_standin import (
     APP_TOKEN,

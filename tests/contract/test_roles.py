@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from app.agent.notifications.outbox import Announcements
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
-from app.config import Role
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.world import World as SimulatedWorld
+from app.settings.entries import Role
 from app.store import open_shared
 from app.workers import LocalRunner, attended
 from testbed.ports import free_ports

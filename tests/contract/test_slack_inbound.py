@@ -31,10 +31,10 @@ from app.agent.identity.audit_log import HumanDecisionKind, first_broken
 from app.agent.identity.people import ApprovalTerms, Door
 from app.agent.models import ApprovalState
 from app.agent.ports.store import Store
-from app.config import Role
 from app.connectors.chat.slack import commands
 from app.connectors.chat.slack.channel import inbound_from_settings
 from app.errors import ConfigurationError
+from app.settings.entries import Role
 from app.store import open_store
 from app.testing import VirtualClock
 from tests.api import stories

@@ -12,7 +12,7 @@ import pytest
 from app.agent.models import ApprovalState
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
-from app.config import Role
+from app.settings.entries import Role
 from app.store import open_shared
 from app.workers import LocalRunner, attended
 from tests.api import stories

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from pydantic_settings import NoDecode, SettingsError
 
 from app.agent.models import ActionName
-from app.config import Settings, load_settings, told, unknown_in_env_file
+from app.config import Settings, load_settings, unknown_in_env_file
 from app.errors import ConfigurationError
 from app.settings.values import EXAMPLES
+from app.settings.wrong import told
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
 
 DOCUMENTED = tuple(documented(EXAMPLE.read_text()))

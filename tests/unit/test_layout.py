@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 
 MOST_MODULES = 15
-LARGER = {"app/agent": 21}
+LARGER = {"app/agent": 19}
 """Folders above the limit; the numbers only shrink."""
 
 ONE_FILE_PER_ENTRY = {
@@ -76,14 +76,14 @@ NAMED_BY_RIGHT = {
 }
 
 NAMED_FOR_A_REASON = {
-    ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
+    ("app/agent/models/signals.py", "prometheus"): "the stored source of the agent's own samples",
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
     ("app/connectors/alerts/datadog.py", "datadog"): "its alert format stands beside the others",
     ("app/agent/actions/preconditions.py", "argocd"): "the stored owner of a workload",
     ("app/agent/workload.py", "argocd"): "the stored owner of a workload",
     ("app/connectors/kubernetes/views/owners.py", "argocd"): "the owner of a workload, by its marks",
-    ("app/sandbox/cluster.py", "argocd"): "the owner of a simulated workload, by its marks",
+    ("app/sandbox/cluster/views.py", "argocd"): "the owner of a simulated workload, by its marks",
     ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
     ("app/measures/process.py", "prometheus"): "the library of the text format that monitoring systems read",
     ("app/measures/exposition.py", "prometheus"): "as above",

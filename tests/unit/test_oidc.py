@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app.config import Role, Settings
+from app.config import Settings
 from app.connectors.sso.claims import ClaimNames, roles_in
 from app.connectors.sso.issuer import connect_issuer
 from app.connectors.sso.oidc import OidcIssuer, Registration
 from app.connectors.sso.transport import reachable_safely
 from app.errors import ConfigurationError, NotEntitled, PermanentError, TransientError
+from app.settings.entries import Role
 from app.testing import VirtualClock
 from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from app.agent.ports.gitops import RepositoryWriter
-from app.config import RevertWay, Settings
+from app.config import Settings
 from app.connectors.git.branch import BranchWriter, GitAccess
 from app.connectors.git.pull_requests import GITHUB, GITLAB, PullRequestWriter
 from app.connectors.http import HttpPeer
 from app.errors import ConfigurationError
+from app.settings.entries import RevertWay
 
 _PUBLIC_API = {RevertWay.GITHUB: "https://api.github.com", RevertWay.GITLAB: "https://gitlab.com"}
 

@@ -8,36 +8,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
-from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.gitops.follow_up import FollowUp
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
-from app.agent.notifications.channel import Channel
 from app.agent.notifications.outbox import Announcements
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits
 from app.agent.policy import Policy
-from app.agent.ports.cluster import (
-    ClusterCoverage,
-    ClusterReader,
-    ClusterRehearsal,
-    ClusterWatch,
-    ClusterWriter,
-    ContainerLogs,
-    PodOwners,
-)
-from app.agent.ports.gitops import GitOps
-from app.agent.ports.metrics import MetricSource, SilenceSource
-from app.agent.ports.people import IdentityProvider, Notifier
-from app.agent.ports.policy import PolicyEngine
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
@@ -46,12 +30,12 @@ from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
 from app.agent.verifier import Verifier
+from app.bootstrap.container import Adapters, Container
 from app.clock import Clock, SystemClock
-from app.config import Role, Settings
+from app.config import Settings
 from app.connectors.git.connect import connect_repositories
 from app.connectors.k8s import connect
 from app.connectors.kinds import (
-    AlertSource,
     ChatInbound,
     MetricPace,
     chosen_metrics,
@@ -69,7 +53,6 @@ from app.connectors.peer_breaker import (
     guarded_silences,
 )
 from app.connectors.policy.connect import connect_policy, policy_peer
-from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.readiness import (
     ReadinessCheck,
     alerts_arrive,
@@ -86,9 +69,9 @@ from app.connectors.sso.issuer import connect_issuer
 from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError
-from app.measures.process import Measures
 from app.redaction import remember
-from app.settings.services import WatchedServices, watched_services
+from app.settings.entries import Role
+from app.settings.services import watched_services
 from app.store import Alone, open_shared
 from app.terms import (
     guardrails,
@@ -101,127 +84,14 @@ from app.terms import (
 from app.terms.live import LiveServices, LiveSettings
 from app.vitals import Vitals
 
+__all__ = ["Adapters", "Container", "assemble", "build", "connect_world"]
+
 
 class Unattended:
     """A `Runner` for processes without an engine: incidents move only under run-once."""
 
     async def wake(self, incident_id: IncidentId) -> None:
         """Leave the incident where it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapters:
-    """The adapters of everything outside: what a connected agent reads and writes.
-
-    A part that is None is not connected; without a writer nothing can be written.
-    """
-
-    reader: ClusterReader | None = None
-    steady: ClusterReader | None = None
-    """Reads workloads from a view that a watch keeps, for what looks at every service; None: as `reader`."""
-    owners: PodOwners | None = None
-    logs: ContainerLogs | None = None
-    """Reads the logs of failing containers; None where that is not allowed."""
-    rehearsal: ClusterRehearsal | None = None
-    writer: ClusterWriter | None = None
-    watch: ClusterWatch | None = None
-    coverage: ClusterCoverage | None = None
-    """Says what of the cluster is not watched."""
-    metrics: MetricSource | None = None
-    pace: MetricPace | None = None
-    """How the metrics are polled; None: as the settings say."""
-    silences: SilenceSource | None = None
-    alerts: AlertSource | None = None
-    """Holds the alerts that fire now, for those whose delivery was missed."""
-    gitops: GitOps | None = None
-    notifier: Notifier | None = None
-    """Notifies people directly instead of through the outbox: for tests and simulations."""
-    channels: tuple[Channel, ...] = ()
-    """Where people are shown incidents, out of the outbox."""
-    policy_engine: PolicyEngine | None = None
-    peers: tuple[PeerBreaker, ...] = ()
-    """The circuit breaker of each connected peer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """The wired agent, without the engine that drives it."""
-
-    settings: Settings
-    clock: Clock
-    store: Store
-    fleet: Fleet
-    world: Adapters
-    observer: Observer
-    intake: Intake
-    loop: Loop
-    historian: Historian | None
-    slo: SloThresholds
-    services: WatchedServices | None
-    """What `SERVICES_FILE` sets for single services."""
-    live: LiveSettings | None
-    """What of the settings may change while the agent runs; None without CONFIG_FILE."""
-    pace: MetricPace
-    streams: tuple[OpenStream, ...]
-    """What this process takes signals from, besides HTTP."""
-    schemas: SchemaRegistry | None
-    checks: tuple[ReadinessCheck, ...]
-    """What readiness asks; each raises an `AgentError` when its part is not ready."""
-    sign_on: IdentityProvider | None
-    """The sign-in issuer, if one is set."""
-    close_world: Callable[[], Awaitable[None]]
-    watchdog: WatchdogTerms | None = None
-    """What is expected of the watchdog alert; None where it is not monitored."""
-    vitals: Vitals = field(default_factory=Vitals)
-    """Whether the driver moves, where this process has one."""
-    measures: Measures = field(default_factory=Measures.of_process)
-    """What this process counts, for `/metrics`."""
-    chats: Mapping[str, ChatInbound] = field(default_factory=dict)
-    """Receives buttons and commands by channel, in a process that serves people."""
-
-    async def reload_policies(self) -> None:
-        """Reload CONFIG_FILE, the services file and the policies; a policy server manages its own."""
-        self.reload_settings()
-        if self.services is not None:
-            self.services.reload()
-        if isinstance(self.world.policy_engine, EmbeddedPolicy):
-            await self.world.policy_engine.reload()
-
-    @property
-    def settings_in_force(self) -> Settings:
-        """The settings of the start, with what CONFIG_FILE changed since."""
-        return self.settings if self.live is None else self.live.settings
-
-    def reload_settings(self) -> None:
-        """Put in force what changed in CONFIG_FILE, as far as it may change while the agent runs."""
-        if self.live is not None and self.live.reload():
-            policy = self.loop.stages.executor.policy
-            policy.limits = guardrails(self.live.settings, policy.limits.services)
-
-    @property
-    def peers(self) -> tuple[PeerBreaker, ...]:
-        """The circuit breaker of each connected peer."""
-        return self.world.peers
-
-    @property
-    def pod_owners(self) -> PodOwners | None:
-        """Says what workload a pod belongs to; None where no cluster is connected."""
-        return self.world.owners
-
-    @property
-    def stale_after(self) -> timedelta:
-        return timedelta(seconds=self.settings.signal_stale_after_seconds)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        for one in self.streams:
-            await one.stream.close()
-        if self.schemas is not None:
-            await self.schemas.aclose()
-        for chat in self.chats.values():
-            await chat.aclose()
-        await self.close_world()
-        await self.store.close()
 
 
 def assemble(

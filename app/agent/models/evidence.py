@@ -1,0 +1,136 @@
+"""What diagnosis may look at; gathered by the observer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.agent.ids import ServiceKey
+from app.agent.models.plans import ActionName
+from app.agent.models.signals import ChangeKind, Condition, DeployStatus, Signal, Trigger
+from app.agent.workload import ConfigRecord, LogPattern, RevisionRecord, WorkloadView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something that somebody changed, as a possible cause."""
+
+    kind: ChangeKind
+    key: ServiceKey
+    at: datetime
+    summary: str
+    version: str | None = None
+    irreversible: bool = False
+    status: DeployStatus | None = None
+    """The status of the deploy; None for other changes, and in records of older versions."""
+    commit_sha: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliSample:
+    """Service level indicators at one instant, from whichever source measured them."""
+
+    at: datetime
+    error_rate: float | None = None
+    p95_latency_ms: float | None = None
+    request_rate: float | None = None
+    """Requests per second."""
+    measured: bool = False
+    """Measured by the agent's own metric source; False: posted by a sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryHealth:
+    """Whether the measuring itself works: many series vanishing together is its fault (promise 8)."""
+
+    known_services: int
+    silent_services: int
+    """Services that had data before and have none now."""
+    source_reachable: bool
+    """It answers, and what it answers can be used."""
+    fault: str | None = None
+    """Why it cannot be used, as the connector words it."""
+
+    @property
+    def outage(self) -> bool:
+        """At least three services, and more than half of all, fell silent; or the source is down."""
+        return not self.source_reachable or (
+            self.silent_services >= 3 and self.silent_services * 2 > self.known_services
+        )
+
+    @property
+    def said(self) -> str:
+        """What is wrong, in words."""
+        if not self.source_reachable:
+            return f"the source of metrics cannot be used: {self.fault or 'it does not answer'}"
+        return f"{self.silent_services} of {self.known_services} services fell silent together"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """Above which level an indicator is a symptom, and how much traffic it takes to say so."""
+
+    max_error_rate: float
+    max_p95_latency_ms: float
+    min_request_rate: float = 0.0
+    """Requests per second below which neither of the two says anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyLevels:
+    """The service levels of a service that the incident's service calls, directly or not."""
+
+    key: ServiceKey
+    sli: tuple[SliSample, ...]
+    """Recent samples, oldest first."""
+    calls: tuple[ServiceKey, ...]
+    """The services that it calls in turn, where known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingBeside:
+    """Another service of the environment whose service levels are outside their objectives too."""
+
+    key: ServiceKey
+    since: datetime
+    """The first sample outside."""
+    unrelated: bool
+    """Known not to call the incident's service, directly or not, and not to be called by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
+
+    key: ServiceKey
+    at: datetime
+    opened_at: datetime
+    triggers: tuple[Trigger, ...]
+    conditions: tuple[Condition, ...]
+    signals: tuple[Signal, ...]
+    """The signals of this incident, oldest first."""
+    changes: tuple[Change, ...]
+    """Changes to any known service inside the look-back window, newest first."""
+    workload: WorkloadView | None
+    revision_history: tuple[RevisionRecord, ...]
+    config_history: tuple[ConfigRecord, ...]
+    sli: tuple[SliSample, ...]
+    """Recent samples of this service, oldest first; posted and measured ones are marked and never mixed."""
+    telemetry: TelemetryHealth | None
+    other_open_incidents: tuple[ServiceKey, ...]
+    dependencies: tuple[ServiceKey, ...]
+    """Services this one calls, where known."""
+    failed_actions: tuple[ActionName, ...] = ()
+    """Actions already tried on this incident without recovery."""
+    unmeasured: str | None = None
+    """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
+    objectives: Objectives | None = None
+    """None: not known, so that every reported symptom is taken for one."""
+    dependency_levels: tuple[DependencyLevels, ...] = ()
+    """What was measured of the services that this one calls, directly or not."""
+    failing_beside: tuple[FailingBeside, ...] = ()
+    """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
+    callers: tuple[ServiceKey, ...] = ()
+    """Services that call this one directly, where known."""
+    log_patterns: tuple[LogPattern, ...] = ()
+    """Of the failing containers, where the agent may read logs."""

@@ -1,0 +1,30 @@
+"""The logs of containers."""
+
+from __future__ import annotations
+
+from app.agent.workload import LogTail
+from app.errors import NotFound
+from app.sandbox.cluster.access import WorldAccess
+from app.sandbox.cluster.reader import SandboxReader
+from app.sandbox.world import ContainerLog
+
+LOG_LINES = 200
+LOG_BYTES = 64 * 1024
+
+
+class SandboxLogs:
+    """`ContainerLogs` over a `World`."""
+
+    def __init__(self, access: WorldAccess) -> None:
+        self._access = access
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
+        self._access.ask("get", "Pod/log")
+        owner = await SandboxReader(self._access).owner(namespace, pod)
+        if owner is None or container != "app":
+            raise NotFound(f"pods/log {namespace}/{pod}: there is no such container")
+        log = self._access.world.container_logs.get((namespace, owner.name), ContainerLog())
+        ended = log.previous if previous else None
+        lines = log.current if ended is None else ended
+        kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
+        return LogTail(lines=tuple(kept.decode(errors="replace").splitlines()), previous=ended is not None)

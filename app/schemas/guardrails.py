@@ -1,0 +1,128 @@
+"""Guardrails: the requests that set the kill switch and close a circuit breaker, and their state."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.agent.guardrails.status import CircuitStatus, FreezeStatus, GuardrailStatus
+from app.agent.models import KillSwitch
+from app.wire.events import _Request
+from app.wire.fields import TAKEN_FROM_IDENTITY, DnsLabel, Person, Remark
+
+
+class BrakeRequest(_Request):
+    """The new state of the kill switch."""
+
+    engaged: bool
+    by: Person | None = Field(
+        default=None, description=f"Who sets it. {TAKEN_FROM_IDENTITY}", examples=["ann"]
+    )
+    reason: Remark = Field(
+        default="",
+        validate_default=True,
+        description="Required to engage it.",
+        examples=["database migration until 18:00"],
+    )
+
+    @field_validator("reason")
+    @classmethod
+    def _says_why(cls, reason: str, info: ValidationInfo) -> str:
+        if info.data.get("engaged") and not reason:
+            raise PydanticCustomError("no_reason", "is missing: the record requires a reason")
+        return reason
+
+
+class CircuitRequest(_Request):
+    """Close a circuit breaker: failures until now no longer count."""
+
+    environment: DnsLabel | None = Field(
+        default=None, description="With `service`; without both, the breaker of the cluster."
+    )
+    service: DnsLabel | None = None
+    by: Person | None = Field(
+        default=None, description=f"Who closes it. {TAKEN_FROM_IDENTITY}", examples=["ann"]
+    )
+    reason: Remark = Field(min_length=1, examples=["the registry is back"])
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.environment is None) is not (self.service is None):
+            raise PydanticCustomError(
+                "half_a_service", "names only half of a service: give environment and service"
+            )
+        return self
+
+
+class BrakeView(BaseModel):
+    """The kill switch: while it is engaged, no new action starts; undo and verification continue."""
+
+    engaged: bool
+    by: str | None = Field(description="Who set it last; null when it was never set.")
+    reason: str
+    at: datetime | None
+
+    @classmethod
+    def of(cls, brake: KillSwitch | None) -> Self:
+        if brake is None:
+            return cls(engaged=False, by=None, reason="", at=None)
+        return cls(engaged=brake.engaged, by=brake.by, reason=brake.reason, at=brake.at)
+
+
+class FreezeView(BaseModel):
+    """A freeze window of FREEZE_WINDOWS: no action starts within it."""
+
+    name: str
+    environments: list[str] = Field(description="Affected environments; empty: all.")
+    services: list[str] = Field(description="Affected services; empty: all.")
+    holds_until: datetime | None = Field(description="End of the window; set while it is active.")
+    next_start: datetime | None
+
+    @classmethod
+    def of(cls, standing: FreezeStatus) -> Self:
+        window = standing.window
+        return cls(
+            name=window.name,
+            environments=list(window.environments),
+            services=list(window.services),
+            holds_until=standing.holds_until,
+            next_start=standing.next_start,
+        )
+
+
+class CircuitView(BaseModel):
+    """A circuit breaker that is open, or half-open with an action in progress."""
+
+    environment: str | None = Field(description="Null for the breaker of the cluster.")
+    service: str | None
+    reason: str
+
+    @classmethod
+    def of(cls, standing: CircuitStatus) -> Self:
+        key = standing.key
+        return cls(
+            environment=None if key is None else key.environment,
+            service=None if key is None else key.service,
+            reason=standing.reason,
+        )
+
+
+class BrakesView(BaseModel):
+    """The guardrails that block new actions now; undo and verification continue."""
+
+    kill_switch: BrakeView
+    freezes: list[FreezeView]
+    circuits: list[CircuitView] = Field(
+        description="Circuit breakers that are not closed; the breaker of the cluster is first."
+    )
+
+    @classmethod
+    def of(cls, standing: GuardrailStatus) -> Self:
+        return cls(
+            kill_switch=BrakeView.of(standing.kill_switch),
+            freezes=[FreezeView.of(freeze) for freeze in standing.freezes],
+            circuits=[CircuitView.of(circuit) for circuit in standing.circuits],
+        )

@@ -1,0 +1,89 @@
+"""Settings with parts: the entries of lists and mappings, and the closed sets of values.
+
+`Settings` and what reads an entry use them; each part is checked where it stands.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from app.agent.guardrails.freeze import check_cron
+from app.settings.values import Named
+
+
+class Role(StrEnum):
+    """What one process of the agent does."""
+
+    ALL = "all"
+    API = "api"
+    WORKER = "worker"
+    WATCH = "watch"
+
+
+class RevertWay(StrEnum):
+    """How the agent proposes a revert in Git."""
+
+    BRANCH = "branch"
+    GITHUB = "github"
+    GITLAB = "gitlab"
+
+
+RoleName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class EscalationSetting(BaseModel):
+    """One step of APPROVAL_ESCALATION."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after_seconds: Annotated[float, Field(gt=0)]
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)]
+
+
+class FreezeSetting(BaseModel):
+    """One window of FREEZE_WINDOWS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    hours: Annotated[float, Field(gt=0, le=8784)]
+    cron: str | None = None
+    starts_at: AwareDatetime | None = None
+    time_zone: str = "UTC"
+    environments: tuple[Named, ...] = ()
+    services: tuple[Named, ...] = ()
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_cron(value)
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone; use a name such as Europe/Berlin") from None
+        return value
+
+    @model_validator(mode="after")
+    def _starts_somehow(self) -> FreezeSetting:
+        if (self.cron is None) == (self.starts_at is None):
+            raise ValueError("give either cron or starts_at")
+        return self
+
+
+class SlackUser(BaseModel):
+    """One entry of SLACK_USERS: who a Slack user is to the agent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    roles: tuple[RoleName, ...] = ()
