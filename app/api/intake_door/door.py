@@ -26,13 +26,13 @@ DOOR = "intake door"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class DoorFailure:
     """The door failed at a request; the ordinary route answers and logs the defect."""
 
     error: Exception
 
 
-Judged: TypeAlias = bytes | Problem | Failure | None
+Judged: TypeAlias = bytes | Problem | DoorFailure | None
 """The body of the answer 202, a refusal, or what the ordinary route has to answer; None: all of it."""
 
 
@@ -106,7 +106,7 @@ class IntakeDoor:
         except Unusual:
             pass
         except Exception as error:  # noqa: BLE001 - boundary: the ordinary route answers and logs a defect
-            judged = Failure(error)
+            judged = DoorFailure(error)
         finally:
             del self._progress.running[task]
         if isinstance(judged, bytes | Problem):
@@ -116,7 +116,7 @@ class IntakeDoor:
         return judged
 
     async def pass_on(
-        self, judged: Problem | Failure | None, scope: Scope, receive: Receive, send: Send
+        self, judged: Problem | DoorFailure | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer a refusal; leave everything else to the ordinary route."""
         received = receive if isinstance(receive, _Received) else _Received(receive)
@@ -124,7 +124,7 @@ class IntakeDoor:
             refusal = SecurityHeaders(judged.response(scope["path"]), sandbox=self._sandbox)
             await refusal(scope, received, send)
             return
-        if isinstance(judged, Failure):
+        if isinstance(judged, DoorFailure):
             received.fails_with(judged.error)
         await self._app(scope, received.again, send)
 

@@ -33,7 +33,7 @@ _POST = b"POST "
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PlainHead:
     """The head of a plain delivery."""
 
     path: str
@@ -60,7 +60,7 @@ class _Reading:
         self.complete = True
 
 
-def read_head(head: bytes) -> Head | None:
+def read_head(head: bytes) -> PlainHead | None:
     """The head, if it is that of a plain delivery over a connection that is kept."""
     found = _Reading()
     parser = httptools.HttpRequestParser(found)
@@ -74,16 +74,16 @@ def read_head(head: bytes) -> Head | None:
     headers, handler = plain_headers(found.headers), HANDLERS.get(path)
     if headers is None or handler is None or not parser.should_keep_alive() or parser.should_upgrade():
         return None
-    return Head(path, handler, headers, found.headers)
+    return PlainHead(path, handler, headers, found.headers)
 
 
 class Heads:
     """The heads that were read last; a head always means the same."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, Head | None] = OrderedDict()
+        self._known: OrderedDict[bytes, PlainHead | None] = OrderedDict()
 
-    def of(self, head: bytes) -> Head | None:
+    def of(self, head: bytes) -> PlainHead | None:
         """The head, or None for one that is not plain."""
         try:
             return self._known[head]
@@ -154,7 +154,7 @@ class DoorProtocol(BoundedProtocol):
             and not self.root_path
         )
 
-    def _is_plain(self, head: Head, container: ApiDependencies) -> bool:
+    def _is_plain(self, head: PlainHead, container: ApiDependencies) -> bool:
         server, client = self.server, self.client
         return is_plain(
             head.headers,
@@ -171,7 +171,7 @@ class DoorProtocol(BoundedProtocol):
     # ------------------------------------------------------------ the answer
 
     async def _answer(
-        self, door: IntakeDoor, container: ApiDependencies, head: Head, data: bytes, end: int
+        self, door: IntakeDoor, container: ApiDependencies, head: PlainHead, data: bytes, end: int
     ) -> None:
         async def body() -> bytes:
             return data[end:]
@@ -192,7 +192,7 @@ class DoorProtocol(BoundedProtocol):
             self.flow.resume_reading()
             self.data_received(later)
 
-    def _scope_of(self, head: Head, door: IntakeDoor) -> Scope:
+    def _scope_of(self, head: PlainHead, door: IntakeDoor) -> Scope:
         """What the handlers and the checks of identity read of a request."""
         return {
             "type": "http",
@@ -208,7 +208,7 @@ class DoorProtocol(BoundedProtocol):
             "app": door.application,
         }
 
-    def _write(self, door: IntakeDoor, head: Head, body: bytes) -> None:
+    def _write(self, door: IntakeDoor, head: PlainHead, body: bytes) -> None:
         """As the server writes an answer, and what it does after one."""
         if self.access_log:
             client = f"{self.client[0]}:{self.client[1]}" if self.client else ""

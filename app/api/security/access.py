@@ -36,7 +36,7 @@ from app.api.security.lockout import Lockout
 from app.connectors.registry import CHAT_PATHS
 
 _UNKNOWN = Person(name="")
-"""Whoever is on this machine, where no identity is configured."""
+"""A caller on this machine, where no identity is configured."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OPEN = frozenset(
