@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -261,9 +262,11 @@ async def test_brief_work_waits_for_another_process_on_the_writers_thread(
     """The thread of its caller goes on; the work is done when the other process has ended its own."""
     other = sqlite3.connect(tmp_path / "heal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
     waiting = asyncio.create_task(database.write(Brief(partial(add, 1))))
     await asyncio.sleep(0)
     assert not waiting.done()
+    assert time.monotonic() - began < sqlite.BUSY_SECONDS
     other.execute("ROLLBACK")
     other.close()
     assert await waiting == 1

@@ -22,9 +22,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.api.admission import AdmittedRequest
 from app.api.connections import HEAD_BYTES, BoundedProtocol
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.door import DOOR, IntakeDoor, Judged
+from app.api.intake_door.door import DOOR, DoorFailure, IntakeDoor
 from app.api.intake_door.reading import PlainHeaders, plain_headers
 from app.api.intake_door.taking import HANDLERS, Handler, is_plain
+from app.api.problems import Problem
 
 MOST_HEADS = 1_024
 """Heads that are remembered, those of other requests included."""
@@ -228,7 +229,7 @@ class DoorProtocol(BoundedProtocol):
         if self.timeout_keep_alive_task is None:
             self._close_when_idle(self.timeout_keep_alive)
 
-    def _leave_to_server(self, door: IntakeDoor, judged: Judged, data: bytes) -> None:
+    def _leave_to_server(self, door: IntakeDoor, judged: Problem | DoorFailure | None, data: bytes) -> None:
         """Let the server parse the request; a refusal is answered in place of the application."""
         app = self.app
         if judged is not None:
