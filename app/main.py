@@ -23,7 +23,7 @@ from app.api import (
 )
 from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.door import IntakeDoor
+from app.api.intake_door.door import DOOR, IntakeDoor
 from app.api.pages import (
     analytics,
     dashboard,
@@ -179,6 +179,8 @@ class _Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.door is None or scope["type"] != "http":
+            if scope["type"] == "lifespan" and "state" in scope:
+                scope["state"][DOOR] = self.door  # for a server whose protocol is that of `heal run`
             await super().__call__(scope, receive, send)
         else:
             scope["app"] = self
@@ -213,7 +215,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     serves_people = settings.role in (Role.ALL, Role.API)
     progress = admission.InProgress(stop=app.state.stop, most=settings.max_connections - admission.RESERVED)
     if serves_people:
-        app.door = IntakeDoor(super(_Application, app).__call__, progress=progress, sandbox=settings.sandbox)
+        app.door = IntakeDoor(
+            super(_Application, app).__call__, app, progress=progress, sandbox=settings.sandbox
+        )
     app.add_middleware(request_measures.RequestMeasures)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(

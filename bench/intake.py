@@ -108,6 +108,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     arguments.add_argument("--json", type=Path)
+    arguments.add_argument("--quickstart", action="store_true", help="under uvicorn instead of `heal run`")
     given = arguments.parse_args()
     limits = Limits(rounds=given.rounds, seconds=given.seconds)
     missing = [name for name in ("wrk", "prometheus-alertmanager") if shutil.which(name) is None]
@@ -117,7 +118,7 @@ def main() -> int:
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         peers = (
-            running.enter_context(agent(folder)),
+            running.enter_context(agent(folder, quickstart=given.quickstart)),
             running.enter_context(alertmanager(folder)),
             running.enter_context(noop(folder)),
         )
@@ -232,10 +233,13 @@ def _print(report: dict[str, Any], limits: Limits) -> None:
 
 
 @contextmanager
-def agent(folder: Path) -> Iterator[Peer]:
+def agent(folder: Path, *, quickstart: bool = False) -> Iterator[Peer]:
     """The agent on its embedded default: SQLite, one process, dry run."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+    program = ["-c", "from app.cli import main; main()", "run"]
+    if quickstart:
+        program = ["-m", "uvicorn", "app.main:app", "--no-access-log"]
+    command = [sys.executable, *program, "--port", str(port)]
     with _server(command, f"http://127.0.0.1:{port}/readyz", folder, agent_environment(folder)):
         yield Peer(
             name="agent",

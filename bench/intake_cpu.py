@@ -1,4 +1,6 @@
-"""CPU time of the agent for each event of intake, without a network: one process, a real database.
+"""CPU time of the agent for each event of intake, without sockets: one process, a real database.
+
+Requests go through the protocol of `heal run`, or with `--asgi` through that of uvicorn alone.
 
 `python -m bench.intake_cpu` prints one line for each shape of load, on SQLite, or with
 `--postgresql` on a server of its own, whose time is not counted. Processor time depends
@@ -17,12 +19,14 @@ import os
 import pstats
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from sqlalchemy.engine import make_url
 
 from testbed.postgres import postgres_server
@@ -72,55 +76,77 @@ def bodies(shape: Shape, number: int) -> Iterator[bytes]:
         yield json.dumps(events if shape.entries > 1 else events[0]).encode()
 
 
-async def _post(app: Any, body: bytes) -> None:
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/events/metric",
-        "raw_path": b"/events/metric",
-        "query_string": b"",
-        "root_path": "",
-        "scheme": "http",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "headers": [
-            (b"host", b"127.0.0.1:8000"),
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ],
-        "state": {},
-    }
-    status = 0
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        nonlocal status
-        status = message.get("status", status)
-
-    await app(scope, receive, send)
-    if status != 202:
-        raise RuntimeError(f"the agent answered {status}")
+HEAD = (
+    "POST /events/metric HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n"
+    "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+)
 
 
-async def _load(app: Any, shape: Shape, number: int) -> float:
+class Sender(asyncio.Transport):
+    """One connection to the protocol of `heal run`, without a socket."""
+
+    def __init__(self, protocol: type[Any], config: Any, state: Any, lifespan: dict[str, Any]) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 8000), "peername": ("127.0.0.1", 50000)})
+        self._answered: asyncio.Future[bytes] | None = None
+        self._closed = False
+        self._protocol = protocol(config, state, lifespan)
+        self._protocol.connection_made(self)
+
+    async def post(self, body: bytes) -> None:
+        """Send one delivery in one piece, and wait for its answer."""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._protocol.data_received(HEAD.format(len(body)).encode() + body)
+        answer = await self._answered
+        if not answer.startswith(b"HTTP/1.1 202 "):
+            raise RuntimeError(f"the agent answered {answer[:40]!r}")
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """The answer, or its first part."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """There is no socket."""
+        if not self._closed:
+            self._closed = True
+            self._protocol.connection_lost(None)
+
+    def pause_reading(self) -> None:
+        """One request at a time."""
+
+    def resume_reading(self) -> None:
+        """One request at a time."""
+
+
+async def _load(connect: Callable[[], Sender], shape: Shape, number: int) -> float:
     """Processor microseconds for each event."""
     waiting = iter(list(bodies(shape, number)))
 
-    async def connection() -> None:
+    senders = [connect() for _ in range(shape.connections)]
+
+    async def connection(sender: Sender) -> None:
         for body in waiting:
-            await _post(app, body)
+            await sender.post(body)
 
     began = time.process_time()
     async with asyncio.TaskGroup() as group:
-        for _ in range(shape.connections):
-            group.create_task(connection())
+        for sender in senders:
+            group.create_task(connection(sender))
+    for sender in senders:
+        sender.close()
     return (time.process_time() - began) / (shape.requests * shape.entries) * 1e6
 
 
-async def _run(profile: Path | None, rounds: int) -> None:
+async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
+    import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.server import ServerState
+
+    from app.api.intake_door.door import DOOR
+    from app.api.intake_door.protocol import door_protocol
     from app.bootstrap import Adapters, assemble
     from app.clock import SystemClock
     from app.config import load_settings
@@ -133,19 +159,22 @@ async def _run(profile: Path | None, rounds: int) -> None:
     database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
     store = await open_store(url) if database is None else store_over(database)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
-    app = create_app(settings)
+    app: Any = create_app(settings)
     app.state.container = container
+    config = uvicorn.Config(app, log_level="warning", access_log=False)
+    protocol = HttpToolsProtocol if asgi else door_protocol(settings.max_connections)
+    connect = partial(Sender, protocol, config, ServerState(), {DOOR: app.door})
     if profile is None or database is None:
         for number, shape in enumerate(SHAPES):
-            found = sorted([await _load(app, shape, number) for _ in range(rounds)])
+            found = sorted([await _load(connect, shape, number) for _ in range(rounds)])
             median = found[len(found) // 2]
             print(f"{shape.name}: {found[0]:,.0f} us at least, {median:,.0f} us median", flush=True)
     else:
-        await _load(app, SHAPES[0], 0)
+        await _load(connect, SHAPES[0], 0)
         loop, writer = (cProfile.Profile(time.thread_time) for _ in range(2))
         await database.write(lambda _: writer.enable())  # a unit of work runs on the writer's thread
         loop.enable()
-        await _load(app, SHAPES[0], 1)
+        await _load(connect, SHAPES[0], 1)
         loop.disable()
         await database.write(lambda _: writer.disable())
         with profile.open("w") as out:
@@ -160,6 +189,7 @@ def main() -> None:
     arguments.add_argument("--profile", type=Path)
     arguments.add_argument("--rounds", type=int, default=1, help="the same services again in each")
     arguments.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server, not on SQLite")
+    arguments.add_argument("--asgi", action="store_true", help="through the protocol of uvicorn alone")
     given = arguments.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
@@ -169,7 +199,8 @@ def main() -> None:
             stack.callback(supervisor.close)
             url = stack.enter_context(postgres_server(supervisor)).url()
         os.environ |= {"DATABASE_URL": url, "RUNBOOKS_DIR": str(ROOT / "runbooks"), "LOG_LEVEL": "warning"}
-        asyncio.run(_run(given.profile, given.rounds))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(given.profile, given.rounds, asgi=given.asgi))
 
 
 if __name__ == "__main__":

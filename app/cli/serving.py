@@ -18,7 +18,7 @@ def serve(settings: Settings, *, elsewhere: bool = False) -> None:
     import uvicorn
 
     from app.api.admission import DRAIN_SECONDS
-    from app.cli.connections import bounded
+    from app.api.intake_door.protocol import door_protocol
     from app.logs import JSON_LINES, show_log
 
     if settings.sandbox:
@@ -39,7 +39,7 @@ def serve(settings: Settings, *, elsewhere: bool = False) -> None:
         port=settings.port,
         log_level="warning" if settings.sandbox and settings.log_level == "info" else settings.log_level,
         log_config=None if as_json else uvicorn.config.LOGGING_CONFIG,
-        http=bounded(settings.max_connections),
+        http=door_protocol(settings.max_connections),
         timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
     )
 

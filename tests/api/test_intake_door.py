@@ -18,10 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.agent.identity.people import NO_LIMIT, Reach, Scope
+from app.api.intake_door.protocol import door_protocol
 from app.api.intake_door.reading import deploy_events, metric_events, plain_headers, plain_json
 from tests.api.harness import DEPLOY, METRIC, NOW, Harness, harness, make_settings
 from tests.api.people import token
+from tests.api.wire import post
 
+BELOW = door_protocol(100)
 LATEST = NOW + timedelta(minutes=5)
 JSON = {"Content-Type": "application/json"}
 ORDINARY = {"X-Ordinary-Route": "1"}
@@ -83,17 +86,21 @@ ODD_TIMES = [
 
 @dataclass(frozen=True, kw_only=True)
 class Doors:
-    """Two agents alike: one is sent everything as it is, the other so that it takes the ordinary route."""
+    """Agents alike: two are sent everything as it is, to the ASGI layer and to the protocol of `heal run`,
+    the last so that it takes the ordinary route."""
 
     fast: Harness
+    below: Harness
     ordinary: Harness
 
     def answers(self, path: str, body: bytes, **headers: str) -> httpx2.Response:
-        """The answer of both, which is the same."""
+        """The answer of all, which is the same."""
         given = {**JSON, **{k.replace("_", "-"): v for k, v in headers.items()}}
         fast = self.fast.post(path, content=body, headers=given)
         ordinary = self.ordinary.post(path, content=body, headers=given | ORDINARY)
+        below = self.below.run(post(self.below, BELOW, path, body, given))
         assert _shape(fast) == _shape(ordinary), body
+        assert _shape(below) == _shape(ordinary), body
         return fast
 
 
@@ -107,11 +114,11 @@ def _shape(answer: httpx2.Response) -> tuple[int, dict[str, str], str]:
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     with ExitStack() as stack:
-        fast, ordinary = (
+        fast, below, ordinary = (
             stack.enter_context(harness(make_settings(tmp_path_factory.mktemp(name))))
-            for name in ("fast", "ordinary")
+            for name in ("fast", "below", "ordinary")
         )
-        yield Doors(fast=fast, ordinary=ordinary)
+        yield Doors(fast=fast, below=below, ordinary=ordinary)
 
 
 def _raw(event: dict[str, Any], **replaced: str) -> str:
@@ -257,37 +264,42 @@ def test_what_both_doors_record_is_the_same(doors: Doors) -> None:
     """The signal as it is shown afterwards, its sender included."""
     event = METRIC | {"service": "recorded", "error_rate": 0.01, "crash_looping": False}
     shown = []
-    for api, headers in ((doors.fast, {}), (doors.ordinary, ORDINARY)):
-        answer = api.post("/events/metric", json=event, headers=headers)
+    body = json.dumps(event).encode()
+    for api, answer in (
+        (doors.fast, doors.fast.post("/events/metric", json=event)),
+        (doors.ordinary, doors.ordinary.post("/events/metric", json=event, headers=ORDINARY)),
+        (doors.below, doors.below.run(post(doors.below, BELOW, "/events/metric", body, JSON))),
+    ):
         shown.append(api.get(f"/signals/{answer.json()['signal_id']}"))
-    assert _shape(shown[0]) == _shape(shown[1])
+    assert _shape(shown[0]) == _shape(shown[1]) == _shape(shown[2])
 
 
 def test_scopes_and_limits_of_tokens_hold_at_both_doors(tmp_path: Path) -> None:
     """No token, a wrong one, one without the scope, one for another service, one that may."""
     with ExitStack() as stack:
-        fast, ordinary = (
+        fast, below, ordinary = (
             stack.enter_context(
                 harness(make_settings(_folder(tmp_path / name), require_identity=True, lockout_attempts=3))
             )
-            for name in ("fast", "ordinary")
+            for name in ("fast", "below", "ordinary")
         )
-        both = Doors(fast=fast, ordinary=ordinary)
+        every = Doors(fast=fast, below=below, ordinary=ordinary)
         limited = Reach(services=frozenset({"other"}))
         proofs = [
-            [token(api, "pipeline", scope, reach=reach) for api in (fast, ordinary)]
+            [token(api, "pipeline", scope, reach=reach) for api in (fast, below, ordinary)]
             for scope, reach in ((Scope.READ, NO_LIMIT), (Scope.INGEST, limited), (Scope.INGEST, NO_LIMIT))
         ]
         body, delivery = _raw(METRIC).encode(), json.dumps(DELIVERY).encode()
         for path, sent in (("/events/metric", body), ("/webhooks/alertmanager", delivery)):
-            assert both.answers(path, sent).status_code == 401
-            for (here, there), status in zip(proofs, (403, 403, 202), strict=True):
+            assert every.answers(path, sent).status_code == 401
+            for (here, lower, there), status in zip(proofs, (403, 403, 202), strict=True):
                 first = fast.post(path, content=sent, headers=JSON | here)
                 second = ordinary.post(path, content=sent, headers=JSON | there | ORDINARY)
-                assert _shape(first) == _shape(second)
+                third = below.run(post(below, BELOW, path, sent, JSON | lower))
+                assert _shape(first) == _shape(second) == _shape(third)
                 assert first.status_code == status
         guess = {"Authorization": "Bearer heal_tok_00_00"}
-        wrong = [both.answers("/events/metric", body, **guess) for _ in range(5)]
+        wrong = [every.answers("/events/metric", body, **guess) for _ in range(5)]
         assert [one.status_code for one in wrong] == [401, 401, 401, 429, 429]
 
 

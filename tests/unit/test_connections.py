@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 
-from app.cli.connections import HEAD_BYTES, BoundedProtocol
+from app.api.connections import HEAD_BYTES, BoundedProtocol
 
 PATIENCE_SECONDS = 60.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"

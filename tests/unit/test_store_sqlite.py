@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from app.errors import Invalid, TransientError
+from app.store.database import sqlite
+from app.store.database.port import Brief
 from app.store.database.sqlite import (
     MAX_BATCH,
     READERS,
@@ -226,3 +230,44 @@ async def test_an_operator_reads_while_every_reader_is_busy(database: SqliteData
     for gate in gates:
         gate.opened.set()
     await asyncio.gather(*reading)
+
+
+def _thread(_: Connection) -> int:
+    return threading.get_ident()
+
+
+async def test_brief_work_runs_on_the_thread_of_its_caller_while_nothing_else_waits(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside other work, after a slow one, and in a store that is closed, it does not."""
+    monkeypatch.setattr(sqlite, "QUICK_SECONDS", 60.0)
+    here = threading.get_ident()
+    assert await database.write(Brief(_thread)) == here
+    assert await database.write(_thread) != here
+    seen = await in_one_commit(database, Brief(_thread), Brief(partial(add, 1)))
+    assert seen[0] != here
+    assert seen[1] == 1
+    with pytest.raises(Invalid):
+        await database.write(Brief(lambda connection: [add(2, connection), add(1, connection)]))
+    assert await numbers(database) == [1]
+    monkeypatch.setattr(sqlite, "QUICK_SECONDS", -1.0)
+    monkeypatch.setattr(sqlite, "SLOW_FOR", 1e9)
+    assert await database.write(Brief(_thread)) == here
+    assert await database.write(Brief(_thread)) != here
+
+
+async def test_brief_work_waits_for_another_process_on_the_writers_thread(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """The thread of its caller goes on; the work is done when the other process has ended its own."""
+    other = sqlite3.connect(tmp_path / "heal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    waiting = asyncio.create_task(database.write(Brief(partial(add, 1))))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert time.monotonic() - began < sqlite.BUSY_SECONDS
+    other.execute("ROLLBACK")
+    other.close()
+    assert await waiting == 1
+    assert await numbers(database) == [1]

@@ -4,66 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
-from functools import partial
+from dataclasses import dataclass
 from typing import TypeAlias
 
-import msgspec
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.agent.identity.people import Person
-from app.agent.identity.people import Scope as Permission
-from app.agent.ids import ServiceKey
-from app.agent.models import DispositionKind
-from app.agent.observer import new_signal
-from app.agent.ports.store.signals import Accepted
 from app.api.admission import AdmittedRequest, InProgress, Phase, stopping
-from app.api.bodies import BODY_TIMEOUT_SECONDS, LARGE_BYTES, too_slow
+from app.api.bodies import BODY_TIMEOUT_SECONDS, too_slow
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.reading import (
-    Reader,
-    deploy_events,
-    metric_events,
-    plain_headers,
-    plain_json,
-)
+from app.api.intake_door.reading import plain_headers
+from app.api.intake_door.taking import HANDLERS, Body, Handler, Unusual, is_plain
 from app.api.problems import Problem, problem_of
-from app.api.routes.webhooks import authenticate, take_delivery
-from app.api.security.access import admit, sender_of
-from app.api.security.guards import SecurityHeaders, is_plainly_local, security_headers
+from app.api.security.guards import SecurityHeaders, security_headers
 from app.bounds.deadline import deadline
-from app.connectors.alerts.delivery import AlertFormat
-from app.connectors.registry import ALERT_FORMATS
-from app.errors import AgentError, Invalid
+from app.errors import AgentError
 
-MOST_BYTES_OF_EVENTS = 65_536
-"""Longer ones, and alerts of more than `LARGE_BYTES`, are decoded in a thread by the ordinary route."""
-EVENTS: Mapping[str, Reader] = {"/events/metric": metric_events, "/events/deploy": deploy_events}
+DOOR = "intake door"
+"""The name of the door in what the lifespan hands to the server."""
 
 
-class _Unusual(Exception):
-    """The ordinary route has to judge this request."""
+@dataclass(frozen=True, slots=True)
+class DoorFailure:
+    """The door failed at a request; the ordinary route answers and logs the defect."""
+
+    error: Exception
 
 
-class _AnswerItem(msgspec.Struct):
-    """As `AcceptedView`."""
-
-    signal_id: str
-    disposition: DispositionKind
-    reason: str
-    incident_id: str | None
-    duplicate_of: str | None
-
-
-class _AnswerList(msgspec.Struct):
-    """As `AcceptedList`."""
-
-    items: Sequence[_AnswerItem]
-
-
-Handler: TypeAlias = Callable[[Request, ApiDependencies, Receive, AdmittedRequest], Awaitable[bytes]]
+Judged: TypeAlias = bytes | Problem | DoorFailure | None
+"""The body of the answer 202, a refusal, or what the ordinary route has to answer; None: all of it."""
 
 
 class IntakeDoor:
@@ -74,68 +44,89 @@ class IntakeDoor:
     and timed, and is answered with the same headers.
     """
 
-    def __init__(self, app: ASGIApp, *, progress: InProgress, sandbox: bool) -> None:
+    def __init__(self, app: ASGIApp, application: Starlette, *, progress: InProgress, sandbox: bool) -> None:
+        """`app` answers what this does not; `application` has a container while it runs."""
         self._app = app
+        self.application = application
         self._progress = progress
         self._sandbox = sandbox
-        self._headers = [(b"content-type", b"application/json"), *security_headers(sandbox=sandbox)]
-        self._handlers: dict[str, Handler] = {
-            **{path: partial(_take_events, read) for path, read in EVENTS.items()},
-            **{f"/webhooks/{one.name}": partial(_take_alerts, one) for one in ALERT_FORMATS},
-        }
+        self.headers = [(b"content-type", b"application/json"), *security_headers(sandbox=sandbox)]
+        """Of every answer 202, beside its length."""
+
+    @property
+    def container(self) -> ApiDependencies | None:
+        """The agent, while another request is let in."""
+        return getattr(self.application.state, "container", None) if self._progress.is_open else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._handlers.get(scope["path"])
-        container: ApiDependencies | None = None
-        if handler is not None and scope["method"] == "POST":
-            container = getattr(scope["app"].state, "container", None)
-        task = asyncio.current_task()
-        if (
-            handler is None
-            or container is None
-            or task is None
-            or not self._progress.is_open
-            or not _is_plain(scope, container)
-        ):
+        path = scope["path"]
+        handler = HANDLERS.get(path) if scope["method"] == "POST" else None
+        container = None if handler is None else self.container
+        if handler is None or container is None or not _is_plain(scope, container):
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
         received, admitted = _Received(receive), AdmittedRequest()
-        problem: Problem | None = None
-        answer = b""
+
+        async def body() -> bytes:
+            return await _body(received, admitted)
+
+        judged = await self.judge(handler, Request(scope), container, body, admitted)
+        if isinstance(judged, bytes):
+            headers = [(b"content-length", str(len(judged)).encode()), *self.headers]
+            await send({"type": "http.response.start", "status": 202, "headers": headers})
+            await send({"type": "http.response.body", "body": judged})
+        else:
+            await self.pass_on(judged, scope, received, send)
+
+    async def judge(
+        self,
+        handler: Handler,
+        request: Request,
+        container: ApiDependencies,
+        body: Body,
+        admitted: AdmittedRequest,
+    ) -> Judged:
+        """What the handler answers, in the task of the request, which counts among those in progress."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine is run by a task
+        began = time.perf_counter()
+        judged: Judged = None
         self._progress.running[task] = admitted
         try:
-            answer = await handler(Request(scope, received), container, received, admitted)
+            judged = await handler(request, container, body)
         except Problem as refused:
-            problem = refused
+            judged = refused
         except AgentError as error:
-            problem = problem_of(error)
+            judged = problem_of(error)
         except asyncio.CancelledError:
             if not admitted.stopped:
                 raise
             task.uncancel()
-            problem = stopping()
-        except _Unusual:
+            judged = stopping()
+        except Unusual:
             pass
         except Exception as error:  # noqa: BLE001 - boundary: the ordinary route answers and logs a defect
-            received.fails_with(error)
+            judged = DoorFailure(error)
         finally:
             del self._progress.running[task]
-        if problem is None and not answer:
-            await self._app(scope, received.again, send)
-            return
-        if problem is None:
-            await self._answer(send, answer)
-        else:
-            refusal = SecurityHeaders(problem.response(scope["path"]), sandbox=self._sandbox)
-            await refusal(scope, receive, send)
-        status = 202 if problem is None else problem.status
-        container.measures.note_request("POST", scope["path"], status, time.perf_counter() - began)
+        if isinstance(judged, bytes | Problem):
+            status = judged.status if isinstance(judged, Problem) else 202
+            path = request.scope["path"]
+            container.measures.note_request("POST", path, status, time.perf_counter() - began)
+        return judged
 
-    async def _answer(self, send: Send, body: bytes) -> None:
-        headers = [(b"content-length", str(len(body)).encode()), *self._headers]
-        await send({"type": "http.response.start", "status": 202, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def pass_on(
+        self, judged: Problem | DoorFailure | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a refusal; leave everything else to the ordinary route."""
+        received = receive if isinstance(receive, _Received) else _Received(receive)
+        if isinstance(judged, Problem):
+            refusal = SecurityHeaders(judged.response(scope["path"]), sandbox=self._sandbox)
+            await refusal(scope, received, send)
+            return
+        if isinstance(judged, DoorFailure):
+            received.fails_with(judged.error)
+        await self._app(scope, received.again, send)
 
 
 class _Received:
@@ -166,14 +157,14 @@ def _is_plain(scope: Scope, container: ApiDependencies) -> bool:
     headers = plain_headers(scope["headers"])
     if headers is None or scope["query_string"] or scope.get("root_path"):
         return False
-    settings = container.settings
-    most = MOST_BYTES_OF_EVENTS if scope["path"] in EVENTS else LARGE_BYTES
-    if headers.length > min(most, settings.max_body_bytes):
-        return False
-    if settings.identity_required:  # whom the sender is follows from a bearer token
-        return headers.authorization
     server, client = scope.get("server"), scope.get("client")
-    return is_plainly_local(server and server[0], client and client[0], headers.host)
+    return is_plain(
+        headers,
+        scope["path"],
+        container,
+        arrived_on=server and server[0],
+        comes_from=client and client[0],
+    )
 
 
 async def _body(receive: Receive, admitted: AdmittedRequest) -> bytes:
@@ -184,66 +175,8 @@ async def _body(receive: Receive, admitted: AdmittedRequest) -> bytes:
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise _Unusual
+                raise Unusual
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 admitted.phase = Phase.WORKING
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _take_events(
-    read: Reader, request: Request, container: ApiDependencies, receive: Receive, admitted: AdmittedRequest
-) -> bytes:
-    person = await admit(request, container, Permission.INGEST)
-    settings, received_at = container.settings, container.clock.now()
-    body = await _body(receive, admitted)
-    events = read(body, received_at + timedelta(seconds=settings.signal_max_future_seconds))
-    if events is None or not all(_covers(person, event.key) for event in events):
-        raise _Unusual
-    sender = sender_of(request, person)
-    stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
-    accepted = await container.intake.accept(
-        [
-            new_signal(
-                key=event.key,
-                source="http",
-                observed_at=event.at,
-                received_at=received_at,
-                payload=event.payload,
-                stale_after=stale_after,
-                sender=sender,
-            )
-            for event in events
-        ]
-    )
-    items = [_item(one) for one in accepted]
-    return msgspec.json.encode(_AnswerList(items=items) if body[:1] == b"[" else items[0])
-
-
-async def _take_alerts(
-    alert_format: AlertFormat,
-    request: Request,
-    container: ApiDependencies,
-    receive: Receive,
-    admitted: AdmittedRequest,
-) -> bytes:
-    person, sender = await authenticate(alert_format, request, container)
-    body = await _body(receive, admitted)
-    value = plain_json(body)
-    if value is None or not alert_format.is_delivery(value):
-        raise _Unusual
-    try:
-        delivery = alert_format.read(value)
-    except Invalid:
-        raise _Unusual from None
-    answer = await take_delivery(delivery, container, person, sender, size=len(body))
-    return answer.model_dump_json().encode()
-
-
-def _covers(person: Person, key: ServiceKey) -> bool:
-    return person.reach.covers(key.environment, key.service)
-
-
-def _item(one: Accepted) -> _AnswerItem:
-    became = one.disposition
-    return _AnswerItem(one.signal_id, became.kind, became.reason, became.incident_id, became.duplicate_of)

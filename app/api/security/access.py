@@ -35,6 +35,8 @@ from app.api.security.cookies import SESSION_COOKIE
 from app.api.security.lockout import Lockout
 from app.connectors.registry import CHAT_PATHS
 
+_UNKNOWN = Person(name="")
+"""A caller on this machine, where no identity is configured."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OPEN = frozenset(
@@ -116,7 +118,7 @@ def _named(dependency: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
 async def admit(request: Request, container: ApiDependencies, scope: Scope) -> Person:
     """The authenticated caller with this scope; raises `Problem` 401, 403 or 429."""
     if not container.settings.identity_required:
-        return Person(name="")
+        return _UNKNOWN
     person = await recognised(request, container)
     if not person.may(scope):
         raise Problem(

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -23,6 +24,21 @@ from app.errors import AgentError, Forbidden, Invalid, PermanentError, Transient
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection], T]
 """One unit of work: all of it happens, or nothing. It may run twice, and must not keep state."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Brief(Generic[T]):
+    """A unit of work that takes a few milliseconds, and that most others wait for.
+
+    Where a commit is quick, it may run on the thread of its caller: handing work over to
+    a thread and back costs more than recording a signal.
+    """
+
+    work: Work[T]
+
+    def __call__(self, connection: Connection) -> T:
+        return self.work(connection)
+
 
 _BUSY_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
 """SQLSTATE classes that pass: connection, read-only peer, rollback, resources, shutdown, I/O."""

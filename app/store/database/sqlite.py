@@ -7,8 +7,9 @@ resolved after the commit; whatever has queued up meanwhile shares the next
 one. Each unit runs inside a savepoint, so that one that fails takes nothing
 else with it. What operators write (the kill switch, approvals, tokens) has a lane
 of its own: it is taken before everything that waits, and a batch under way is
-committed at the next unit to make room for it. Other processes may use the same
-file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS`.
+committed at the next unit to make room for it. Brief work runs on the thread of its caller while nothing
+else waits for the connection and commits are quick. Other processes may use the same
+file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS` on the writer's thread.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import ConfigurationError, TransientError
 from app.store.database import codec
 from app.store.database.migrate import upgrade
-from app.store.database.port import Work, translated
+from app.store.database.port import Brief, Work, translated
 from app.store.database.sole_writer import allow_memory
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ BUSY_SECONDS = 10.0
 MAX_BATCH = 512
 BATCH_SECONDS = 0.25
 """A commit that took in units for this long takes no further one: those behind it wait no longer."""
+QUICK_SECONDS = 0.02
+"""A transaction on the thread of its caller takes no longer, else the next ones run on the writer's."""
+SLOW_FOR = 5
+"""For so many times as long as one that took longer: a slow disk holds up other requests little."""
 READERS = 4
 
 
@@ -51,9 +56,16 @@ class _Item:
     work: Work[Any]
     urgent: bool
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
+    """What the caller waits for; None where the work runs on the caller's thread."""
     result: Any = None
     error: Exception | None = None
+
+    def answer(self) -> Any:
+        """What the work gave, or its error raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class SqliteDatabase:
@@ -68,6 +80,12 @@ class SqliteDatabase:
         self._others: deque[_Item] = deque()
         self._arrived = threading.Condition()
         self._closed = False
+        self._in_use = False
+        """A transaction is under way on the one connection that writes."""
+        self._patience = BUSY_SECONDS
+        """How long that connection waits for other processes."""
+        self._threads_until = 0.0
+        """Until then commits are slow, and every one runs on the writer's thread."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._operators_reader = ThreadPoolExecutor(1, thread_name_prefix="store-operators")
         self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -75,6 +93,10 @@ class SqliteDatabase:
 
     async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         loop = asyncio.get_running_loop()
+        if isinstance(work, Brief) and self._may_run_here():
+            item = _Item(work, urgent, loop, None)
+            if self._run_here(item):
+                return cast("T", item.answer())
         future: asyncio.Future[T] = loop.create_future()
         with self._arrived:  # nothing may queue up after the store is closed: no thread would answer it
             self._require_open()
@@ -119,22 +141,54 @@ class SqliteDatabase:
         except DBAPIError as error:
             raise translated(error) from error
 
+    # ------------------------------------------------------ the caller's thread
+
+    def _may_run_here(self) -> bool:
+        """Take the connection that writes, if nothing waits for it and commits are quick."""
+        with self._arrived:
+            self._require_open()
+            if self._in_use or self._operators or self._others or time.monotonic() < self._threads_until:
+                return False
+            self._in_use = True
+            return True
+
+    def _run_here(self, item: _Item) -> bool:
+        """Run it on this thread, which waits for no other process; False if one is in the way."""
+        began = time.monotonic()
+        try:
+            self._commit([item], patience=0.0)
+        finally:
+            ended = time.monotonic()
+            if ended - began > QUICK_SECONDS:
+                self._threads_until = ended + SLOW_FOR * (ended - began)
+            self._release()
+        return not isinstance(item.error, TransientError)
+
+    def _release(self) -> None:
+        with self._arrived:
+            self._in_use = False
+            self._arrived.notify()
+
     # ------------------------------------------------------ writer thread
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            finally:
+                self._release()
             _answer(batch)
 
     def _next_batch(self) -> list[_Item]:
         """Wait for work, then take along what is there of one lane, operators' first; empty at the end."""
         with self._arrived:
-            while not (self._operators or self._others or self._closed):
+            while self._in_use or not (self._operators or self._others or self._closed):
                 self._arrived.wait()
             lane = self._operators or self._others
+            self._in_use = bool(lane)
             return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
-    def _commit(self, batch: list[_Item]) -> None:
+    def _commit(self, batch: list[_Item], *, patience: float = BUSY_SECONDS) -> None:
         """Run the batch as one transaction; units that exceed its time are queued again.
 
         All fail where the file is no longer the one that was opened: nothing that is lost
@@ -143,19 +197,30 @@ class SqliteDatabase:
         ends = time.monotonic() + BATCH_SECONDS
         try:
             self._require_same()
-            with self._writer_engine.connect() as connection, connection.begin():
-                for done, item in enumerate(batch):
-                    if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
-                        self._put_back(batch, done)
-                        break
-                    if len(batch) == 1:  # what it fails with undoes the whole transaction
-                        item.result = item.work(connection)
-                    else:
-                        _attempt(connection, item)
+            with self._writer_engine.connect() as connection:
+                self._wait_for_others(connection, patience)
+                with connection.begin():
+                    self._run_batch(connection, batch, ends)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
             for item in batch:
                 item.error = failure
+
+    def _wait_for_others(self, connection: Connection, seconds: float) -> None:
+        """For how long the connection waits for the lock of another process."""
+        if seconds != self._patience:
+            _pragmas(connection.connection.driver_connection, f"busy_timeout={round(seconds * 1000)}")
+            self._patience = seconds
+
+    def _run_batch(self, connection: Connection, batch: list[_Item], ends: float) -> None:
+        for done, item in enumerate(batch):
+            if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
+                self._put_back(batch, done)
+                break
+            if len(batch) == 1:  # what it fails with undoes the whole transaction
+                item.result = item.work(connection)
+            else:
+                _attempt(connection, item)
 
     def _put_back(self, batch: list[_Item], done: int) -> None:
         rest = batch[done:]
@@ -196,7 +261,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
 def _resolver(items: list[_Item]) -> Callable[[], None]:
     def resolve() -> None:
         for item in items:
-            if item.future.done():
+            if item.future is None or item.future.done():
                 continue  # the caller was cancelled; the work stays done
             if item.error is not None:
                 item.future.set_exception(item.error)
@@ -306,7 +371,7 @@ def _prepare_reader(connection: DBAPIConnection) -> None:
     _pragmas(connection, "query_only=ON", "foreign_keys=ON")
 
 
-def _pragmas(connection: DBAPIConnection, *settings: str) -> None:
+def _pragmas(connection: Any, *settings: str) -> None:
     cursor = connection.cursor()
     for setting in settings:
         cursor.execute(f"PRAGMA {setting}")

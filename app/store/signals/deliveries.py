@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import TypeAlias
 
@@ -135,7 +135,7 @@ def check(delivery: Delivery) -> None:
     """Raise `Invalid` for a time without a zone, and for a key that no index can hold."""
     for signal in delivery.signals:
         for at in (signal.observed_at, signal.received_at):
-            if at.tzinfo is None or at.utcoffset() is None:
+            if at.tzinfo is not UTC and (at.tzinfo is None or at.utcoffset() is None):
                 raise Invalid(f"a value cannot be stored: the time {at.isoformat()} has no zone")
     keys = [("dedup_key", signal.dedup_key) for signal in delivery.signals]
     if delivery.idempotency_key is not None:

@@ -16,12 +16,15 @@ from typing import TypeAlias
 
 from app.agent.ports.store.signals import Accepted
 from app.errors import TransientError
+from app.store.database.port import Brief
 from app.store.database.repository import Repository
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
 
 MOST_SIGNALS = 200
 """Signals of one set, which an operator may have to wait for; a larger delivery is a set of its own."""
+MOST_TOGETHER = 100
+"""Deliveries after which a set is recorded although more come."""
 SETS_AT_ONCE = 1
 """Transactions under way: the longer one takes, the more deliveries share the next."""
 
@@ -54,6 +57,7 @@ class Gathering:
         result: Result | None = None
         if self._under_way < SETS_AT_ONCE:
             self._under_way += 1
+            await self._let_others_come(mine)
         else:
             result = await self._wait(mine)
         if result is None:
@@ -61,6 +65,18 @@ class Gathering:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def _let_others_come(self, mine: _Waiting) -> None:
+        """Let those come that are on their way: for as long as each turn of the loop brings one."""
+        try:
+            waiting = 0
+            while waiting < len(self._waiting) < MOST_TOGETHER:
+                waiting = len(self._waiting)
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._waiting.remove(mine)
+            self._hand_over()
+            raise
 
     async def _wait(self, mine: _Waiting) -> Result | None:
         try:
@@ -122,7 +138,7 @@ class Gathering:
     async def _recorded(self, given: Sequence[Delivery]) -> list[Result]:
         """The result of each delivery."""
         try:
-            return list(await self._repository.database.write(partial(intake.accept, given=given)))
+            return list(await self._repository.database.write(Brief(partial(intake.accept, given=given))))
         except Exception as error:  # noqa: BLE001 - boundary: the sender of each delivery gets its own error
             if len(given) == 1 or isinstance(error, TransientError):
                 return [error] * len(given)

@@ -8,7 +8,7 @@ holds the services' locks, and the rows of open incidents are locked as they are
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
@@ -49,6 +49,12 @@ _KNOWN = GivenStatement(
     " AND revision_history.service = given.service)",
     [revision_history.c.environment, revision_history.c.service],
 )
+_JOINED = (
+    update(incidents)
+    .where(incidents.c.id == bindparam("of_id"))
+    .values({name: bindparam(f"new_{name}") for name in ("joined", "timeline_length", "timeline_head")})
+)
+"""Of an incident of which nothing else changed: the rest of its row is what most of a join would cost."""
 _UPDATE = (
     update(incidents)
     .where(incidents.c.id == bindparam("of_id"))
@@ -146,7 +152,7 @@ def count(connection: Connection, most: int) -> int:
 
 def write_incidents(connection: Connection, services: Sequence[Service]) -> None:
     """Store new incidents, and what signals added to others, with the new entries of their timelines."""
-    new, changed, entries = [], [], []
+    new, changed, joined, entries = [], [], [], []
     for one in services:
         incident = one.incident
         if incident is None or (incident == one.stored and not one.notes):
@@ -155,23 +161,30 @@ def write_incidents(connection: Connection, services: Sequence[Service]) -> None
         if added:
             one.entries, one.head = one.entries + len(added), added[-1].hash
         entries += [(incident.id, entry) for entry in added]
-        columns = {
+        columns: dict[str, object] = {
             "joined": incident.joined,
             "timeline_length": one.entries,
             "timeline_head": one.head,
-            **incident_columns(incident),
         }
         if one.stored is None:
-            new.append(columns | _fixed(incident, one))
+            new.append(columns | incident_columns(incident) | _fixed(incident, one))
+        elif replace(incident, joined=one.stored.joined) == one.stored:
+            joined.append(_update_of(incident, columns))
         else:
-            changed.append({"of_id": incident.id} | {f"new_{name}": columns[name] for name in columns})
+            changed.append(_update_of(incident, columns | incident_columns(incident)))
         one.stored, one.notes = incident, []
     if new:
         connection.execute(insert(incidents), new)
         ring(connection)
     if changed:
         connection.execute(_UPDATE, changed)
+    if joined:
+        connection.execute(_JOINED, joined)
     timeline.add(connection, entries)
+
+
+def _update_of(incident: Incident, columns: dict[str, object]) -> dict[str, object]:
+    return {"of_id": incident.id} | {f"new_{name}": value for name, value in columns.items()}
 
 
 def write_levels(connection: Connection, services: Sequence[Service]) -> None:

@@ -70,7 +70,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._late = None
-        if self._awaits_head:
+        if not self._awaits_head:
+            return
+        left = self._waiting_since + self.head_seconds - self.loop.time()
+        if left > 0:  # a request was answered meanwhile that did not stop the timer
+            self._late = self.loop.call_later(left, self._too_late)
+        else:
             self.transport.abort()
 
     def _make_room(self) -> None:
@@ -82,8 +87,3 @@ class BoundedProtocol(HttpToolsProtocol):
         ]
         closed = min(waiting, key=lambda each: each._waiting_since, default=self)
         closed.transport.abort()
-
-
-def bounded(most: int) -> type[BoundedProtocol]:
-    """The protocol of a server with at most `most` open connections."""
-    return type("Bounded", (BoundedProtocol,), {"most": most})

@@ -1,0 +1,206 @@
+"""The protocol of `heal run` says what the server's own says, byte by byte, to every stream of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.api.connections import BoundedProtocol
+from app.api.intake_door import protocol as taking
+from app.api.intake_door.protocol import DoorProtocol, door_protocol, read_head
+from tests.api.harness import METRIC, Harness, harness, make_settings
+from tests.api.wire import Wire, exchange, request
+
+JSON = {"Content-Type": "application/json"}
+PLAIN = request("/events/metric", json.dumps(METRIC).encode(), JSON)
+HEAD = PLAIN.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+_IDS = re.compile(rb"(sig|inc)_[0-9a-f]{32}")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Harness]]:
+    """Two agents alike."""
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("below")))),
+            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("server")))),
+        )
+
+
+def _alike(pair: tuple[Harness, Harness], pieces: list[bytes | int], answers: int) -> bytes:
+    kinds: tuple[type[BoundedProtocol], ...] = (door_protocol(100), BoundedProtocol)
+    below, server = (
+        _without_ids(api.run(exchange(api, kind, pieces, answers)))
+        for api, kind in zip(pair, kinds, strict=True)
+    )
+    assert below == server
+    return below
+
+
+def _without_ids(said: bytes) -> bytes:
+    places: dict[bytes, bytes] = {}
+    return _IDS.sub(lambda found: places.setdefault(found[0], b"id %d" % len(places)), said)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answers"),
+    [
+        ([PLAIN], 1),
+        ([PLAIN, PLAIN], 2),
+        ([PLAIN, 1, PLAIN, 2, PLAIN], 3),
+        ([PLAIN + PLAIN], 2),
+        ([PLAIN + PLAIN[:30], PLAIN[30:], PLAIN], 3),
+        ([HEAD, PLAIN[len(HEAD) :]], 1),
+        ([b"\r\n" + PLAIN, PLAIN], 2),
+        ([PLAIN[:5], PLAIN[5:]], 1),
+        ([PLAIN.replace(b"1.1", b"1.0", 1)], 1),
+        ([PLAIN.replace(b"Host", b"Connection: close\r\nHost"), PLAIN], 1),
+        ([PLAIN.replace(b"Host", b"Connection: keep-alive\r\nHost"), PLAIN], 2),
+        ([PLAIN.replace(b"Host", b"Upgrade: websocket\r\nConnection: upgrade\r\nHost"), PLAIN], 1),
+        ([PLAIN.replace(b"Host", b"Expect: 100-continue\r\nHost")], 1),
+        ([PLAIN.replace(b"/events", b"http://localhost/events", 1)], 1),
+        ([PLAIN.replace(b"Host: localhost", b"Host : localhost")], 1),
+        ([PLAIN.replace(b"Content-Length", b"Content-Length: 3\r\nContent-Length")], 1),
+        ([PLAIN.replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nX")], 1),
+        ([PLAIN.replace(b"\r\n", b"\n")], 1),
+        # A head that is not complete when the answer before it is given, and a whole request as its value.
+        ([PLAIN + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ", 1, PLAIN], 2),
+        ([b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 1, PLAIN], 2),
+        ([PLAIN.replace(b'"prod"', b'"pr d"'), PLAIN], 2),
+    ],
+)
+def test_streams_are_answered_alike(
+    pair: tuple[Harness, Harness], pieces: list[bytes | int], answers: int
+) -> None:
+    """Requests in pieces, in one piece, behind each other, and with heads of every kind."""
+    _alike(pair, pieces, answers)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@given(
+    cuts=st.lists(st.integers(0, 3 * len(PLAIN)), max_size=4),
+    odd=st.sampled_from([PLAIN, PLAIN[:-1] + b"]", PLAIN.replace(b"/events/metric", b"/events/other", 1)]),
+)
+def test_streams_cut_anywhere_are_answered_alike(
+    pair: tuple[Harness, Harness], cuts: list[int], odd: bytes
+) -> None:
+    """Three requests, of which the second may be refused, in pieces of any length."""
+    stream = PLAIN + odd + PLAIN
+    places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    pieces: list[bytes | int] = [stream[a:b] for a, b in pairwise(places) if a < b]
+    _alike(pair, pieces, 3)
+
+
+def test_only_heads_of_plain_deliveries_are_taken() -> None:
+    """The head of the contract's request is; everything that means more or less is not."""
+    assert read_head(HEAD) is not None
+    for old, new in (
+        (b"POST", b"PUT"),
+        (b"1.1", b"1.0"),
+        (b"/events/metric", b"/events/metric?a=1"),
+        (b"/events/metric", b"/events/other"),
+        (b"Host", b"Connection: close\r\nHost"),
+        (b"Host", b"Expect: 100-continue\r\nHost"),
+        (b"Host", b"Host: localhost\r\nHost"),
+        (b"Content-Length: ", b"Content-Length: +"),
+    ):
+        assert read_head(HEAD.replace(old, new, 1)) is None, new
+
+
+def test_heads_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was read first goes first."""
+    monkeypatch.setattr(taking, "MOST_HEADS", 3)
+    heads = taking.Heads()
+    for length in range(100, 110):
+        assert heads.of(re.sub(rb"Length: \d+", b"Length: %d" % length, HEAD)) is not None
+    assert len(heads._known) == 3
+
+
+async def _taken(api: Harness) -> Wire:
+    """A connection whose request was taken and is not answered yet."""
+    wire = Wire(api, door_protocol(100))
+    wire.protocol.data_received(PLAIN)
+    assert isinstance(wire.protocol, DoorProtocol)
+    assert wire.protocol._taken is not None
+    return wire
+
+
+def test_a_server_that_ends_answers_what_was_taken(pair: tuple[Harness, Harness]) -> None:
+    """The answer says that the connection ends, and it ends; an idle one ends at once."""
+
+    async def story() -> None:
+        wire = await _taken(pair[0])
+        wire.protocol.shutdown()
+        assert not wire.closed
+        assert b"connection: close\r\n" in await wire.send([], 1)
+        assert wire.closed
+        idle = Wire(pair[0], door_protocol(100))
+        await idle.send([PLAIN], 1)
+        idle.protocol.shutdown()
+        assert idle.closed
+
+    pair[0].run(story())
+
+
+def test_a_request_in_work_when_the_process_stops_is_refused_as_by_the_ordinary_route(
+    tmp_path: Path,
+) -> None:
+    """It was let in, and has no time left: 503, and the connection ends."""
+    with harness(make_settings(tmp_path)) as api:
+
+        async def story() -> None:
+            wire = await _taken(api)
+            progress: Any = api.app
+            await asyncio.sleep(0)
+            progress.door._progress._interrupt(None)
+            said = await wire.send([], 1)
+            assert said.startswith(b"HTTP/1.1 503 ")
+            assert b"x-frame-options" in said
+            assert wire.closed
+
+        api.run(story())
+
+
+def test_a_connection_that_rests_too_long_ends_and_one_in_use_does_not(
+    pair: tuple[Harness, Harness],
+) -> None:
+    """The timer runs on while requests are answered, and looks at the last answer when it is over."""
+
+    async def story() -> None:
+        wire = Wire(pair[0], door_protocol(100))
+        await wire.send([PLAIN], 1)
+        assert isinstance(wire.protocol, DoorProtocol)
+        wire.protocol.timeout_keep_alive_handler()
+        wire.protocol._too_late()
+        assert not wire.closed
+        wire.protocol._idle_since -= 60
+        wire.protocol.timeout_keep_alive_handler()
+        assert wire.closed
+
+    pair[0].run(story())
+
+
+def test_what_a_sender_that_left_has_sent_is_recorded(pair: tuple[Harness, Harness]) -> None:
+    """Nothing is written to its connection, and the next sender is answered."""
+
+    async def story() -> None:
+        wire = await _taken(pair[0])
+        wire.close()
+        assert isinstance(wire.protocol, DoorProtocol)
+        task = wire.protocol._taken
+        assert task is not None
+        await task
+        assert wire.said == b""
+        assert (await exchange(pair[0], door_protocol(100), [PLAIN], 1)).startswith(b"HTTP/1.1 202 ")
+
+    pair[0].run(story())
