@@ -7,6 +7,7 @@ template and a peer its name, never a service, an incident or a person.
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -85,8 +86,8 @@ class Measures:
     pass_seconds: Histogram
     stage_seconds: Histogram
     """By stage of the loop."""
-    handled_signals: Counter
-    """Signals that this process accepted, by disposition."""
+    handled_signals: dict[str, Counter]
+    """Signals that this process accepted: the series of each disposition."""
     missed_alerts: Counter
     """Alerts that were found by polling because their delivery was missed."""
     requests: Requests
@@ -101,8 +102,8 @@ class Measures:
 
     def signals(self, dispositions: Iterable[str]) -> None:
         """Count accepted signals by their dispositions."""
-        for kind in dispositions:
-            self.handled_signals.labels(kind).inc()
+        for kind, count in collections.Counter(dispositions).items():
+            self.handled_signals[kind].inc(count)
 
     @classmethod
     def of_process(cls) -> Measures:
@@ -139,11 +140,9 @@ class Measures:
         )
 
 
-def _signals(registry: CollectorRegistry) -> Counter:
+def _signals(registry: CollectorRegistry) -> dict[str, Counter]:
     """Every disposition from zero: the first event of a new series would show no increase."""
     counter = Counter(
         "heal_signals", "Signals that this process accepted.", ["disposition"], registry=registry
     )
-    for kind in DispositionKind:
-        counter.labels(kind)
-    return counter
+    return {kind: counter.labels(kind) for kind in DispositionKind}
