@@ -108,6 +108,4 @@ def _score_running_pods(
         return
     if any(candidate_change.at <= pod.created_at <= left.by for pod in workload.pods):
         return
-    cause_score.add_against(
-        0.6, f"its pods had run on at the usual level for {span(well)} when the symptom began"
-    )
+    cause_score.add_against(0.6, f"its pods ran at the usual level for {span(well)} before the symptom began")
