@@ -28,7 +28,7 @@ _TRIGGERS = {ERROR_RATE: Trigger.HIGH_ERROR_RATE, LATENCY: Trigger.HIGH_LATENCY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Delivery:
+class _LastDelivery:
     """An alert that was delivered and is not over."""
 
     alert: Alert
@@ -45,7 +45,7 @@ class ServiceAlerts:
     """How far apart measurements are."""
     _uses: dict[ServiceKey, BudgetUse] = field(default_factory=dict)
     _unusual_since: dict[tuple[ServiceKey, str], datetime] = field(default_factory=dict)
-    _delivered: dict[tuple[ServiceKey, str], _Delivery] = field(default_factory=dict)
+    _delivered: dict[tuple[ServiceKey, str], _LastDelivery] = field(default_factory=dict)
     """By service and fingerprint."""
 
     def changed(self, key: ServiceKey, sample: SliSample) -> list[Alert]:
@@ -62,7 +62,7 @@ class ServiceAlerts:
     def delivered(self, key: ServiceKey, alert: Alert, at: datetime) -> None:
         """The alert is durable: it is delivered again only as a repeat."""
         if alert.firing:
-            self._delivered[key, alert.fingerprint] = _Delivery(alert=alert, at=at)
+            self._delivered[key, alert.fingerprint] = _LastDelivery(alert=alert, at=at)
         else:
             self._delivered.pop((key, alert.fingerprint), None)
 
