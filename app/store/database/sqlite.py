@@ -34,7 +34,7 @@ from app.errors import ConfigurationError, TransientError
 from app.store.database import codec
 from app.store.database.migrate import upgrade
 from app.store.database.port import Brief, Work, translated
-from app.store.database.sole_writer import allow_memory
+from app.store.database.sole_writer import allow_memory, kept_if_committed
 
 T = TypeVar("T")
 
@@ -199,7 +199,7 @@ class SqliteDatabase:
             self._require_same()
             with self._writer_engine.connect() as connection:
                 self._wait_for_others(connection, patience)
-                with connection.begin():
+                with kept_if_committed(connection), connection.begin():
                     self._run_batch(connection, batch, ends)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
