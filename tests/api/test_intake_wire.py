@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.agent.identity.people import Scope
 from app.api.connections import BoundedProtocol
 from app.api.intake_door import protocol as taking
 from app.api.intake_door.protocol import DoorProtocol, door_protocol, read_head
 from tests.api.harness import METRIC, Harness, harness, make_settings
-from tests.api.wire import Wire, exchange, request
+from tests.api.people import token
+from tests.api.wire import Wire, exchange, post, request
 
 JSON = {"Content-Type": "application/json"}
 PLAIN = request("/events/metric", json.dumps(METRIC).encode(), JSON)
@@ -116,13 +118,50 @@ def test_only_heads_of_plain_deliveries_are_taken() -> None:
         assert read_head(HEAD.replace(old, new, 1)) is None, new
 
 
+def _of_length(length: int) -> bytes:
+    return re.sub(rb"Length: \d+", b"Length: %d" % length, HEAD)
+
+
 def test_heads_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was read first goes first."""
+    """The one that was used longest ago goes first, and reading one alone keeps nothing."""
     monkeypatch.setattr(taking, "MOST_HEADS", 3)
     heads = taking.Heads()
-    for length in range(100, 110):
-        assert heads.of(re.sub(rb"Length: \d+", b"Length: %d" % length, HEAD)) is not None
-    assert len(heads._known) == 3
+    for length in (100, *range(101, 110), 100):
+        for head in map(heads.of, map(_of_length, (100, length))):
+            assert head is not None
+            heads.keep(head)
+        assert heads.of(_of_length(900)) is not None
+    assert [head.headers.length for head in heads._known.values()] == [108, 109, 100]
+
+
+def test_only_a_sender_that_may_deliver_has_its_head_in_memory(tmp_path: Path) -> None:
+    """None of a guessed token, another path, odd or long headers or bodies; a revoked token leaves none."""
+    with harness(make_settings(tmp_path, require_identity=True)) as api:
+        kind, root, sender = (
+            door_protocol(100),
+            token(api, "root", Scope.ADMIN),
+            token(api, "ann", Scope.INGEST),
+        )
+        body, path = json.dumps(METRIC).encode(), "/events/metric"
+
+        def answer(path: str, body: bytes, headers: dict[str, str]) -> int:
+            return api.run(post(api, kind, path, body, {**JSON, **headers})).status_code
+
+        def known() -> int:
+            return len(kind.heads._known)
+
+        assert answer(path, body, {"Authorization": "Bearer guess"}) == 401
+        assert answer("/events/other", body, sender) == 404
+        assert answer(path, body, {"X-Odd": "1", **sender}) == 202
+        assert answer(path, body, {"User-Agent": "a" * 2_048, **sender}) == 202
+        assert answer(path, b"[" + body, sender) == 400
+        assert known() == 0
+        assert answer(path, body, sender) == 202
+        assert known() == 1
+        [ann] = [one for one in api.get("/tokens", headers=root).json()["items"] if one["name"] == "ann"]
+        assert api.request("DELETE", f"/tokens/{ann['id']}", headers=root).status_code == 200
+        assert answer(path, body, sender) == 401
+        assert known() == 0
 
 
 async def _taken(api: Harness) -> Wire:
