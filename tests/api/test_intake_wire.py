@@ -32,11 +32,22 @@ _IDS = re.compile(rb"(sig|inc)_[0-9a-f]{32}")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Harness]]:
     """Two agents alike."""
+    yield from _two(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Harness]]:
+    """Two agents alike that require a token."""
+    yield from _two(tmp_path_factory, require_identity=True)
+
+
+def _two(folders: pytest.TempPathFactory, **changes: Any) -> Iterator[tuple[Harness, Harness]]:
     with ExitStack() as stack:
-        yield (
-            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("below")))),
-            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("server")))),
+        below, server = (
+            stack.enter_context(harness(make_settings(folders.mktemp(name), **changes)))
+            for name in ("below", "server")
         )
+        yield below, server
 
 
 def _alike(pair: tuple[Harness, Harness], pieces: list[bytes | int], answers: int) -> bytes:
@@ -126,12 +137,13 @@ def test_heads_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was used longest ago goes first, and reading one alone keeps nothing."""
     monkeypatch.setattr(taking, "MOST_HEADS", 3)
     heads = taking.Heads()
-    for length in (100, *range(101, 110), 100):
+    for length in range(101, 110):
         for head in map(heads.of, map(_of_length, (100, length))):
             assert head is not None
             heads.keep(head)
         assert heads.of(_of_length(900)) is not None
-    assert [head.headers.length for head in heads._known.values()] == [108, 109, 100]
+        assert _of_length(100) in heads._known
+    assert sorted(head.headers.length for head in heads._known.values()) == [100, 108, 109]
 
 
 def test_only_a_sender_that_may_deliver_has_its_head_in_memory(tmp_path: Path) -> None:
@@ -164,10 +176,10 @@ def test_only_a_sender_that_may_deliver_has_its_head_in_memory(tmp_path: Path) -
         assert known() == 0
 
 
-async def _taken(api: Harness) -> Wire:
+async def _taken(api: Harness, request: bytes = PLAIN) -> Wire:
     """A connection whose request was taken and is not answered yet."""
     wire = Wire(api, door_protocol(100))
-    wire.protocol.data_received(PLAIN)
+    wire.protocol.data_received(request)
     assert isinstance(wire.protocol, DoorProtocol)
     assert wire.protocol._taken is not None
     return wire
@@ -188,6 +200,38 @@ def test_a_server_that_ends_answers_what_was_taken(pair: tuple[Harness, Harness]
         assert idle.closed
 
     pair[0].run(story())
+
+
+@pytest.mark.parametrize("later", [0, 30, None], ids=["nothing", "some of the next", "all of the next"])
+@pytest.mark.parametrize(
+    ("known", "name", "status"), [(False, "prod", 401), (True, "pr d", 422), (True, "pr\\u006fd", 202)]
+)
+def test_a_server_that_ends_answers_what_it_does_not_take_in_the_same_way(
+    guarded: tuple[Harness, Harness], known: bool, name: str, status: int, later: int | None
+) -> None:
+    """As the server's own protocol does: the last answer says that the connection ends, and it ends."""
+
+    def said(api: Harness, kind: type[BoundedProtocol]) -> bytes:
+        sender = token(api, "ann", Scope.INGEST) if known else {"Authorization": "Bearer guess"}
+        body = json.dumps(METRIC).replace("prod", name).encode()
+        one = request("/events/metric", body, {**JSON, **sender})
+
+        async def story() -> bytes:
+            wire = Wire(api, kind)
+            wire.protocol.data_received(one)
+            wire.protocol.data_received(one[:later])
+            wire.protocol.shutdown()
+            await wire.send([], 2 if later is None else 1)
+            await asyncio.sleep(0)
+            assert wire.closed
+            return _without_ids(wire.said)
+
+        return api.run(story())
+
+    below = said(guarded[0], door_protocol(100))
+    assert below.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close\r\n" in below.rpartition(b"HTTP/1.1 ")[2]
+    assert below == said(guarded[1], BoundedProtocol)
 
 
 def test_a_request_in_work_when_the_process_stops_is_refused_as_by_the_ordinary_route(

@@ -208,6 +208,8 @@ class DoorProtocol(BoundedProtocol):
         if later and not self.transport.is_closing():
             self.flow.resume_reading()
             self.data_received(later)
+        if self._ends and not self.transport.is_closing():
+            super().shutdown()  # what the server answers now is the last
 
     def _scope_of(self, head: PlainHead, door: IntakeDoor) -> Scope:
         """What the handlers and the checks of identity read of a request."""
