@@ -300,6 +300,23 @@ def test_a_slow_disk_takes_little_of_the_callers_thread() -> None:
     assert not pace.is_quick(1e9)
 
 
+async def test_a_connection_that_replaces_another_waits_for_no_process_on_the_callers_thread(
+    database: SqliteDatabase,
+) -> None:
+    """A new connection waits as the driver made it: what was set on the one before is set again."""
+
+    def milliseconds(connection: Connection) -> int:
+        found: int = connection.execute(text("PRAGMA busy_timeout")).scalar_one()
+        return found
+
+    for _ in range(2):
+        assert await database.write(milliseconds) == sqlite.BUSY_SECONDS * 1000
+        assert await database.write(Brief(milliseconds)) == 0
+        with database._writer_engine.connect() as connection:
+            connection.invalidate()
+        assert await database.write(Brief(milliseconds)) == 0
+
+
 async def test_brief_work_waits_for_another_process_on_the_writers_thread(
     database: SqliteDatabase, tmp_path: Path
 ) -> None:

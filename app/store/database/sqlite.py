@@ -44,6 +44,7 @@ MAX_BATCH = 512
 BATCH_SECONDS = 0.25
 """A commit that took in units for this long takes no further one: those behind it wait no longer."""
 READERS = 4
+_PATIENCE = "seconds it waits for other processes"
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +80,6 @@ class SqliteDatabase:
         self._closed = False
         self._in_use = False
         """A transaction is under way on the one connection that writes."""
-        self._patience = BUSY_SECONDS
-        """How long that connection waits for other processes."""
         self._pace = CommitPace()
         """While commits are slow, every one runs on the writer's thread."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -193,7 +192,7 @@ class SqliteDatabase:
         try:
             self._require_same()
             with self._writer_engine.connect() as connection:
-                self._wait_for_others(connection, patience)
+                _wait_for_others(connection, patience)
                 self._transact(connection, batch, ends)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
@@ -218,12 +217,6 @@ class SqliteDatabase:
         now = time.monotonic()
         self._pace.note(now - began, now)
 
-    def _wait_for_others(self, connection: Connection, seconds: float) -> None:
-        """For how long the connection waits for the lock of another process."""
-        if seconds != self._patience:
-            _pragmas(connection.connection.driver_connection, f"busy_timeout={round(seconds * 1000)}")
-            self._patience = seconds
-
     def _run_batch(self, connection: Connection, batch: list[_Item], ends: float) -> None:
         for done, item in enumerate(batch):
             if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
@@ -239,6 +232,13 @@ class SqliteDatabase:
         del batch[done:]
         with self._arrived:
             (self._operators if rest[0].urgent else self._others).extendleft(reversed(rest))
+
+
+def _wait_for_others(connection: Connection, seconds: float) -> None:
+    """For how long the connection waits for the lock of another process; a new one waits `BUSY_SECONDS`."""
+    if connection.info.get(_PATIENCE, BUSY_SECONDS) != seconds:
+        _pragmas(connection.connection.driver_connection, f"busy_timeout={round(seconds * 1000)}")
+        connection.info[_PATIENCE] = seconds
 
 
 def _attempt(connection: Connection, item: _Item) -> None:
