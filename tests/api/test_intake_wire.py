@@ -234,6 +234,30 @@ def test_a_server_that_ends_answers_what_it_does_not_take_in_the_same_way(
     assert below == said(guarded[1], BoundedProtocol)
 
 
+def test_requests_read_in_one_turn_of_the_loop_are_all_counted(
+    pair: tuple[Harness, Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound none is taken before another one ends, begun or not."""
+    door: Any = pair[0].app
+    progress = door.door._progress
+    monkeypatch.setattr(progress, "most", 2)
+
+    async def story() -> None:
+        wires = [await _taken(pair[0]) for _ in range(2)]
+        third = Wire(pair[0], door_protocol(100))
+        assert (await third.send([PLAIN], 1)).startswith(b"HTTP/1.1 503 ")
+        for wire in wires:
+            assert (await wire.send([], 1)).startswith(b"HTTP/1.1 202 ")
+        assert progress.is_open
+        assert (await third.send([PLAIN], 2)).count(b"HTTP/1.1 202 ") == 1
+        cancelled: Any = (await _taken(pair[0])).protocol
+        cancelled._taken.cancel()
+        await asyncio.wait([cancelled._taken])
+        assert not progress.running
+
+    pair[0].run(story())
+
+
 def test_a_request_in_work_when_the_process_stops_is_refused_as_by_the_ordinary_route(
     tmp_path: Path,
 ) -> None:

@@ -151,7 +151,9 @@ class DoorProtocol(BoundedProtocol):
         container = None if door is None else door.container
         if door is None or container is None or not self._is_plain(head, container):
             return False
-        self._taken = self.loop.create_task(self._answer(door, container, head, data, end))
+        admitted = AdmittedRequest()
+        self._taken = self.loop.create_task(self._answer(door, container, head, data, admitted))
+        door.admit(self._taken, admitted)
         self.tasks.add(self._taken)
         self._taken.add_done_callback(self.tasks.discard)
         return True
@@ -184,14 +186,19 @@ class DoorProtocol(BoundedProtocol):
     # ------------------------------------------------------------ the answer
 
     async def _answer(
-        self, door: IntakeDoor, container: ApiDependencies, head: PlainHead, data: bytes, end: int
+        self,
+        door: IntakeDoor,
+        container: ApiDependencies,
+        head: PlainHead,
+        data: bytes,
+        admitted: AdmittedRequest,
     ) -> None:
         async def body() -> bytes:
-            return data[end:]
+            return data[len(head.whole) :]
 
         request = Request(self._scope_of(head, door))
         try:
-            judged = await door.judge(head.handler, request, container, body, AdmittedRequest())
+            judged = await door.judge(head.handler, request, container, body, admitted)
         finally:
             self._taken = None
         if isinstance(judged, bytes):
