@@ -159,7 +159,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
     store = await open_store(url) if database is None else store_over(database)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
-    app = create_app(settings)
+    app: Any = create_app(settings)
     app.state.container = container
     config = uvicorn.Config(app, log_level="warning", access_log=False)
     protocol = HttpToolsProtocol if asgi else door_protocol(settings.max_connections)

@@ -51,9 +51,10 @@ def _two(folders: pytest.TempPathFactory, **changes: Any) -> Iterator[tuple[Harn
 
 
 def _alike(pair: tuple[Harness, Harness], pieces: list[bytes | int], answers: int) -> bytes:
+    kinds: tuple[type[BoundedProtocol], ...] = (door_protocol(100), BoundedProtocol)
     below, server = (
         _without_ids(api.run(exchange(api, kind, pieces, answers)))
-        for api, kind in zip(pair, (door_protocol(100), BoundedProtocol), strict=True)
+        for api, kind in zip(pair, kinds, strict=True)
     )
     assert below == server
     return below

@@ -83,7 +83,10 @@ def _answers(said: bytes) -> list[httpx2.Response]:
     while b"\r\n\r\n" in said:
         head, _, rest = said.partition(b"\r\n\r\n")
         status, *lines = head.split(b"\r\n")
-        headers = [tuple(line.split(b": ", 1)) for line in lines]
+        headers: list[tuple[bytes, bytes]] = []
+        for line in lines:
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
         length = int(dict(headers).get(b"content-length", b"0"))
         if len(rest) < length:
             break
