@@ -17,6 +17,7 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     OutcomeKind,
+    Stage,
 )
 from app.agent.ports.store.claims import Claim
 from app.agent.responders.request import ResponderAct, ResponderRequest
@@ -180,6 +181,7 @@ async def test_who_has_taken_over_keeps_the_incident(tmp_path: Path) -> None:
         assert stage.image() == "shop:2-errors"
         assert (after.incident.state, after.incident.taken_over is not None) == (IncidentState.OPEN, True)
         assert len([i for i in after.intents if i.undoes is not None]) == 1
+        assert after.timeline[-1].stage is Stage.UNDO, messages(after.timeline[-3:])
         await stage.live(300)
         assert (await stage.load(record.incident.id)).intents == after.intents, "the agent has stopped"
         assert (
@@ -189,6 +191,23 @@ async def test_who_has_taken_over_keeps_the_incident(tmp_path: Path) -> None:
         await ask(stage, record, ResponderAct.HAND_BACK)
         healed = await stage.live_until_ended()
         assert healed.incident.id == record.incident.id
+
+
+async def test_a_refused_undo_leaves_the_incident_to_its_person(tmp_path: Path) -> None:
+    """The pass that refuses it ends there: a verification that a person interrupted does not go on."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(replicas=4)
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        await stage.brake(engaged=True)
+        before = await stage.load(record.incident.id)
+        await ask(stage, record)
+        after = await answered(stage, record)
+        assert after.timeline[-1].stage is Stage.UNDO, messages(after.timeline[-3:])
+        assert after.incident.state is IncidentState.VERIFYING
+        assert after.incident.verification == before.incident.verification
 
 
 async def begin_and_crash(stage: Story, record: IncidentRecord, claim: Claim) -> None:

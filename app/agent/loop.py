@@ -372,6 +372,8 @@ class Loop:
             incident, now = record.incident, self.clock.now()
             if incident.state.closed:
                 return Rest(closed=True, wake_at=None)
+            if incident.held_by is not None:
+                return Rest(closed=False, wake_at=None)  # the undo that its person asked for has ended
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage in _WAITING and settled:
