@@ -103,17 +103,16 @@ def over(
 
 
 def under_way(connection: Connection, intent: Intent) -> bool:
-    """Whether another action of the same name, or an undo to the same state of such an object,
-    began and has no outcome; serialised as `over` is. An undo itself waits for nothing (promise 11)."""
+    """Whether another action of the same name, or any to the same state of such an object, began
+    and has no outcome; serialised as `over` is. The agent's own undo waits for nothing (promise 11)."""
     locks.hold(connection, locks.Space.BUDGET, ["budget"])
     name = intent.action.name
     others = select(intents.c.action, intents.c.body).where(
-        intents.c.state == IntentState.EXECUTING.value,
-        intents.c.action.in_((name.value, ActionName.RESTORE.value)),
-        intents.c.id != intent.id,
+        intents.c.state == IntentState.EXECUTING.value, intents.c.id != intent.id
     )
     return any(
-        row.action == name.value or _same_effect(intent.action, read(IntentBody, row.body).action)
+        (row.action == name.value and name is not ActionName.RESTORE)
+        or _same_effect(intent.action, read(IntentBody, row.body).action)
         for row in connection.execute(others)
     )
 

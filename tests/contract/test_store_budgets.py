@@ -328,27 +328,31 @@ async def test_an_action_that_is_counted_in_the_cluster_begins_alone(store: Stor
 
 
 @pytest.mark.parametrize(
-    ("undone", "second"),
+    ("first", "undone", "second", "expected"),
     [
-        (None, Begun.BUDGET_SPENT),
-        (ActionName.UNCORDON, Begun.BUDGET_SPENT),
-        (ActionName.CORDON, Begun.YES),
+        (ActionName.CORDON, None, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.DRAIN_NODE, None, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.CORDON, None, ActionName.DRAIN_NODE, Begun.BUDGET_SPENT),
+        (ActionName.RESTORE, ActionName.UNCORDON, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.RESTORE, ActionName.CORDON, ActionName.CORDON, Begun.YES),
+        (ActionName.RESTORE, ActionName.CORDON, ActionName.RESTORE, Begun.YES),
     ],
 )
 async def test_no_cordon_begins_beside_another(
-    store: Store, undone: ActionName | None, second: Begun
+    store: Store, first: ActionName, undone: ActionName | None, second: ActionName, expected: Begun
 ) -> None:
-    """The undo of an uncordon cordons a node as well; the undo of a cordon does not."""
+    """A drain, and the undo of an uncordon, cordon a node as well; the undo of a cordon does not."""
     node = ObjectRef(kind="Node", namespace="", name="node-1")
     budget = Budget(per_incident=5, limits=Limits(), alone=True)
     begun = []
-    for number, undoes in enumerate((undone, None)):
+    for number, name in enumerate((first, second)):
         incident = await opened(store, key(number))
         claim = await claimed(store, incident)
-        act = intent(incident, undoes=None if undoes is None else IntentId("int_undone"))
-        reaches = "schedulable" if undoes is ActionName.CORDON else "cordoned"
-        name = ActionName.CORDON if undoes is None else ActionName.RESTORE
+        undoes = IntentId("int_undone") if name is ActionName.RESTORE else None
+        act = intent(incident, undoes=undoes)
+        act = replace(act, requested_by="ann" if number and undoes else None)
+        reaches = "schedulable" if undone is ActionName.CORDON and number == 0 else "cordoned"
         act = replace(act, action=replace(act.action, name=name, target=node, reaches=reaches))
         await store.intents.add(claim, incident, act, [note()])
         begun.append((await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)).begun)
-    assert begun == [Begun.YES, second]
+    assert begun == [Begun.YES, expected]
