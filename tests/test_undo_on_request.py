@@ -210,6 +210,30 @@ async def test_a_refused_undo_leaves_the_incident_to_its_person(tmp_path: Path) 
         assert after.incident.verification == before.incident.verification
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_request_that_a_take_over_ends_leaves_no_plan(tmp_path: Path, begun: bool) -> None:
+    """After the hand-back the agent verifies what is in place, and does not repeat an action of before."""
+    async with story(tmp_path, **ACTING) as stage:
+        before = await rolled_back(stage)
+        await ask(stage, before)
+        loop, now = stage.agent.loop, stage.clock.now()
+        claim = await stage.agent.store.claims.take(before.incident.id, loop.owner, loop.lease, now)
+        assert claim is not None
+        if begun:
+            await loop._step(NextStage.DECIDE_UNDO, await stage.load(before.incident.id), claim, now)
+            await begin_and_crash(stage, await stage.load(before.incident.id), claim)
+        await ask(stage, before, ResponderAct.TAKE_OVER, by="ben")
+        await ask(stage, before, ResponderAct.HAND_BACK, by="ben")
+        record = await stage.load(before.incident.id)
+        assert (record.incident.plan, record.incident.verdict) == (None, None)
+        assert next_stage(record) is (NextStage.RECONCILE if begun else NextStage.BEGIN_VERIFICATION)
+        after = await stage.live_until(lambda one: one.incident.state.closed or one.incident.plan is not None)
+        undone = [i for i in after.intents if i.undoes is not None and i.started_at is not None]
+        assert len(undone) == begun, messages(after.timeline[-9:])
+        assert after.incident.next_action >= 0
+        assert (after.incident.state is IncidentState.RECOVERED) is not begun
+
+
 async def begin_and_crash(stage: Story, record: IncidentRecord, claim: Claim) -> None:
     """The write is sent, and its answer is lost with the process."""
     intent, executor = record.intents[-1], stage.agent.loop.stages.executor

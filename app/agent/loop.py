@@ -738,7 +738,7 @@ class Loop:
         if done is None:
             raise PermanentError("no action is left to be verified")
         # After a verdict the plan advances by one.
-        here = replace(record, incident=replace(incident, next_action=incident.next_action - 1))
+        here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
         await self.stages.trial.begin(here, done, claim, now)
 
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
