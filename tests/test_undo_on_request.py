@@ -23,7 +23,15 @@ from app.agent.ports.store.claims import Claim
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.timeline import verify_chain
 from app.errors import Conflict, NotEntitled
-from tests.stories import ACTING, NAMESPACE, SERVICE, Story, messages, story
+from tests.stories import (
+    ACTING,
+    NAMESPACE,
+    SERVICE,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
 
 
 async def ask(
@@ -232,6 +240,37 @@ async def test_a_request_that_a_take_over_ends_leaves_no_plan(tmp_path: Path, be
         assert len(undone) == begun, messages(after.timeline[-9:])
         assert after.incident.next_action >= 0
         assert (after.incident.state is IncidentState.RECOVERED) is not begun
+
+
+async def test_who_handled_an_ended_incident_does_not_hold_it_again(tmp_path: Path) -> None:
+    """Ann took it over and resolved it; after the undo that Ben requests it is escalated, not left to her."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(replicas=4)
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        await ask(stage, record, ResponderAct.RESOLVE)
+        await ask(stage, record, by="ben")
+        after = await answered(stage, record)
+        assert (after.incident.state, after.incident.held_by) == (IncidentState.ESCALATED, None)
+
+
+async def test_an_undo_that_the_agent_decided_is_not_requested_beside_it(tmp_path: Path) -> None:
+    """A person who takes over right then hands back instead: the agent's own undo is kept."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        loop = stage.agent.loop
+        claim = await stage.agent.store.claims.take(record.incident.id, "w", loop.lease, stage.clock.now())
+        assert claim is not None
+        incident = record.incident
+        assert await loop.stages.executor.decide_undo(record, record.intents[-1], claim, incident, [])
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        with pytest.raises(Conflict, match="the agent has decided on restore of Deployment prod/shop"):
+            await ask(stage, record)
 
 
 async def begin_and_crash(stage: Story, record: IncidentRecord, claim: Claim) -> None:

@@ -38,6 +38,9 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
     begun = next((i for i in record.intents if i.state is IntentState.EXECUTING), None)
     if begun is not None:
         raise Conflict(f"{_named(begun)} is under way, and its outcome is not known yet")
+    decided = next((i for i in record.intents if i.state is IntentState.DECIDED and i.own_undo), None)
+    if decided is not None:
+        raise Conflict(f"the agent has decided on {_named(decided)} already: hand the incident back")
     last = [i for i in judged_with(record, done[-1]) if i.action.undo is not None and i.snapshot is not None]
     if not last:
         raise Conflict(f"{_named(done[-1])}, the last change of the agent, has no undo")
@@ -103,6 +106,8 @@ def asked_to_undo(record: IncidentRecord, request: ResponderRequest) -> Incident
         verification=None,
         wake_at=None,
         failing_since=None,
+        # Who handled an incident that has ended does not hold it while it is open again.
+        taken_over=None if incident.state.closed else incident.taken_over,
         undo=asked,
     )
 
