@@ -231,6 +231,21 @@ async def test_policy_and_store_ask_the_same_of_the_same_rows(store: Store) -> N
     assert late.reasons == tuple(each.reason for each in early)
 
 
+async def test_no_action_gets_credit_for_a_recovery_after_the_escalation(store: Store) -> None:
+    """What did not help still did not, for the circuit breakers and for a repetition (promise 10)."""
+    claim, act = await ready(store, key(1))
+    await begin(store, claim, act, Limits())
+    await ended(store, claim, act, IncidentState.ESCALATED)
+    record = await store.incidents.get(claim.incident_id)
+    assert record is not None
+    after = replace(record.incident, state=IncidentState.RECOVERED, recovered_at=NOW + 2 * MINUTE)
+    assert await store.incidents.recover(after, note())
+    [past] = (await store.budgets.recent_actions(key(1), Limits(), NOW)).service
+    assert (past.outcome, past.helped) == (OutcomeKind.DONE, False)
+    [tried] = (await store.budgets.attempts(NOW - MINUTE)).tried[key(1)]
+    assert tried.helped is False
+
+
 async def test_what_a_program_of_the_version_before_began_counts(database_url: str) -> None:
     """It writes rows without saying whom they concern; the database itself completes them."""
     store = await open_store(database_url)
