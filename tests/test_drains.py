@@ -208,6 +208,32 @@ async def test_a_drain_stops_at_the_kill_switch_between_two_evictions(tmp_path: 
         assert record.incident.state is IncidentState.ESCALATED, told
 
 
+async def test_a_drain_stops_when_another_node_fails(tmp_path: Path) -> None:
+    """The pods that are left stay where they are: the cluster loses no more room."""
+    stages: list[Story] = []
+
+    @dataclass
+    class Loses:
+        inner: ClusterWriter
+
+        async def apply(
+            self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+        ) -> TargetState:
+            state = await self.inner.apply(action, intent_id, target, snapshot)
+            if is_eviction(action):
+                _second_node_lost(stages[0])
+            return state
+
+    async with draining(tmp_path, Loses) as stage:
+        stages.append(stage)
+        fails(stage)
+        record = await stage.live_until_ended()
+        assert sum(verb == "evict" for verb, _ in written(stage.world)) == 1
+        outcome = record.intents[0].outcome
+        assert outcome is not None
+        assert "1 pod evicted, 1 pod not: another node is not ready either" in outcome.message
+
+
 async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: Path) -> None:
     """An eviction that is refused now is sent again until the budget allows it."""
 
