@@ -273,6 +273,23 @@ async def test_an_undo_that_the_agent_decided_is_not_requested_beside_it(tmp_pat
             await ask(stage, record)
 
 
+async def test_what_was_undone_in_part_is_left_to_a_person(tmp_path: Path) -> None:
+    """A later part is refused: the incident does not end as recovered by what is undone."""
+    async with story(tmp_path, **ACTING) as stage:
+        before = await rolled_back(stage)
+        await ask(stage, before)
+        loop, store, now = stage.agent.loop, stage.agent.store, stage.clock.now()
+        claim = await store.claims.take(before.incident.id, loop.owner, loop.lease, now)
+        assert claim is not None
+        for step in (NextStage.DECIDE_UNDO, NextStage.EXECUTE):
+            await loop._step(step, await stage.load(before.incident.id), claim, now)
+        record = await stage.load(before.incident.id)
+        await loop.stages.undo._refuse(record, claim, OutcomeKind.REFUSED, "the kill switch is engaged", now)
+        after = (await stage.load(before.incident.id)).incident
+        assert (after.state, after.verdict) == (IncidentState.ESCALATED, None)
+        assert after.summary.startswith("Undone in part: the kill switch is engaged.")
+
+
 async def begin_and_crash(stage: Story, record: IncidentRecord, claim: Claim) -> None:
     """The write is sent, and its answer is lost with the process."""
     intent, executor = record.intents[-1], stage.agent.loop.stages.executor

@@ -112,8 +112,8 @@ def asked_to_undo(record: IncidentRecord, request: ResponderRequest) -> Incident
     )
 
 
-def undone(incident: Incident, message: str, at: datetime) -> Incident:
-    """The incident after its undo: open, with its own plan, and without a verdict on what was undone."""
+def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
+    """The incident after its undo, or a part of it: open, with its own plan, without a verdict on that."""
     asked = _pending(incident)
     # A verdict spoke of a state that is gone, and the plan led to it: after a hand-back both are made again.
     kept = replace(incident, plan=asked.plan, next_action=asked.next_action)
@@ -125,11 +125,11 @@ def undone(incident: Incident, message: str, at: datetime) -> Incident:
         verification=None,
         verdict=None,
         wake_at=None,
-        undo=replace(asked, outcome=OutcomeKind.DONE, message=message, ended_at=at),
+        undo=replace(asked, outcome=outcome, message=message, ended_at=at),
     )
 
 
-def not_undone(incident: Incident, outcome: OutcomeKind, message: str, at: datetime) -> Incident:
+def not_undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
     """The incident as it was before the request, which is answered.
 
     Where a signal joined while it was open, it stays open, and the agent diagnoses again.
