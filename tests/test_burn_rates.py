@@ -58,13 +58,30 @@ def test_what_is_counted_is_bounded_and_in_any_order() -> None:
     use, later = used((30, 0.05)), used((30, 0.05))
     for day in range(365):
         later.add(NOW + timedelta(days=day), 0.0, 100.0)
-    late = NOW - timedelta(minutes=90)
-    use.add(late, 1.0, 1e9)  # before the window
-    assert use.burning(NOW) == used((30, 0.05)).burning(NOW)
+    use.add(NOW - timedelta(minutes=20), 0.05, 100.0)
+    before, after = used((30, 0.05)).burning(NOW), use.burning(NOW)
+    assert before is not None
+    assert after is not None
+    assert after.short == pytest.approx(before.short)
     for counted in (*use._counted, *later._counted):
         assert len(counted.requests) == len(counted.failures) == SLOTS
         assert sys.getsizeof(counted.requests) + sys.getsizeof(counted.failures) < 2048
     assert later.burning(NOW + timedelta(days=364)) is None
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=seconds) for seconds in (5, 60, 119, 3599, 3600, 90_000)])
+def test_a_clock_that_is_set_back_ends_no_counting(back: timedelta) -> None:
+    """From then on it counts by the new time, and finds the burn that goes on."""
+    use = BudgetUse(BUDGET)
+    use.add(NOW, 0.5, 100.0)
+    at = NOW - back
+    for _ in range(30 * 4):
+        use.add(at, 0.5, 100.0)
+        use.burning(at)
+        at += STEP
+    found = use.burning(at)
+    assert found is not None
+    assert found.short == pytest.approx(500, rel=0.3)
 
 
 RATES = "burn_rates: [{long: 1h, short: 5m, factor: 14.4}]"

@@ -92,13 +92,14 @@ class _Counted:
 
     def add(self, at: datetime, requests: float, failures: float) -> None:
         slot = self._slot(at)
-        if self.newest is None or self.first is None:
+        if self.newest is None or self.first is None or slot <= self.newest - SLOTS:
+            # The first, or the clock was set back: what is dated in the future says nothing.
+            self.requests = array("d", bytes(8 * SLOTS))
+            self.failures = array("d", bytes(8 * SLOTS))
             self.newest = self.first = slot
-        if slot <= self.newest - SLOTS:
-            return
         for passed in range(max(self.newest + 1, slot - SLOTS + 1), slot + 1):
             self.requests[passed % SLOTS] = self.failures[passed % SLOTS] = 0.0
-        self.newest = max(self.newest, slot)
+        self.first, self.newest = min(self.first, slot), max(self.newest, slot)
         self.requests[slot % SLOTS] += requests
         self.failures[slot % SLOTS] += failures
 
@@ -109,7 +110,7 @@ class _Counted:
             return 0.0
         kept = [one % SLOTS for one in range(max(slot - parts, self.newest - SLOTS) + 1, self.newest + 1)]
         requests, failures = sum(self.requests[one] for one in kept), sum(self.failures[one] for one in kept)
-        seen = min(parts, slot - self.first + 1)
+        seen = max(1, min(parts, slot - self.first + 1))
         return failures / (requests * parts / seen) if requests else 0.0
 
     def _slot(self, at: datetime) -> int:
