@@ -135,3 +135,27 @@ async def test_a_burning_service_is_a_case_for_a_person_until_a_threshold_is_bro
         levels = await stage.agent.store.signals.levels(KEY)
         assert levels is not None
         assert levels.resolved_alerts, "the end of the burn was not reported"
+
+
+async def test_a_restarted_agent_ends_the_alert_of_the_one_before(tmp_path: Path) -> None:
+    """Once it has observed the short window: not at its first healthy look, and not a day later."""
+    file = tmp_path / "services.yaml"
+    rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
+    terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
+    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    async with story(tmp_path, services_file=file) as stage:
+        stage.deploy()
+        await stage.live(120)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.15"})
+        await stage.live_until_ended()
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0"})
+        await stage.restart()
+        ended = []
+        for _ in range(12):
+            await stage.live(20)
+            levels = await stage.agent.store.signals.levels(KEY)
+            assert levels is not None
+            ended.append(bool(levels.resolved_alerts))
+        assert not ended[1]
+        assert ended[-1]
+        assert all(one.withdrawn is not None for one in levels.reasons)

@@ -113,8 +113,17 @@ class _Counted:
         seen = max(1, min(parts, slot - self.first + 1))
         return failures / (requests * parts / seen) if requests else 0.0
 
+    def covers(self, at: datetime, parts: int) -> bool:
+        """Whether it was observed for that long."""
+        return self.first is not None and self._slot(at) - self.first >= parts
+
     def _slot(self, at: datetime) -> int:
         return int((at - _EPOCH) / (self.rate.long / SLOTS))
+
+
+def _parts(rate: BurnRate) -> int:
+    """So many parts are a short window."""
+    return max(LEAST_SHORT, round(SLOTS * (rate.short / rate.long)))
 
 
 class BudgetUse:
@@ -137,9 +146,13 @@ class BudgetUse:
                 return found
         return None
 
+    def knows_its_end(self, at: datetime) -> bool:
+        """Whether every short window was observed, so that what does not burn is over."""
+        return all(one.covers(at, _parts(one.rate)) for one in self._counted)
+
     def _burning(self, one: _Counted, at: datetime) -> Burning:
         budget, rate = 1 - self.budget.availability, one.rate
-        parts = max(LEAST_SHORT, round(SLOTS * (rate.short / rate.long)))
+        parts = _parts(rate)
         return Burning(
             rate=rate,
             long=one.failing(at, SLOTS) / budget,
