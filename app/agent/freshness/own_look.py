@@ -119,6 +119,8 @@ def _metric_objection(reason: Reason, seen: Observation, slo: SloThresholds) -> 
     for trigger, value, objective in _own_levels(seen, slo):
         if trigger is reason.trigger and value <= objective:
             return f"the measured {level_words(trigger, value)} contradicts {reason.said}"
+    if reason.kind is ReasonKind.ALERT and reason.source == POLLED:
+        return f"{reason.said} is the agent's own: only a measured level outside its objective is a reason"
     if seen.unmeasured is not None:
         return f"the agent cannot measure ({seen.unmeasured}), so nothing confirms {reason.said}"
     if seen.telemetry is not None and seen.telemetry.outage:
