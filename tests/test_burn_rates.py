@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.agent.models import ActionName, IncidentState
+from app.agent.evidence.baselines.learned import Baselines
+from app.agent.models import ActionName, IncidentState, SliSample
 from app.agent.services.burn_rates import SLOTS, BudgetUse, BurnRate, ErrorBudget
+from app.agent.services.terms import FixedServices, ServiceTerms
 from app.errors import ConfigurationError
 from app.settings.services import read_services, terms_in_words
+from app.workers.alerts.own import ServiceAlerts
 from tests.stories import KEY, messages, story
 
 NOW = datetime(2026, 2, 20, 17, tzinfo=UTC)
@@ -82,6 +85,23 @@ def test_a_clock_that_is_set_back_ends_no_counting(back: timedelta) -> None:
     found = use.burning(at)
     assert found is not None
     assert found.short == pytest.approx(500, rel=0.3)
+
+
+def test_a_burn_near_its_limit_is_one_burn() -> None:
+    """It begins at the limit and ends well below it, so that figures around the limit open one incident."""
+    terms = ServiceTerms(key=KEY, budget=BUDGET)
+    alerts = ServiceAlerts(services=FixedServices(terms={KEY: terms}), baselines=Baselines(), every=STEP)
+    told, at = [], NOW
+    errors = [0.0144 * (1.1 if number // 24 % 2 else 0.95) for number in range(1600)] + [0.0] * 40
+    for one in errors:
+        sample = SliSample(at=at, error_rate=one, request_rate=40.0, measured=True)
+        for alert in alerts.changed(KEY, sample):
+            alerts.delivered(KEY, alert, at)
+            told.append(alert)
+        at += STEP
+    assert len({alert.identity for alert in told}) == 1
+    assert [alert.firing for alert in told].count(False) == 1
+    assert not told[-1].firing
 
 
 RATES = "burn_rates: [{long: 1h, short: 5m, factor: 14.4}]"

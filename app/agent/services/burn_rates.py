@@ -18,6 +18,9 @@ SLOTS = 60
 LEAST_SHORT = 2
 """A short window has at least so many parts."""
 
+_CLEAR_RATIO = 0.8
+"""A burn ends only below this part of its factor: hysteresis against flapping."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -138,11 +141,12 @@ class BudgetUse:
         for one in self._counted:
             one.add(at, requests, error_rate * requests)
 
-    def burning(self, at: datetime) -> Burning | None:
-        """The first burn rate with both windows above its factor."""
+    def burning(self, at: datetime, *, before: bool = False) -> Burning | None:
+        """The first burn rate with both windows at or above its factor; `before`: it burnt a moment ago."""
         for one in self._counted:
             found = self._burning(one, at)
-            if found.long >= one.rate.factor and found.short >= one.rate.factor:
+            least = one.rate.factor * (_CLEAR_RATIO if before else 1.0)
+            if found.long >= least and found.short >= least:
                 return found
         return None
 

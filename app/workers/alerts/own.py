@@ -112,7 +112,7 @@ class ServiceAlerts:
             return {}
         rate = 1.0 if sample.request_rate is None else sample.request_rate
         use.add(sample.at, sample.error_rate, rate * self.every.total_seconds())
-        burning = use.burning(sample.at)
+        burning = use.burning(sample.at, before=(key, fingerprint) in self._told)
         if burning is None:
             return {fingerprint: None} if use.knows_its_end(sample.at) else {}
         return {
