@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.agent.evidence.baselines.learned import Baselines
-from app.agent.models import ActionName, IncidentState, SliSample
+from app.agent.models import BURN_ALERT, ActionName, IncidentState, SliSample
 from app.agent.services.burn_rates import SLOTS, BudgetUse, BurnRate, ErrorBudget
 from app.agent.services.terms import FixedServices, ServiceTerms
 from app.errors import ConfigurationError
@@ -179,3 +179,21 @@ async def test_a_restarted_agent_ends_the_alert_of_the_one_before(tmp_path: Path
         assert not ended[1]
         assert ended[-1]
         assert all(one.withdrawn is not None for one in levels.reasons)
+
+
+async def test_a_budget_that_was_used_up_keeps_no_action_from_having_helped(tmp_path: Path) -> None:
+    """A window stays above its limit for long after the errors ended: that is no sign of the service."""
+    file = tmp_path / "services.yaml"
+    rates = "burn_rates: [{long: 1h, short: 30m, factor: 0.5}]"
+    terms = f"{{objectives: {{availability: 0.995, {rates}}}}}"
+    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "services_file": file}
+    async with story(tmp_path, **changes) as stage:
+        stage.deploy()
+        await stage.live(120)
+        stage.world.release("prod", KEY.service, "shop:2-errors")
+        record = await stage.live_until_ended()
+        text = messages(record.timeline)
+        assert BURN_ALERT in text
+        assert record.incident.state is IncidentState.RECOVERED, text
+        assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK]

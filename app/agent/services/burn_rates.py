@@ -52,6 +52,11 @@ class ErrorBudget:
     """0..1, above 0 and below 1."""
     burn_rates: tuple[BurnRate, ...]
 
+    @property
+    def least_error_rate(self) -> float:
+        """0..1; below it no burn rate is reached, however long it lasts."""
+        return min(one.factor for one in self.burn_rates) * (1 - self.availability)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burning:

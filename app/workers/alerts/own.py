@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from app.agent.evidence.baselines.comparison import unusual, usual_level, words
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.symptoms import ERROR_RATE, LATENCY
-from app.agent.freshness.reasons import Reason, ReasonKind, alert_identity, alert_name
+from app.agent.freshness.own_alerts import is_own_alert
+from app.agent.freshness.reasons import Reason, alert_identity, alert_name
 from app.agent.ids import ServiceKey
-from app.agent.models import BURN_ALERT, POLLED, UNUSUAL_ALERT, Alert, SliSample, Trigger
+from app.agent.models import BURN_ALERT, UNUSUAL_ALERT, Alert, SliSample, Trigger
 from app.agent.services.burn_rates import BudgetUse, ErrorBudget
 from app.agent.services.terms import ServiceCatalogue, ServiceTerms
 
@@ -159,9 +160,7 @@ def _alert(name: str, fingerprint: str, since: datetime, trigger: Trigger, summa
 def _on_record(reason: Reason) -> Alert | None:
     """The alert of the agent's own that a reason is about, if it fires."""
     name = alert_name(reason)
-    if reason.kind is not ReasonKind.ALERT or reason.source != POLLED or reason.withdrawn is not None:
-        return None
-    if name not in (BURN_ALERT, UNUSUAL_ALERT):
+    if not is_own_alert(reason) or reason.withdrawn is not None or name not in (BURN_ALERT, UNUSUAL_ALERT):
         return None
     fingerprint, _, start = alert_identity(reason).rpartition("@")
     return _alert(name, fingerprint, datetime.fromisoformat(start), reason.trigger, "")
