@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.agent.freshness.memory import is_merged
 from app.agent.freshness.reasons import Reason, ReasonKind, alert_name
 from app.agent.models import BURN_ALERT, POLLED, SliSample
 from app.agent.services.burn_rates import ErrorBudget
@@ -9,7 +10,7 @@ from app.agent.services.burn_rates import ErrorBudget
 
 def is_own_alert(reason: Reason) -> bool:
     """Whether it is an alert that the agent made of its own measurements."""
-    return reason.kind is ReasonKind.ALERT and reason.source == POLLED
+    return reason.kind is ReasonKind.ALERT and reason.source == POLLED and not is_merged(reason)
 
 
 def without_past_burns(
