@@ -11,6 +11,7 @@ import pytest
 
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.models import BURN_ALERT, ActionName, IncidentState, SliSample
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.burn_rates import SLOTS, BudgetUse, BurnRate, ErrorBudget
 from app.agent.services.terms import FixedServices, ServiceTerms
 from app.errors import ConfigurationError
@@ -197,3 +198,27 @@ async def test_a_budget_that_was_used_up_keeps_no_action_from_having_helped(tmp_
         assert BURN_ALERT in text
         assert record.incident.state is IncidentState.RECOVERED, text
         assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK]
+
+
+async def test_a_broken_objective_after_a_burn_is_another_incident(tmp_path: Path) -> None:
+    """A burn that a person was asked about, and that goes on, hides no release that fails."""
+    file = tmp_path / "services.yaml"
+    rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
+    terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
+    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    async with story(tmp_path, services_file=file) as stage:
+        stage.deploy()
+        await stage.live(120)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.15"})
+        first = (await stage.live_until_ended()).incident
+        assert first.state is IncidentState.ESCALATED
+        await stage.live(60)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.6"})
+        await stage.live_until(lambda one: one.incident.id != first.id and one.incident.state.closed, 600)
+        await stage.live(60)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.1"})
+        await stage.live(120)
+        stage.world.set_env("prod", KEY.service, {"FAIL_RATIO": "0.6"})
+        await stage.live(300)
+        found = await stage.agent.store.incidents.find(IncidentFilter(), limit=9, cursor=None)
+        assert len(found.items) == 2, "after an incident of a breach the same breach stays quiet"
