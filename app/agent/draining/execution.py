@@ -35,7 +35,7 @@ from app.clock import Clock
 from app.errors import Conflict, NotFound, PermanentError, UnknownOutcome
 
 WAIT = timedelta(seconds=5)
-"""The time between two looks at pods that a disruption budget holds."""
+"""The time between two looks at pods that a disruption budget holds, or whose eviction got no answer."""
 
 MAX_DRAIN = timedelta(minutes=5)
 """The longest that a drain may take; the pods that are left stay on the cordoned node."""
@@ -152,6 +152,8 @@ class DrainExecution:
             try:
                 if await self._sent(drain, pod):
                     return
+            except (NotFound, UnknownOutcome):
+                break  # gone, or a later look shows whether it is
             except PermanentError as error:
                 await self._stop(drain, load, left, f"refused by the API server: {error}")
                 return
@@ -165,8 +167,6 @@ class DrainExecution:
             await self.writer.apply(eviction_of(drain.intent.action, pod), drain.intent.id, state, None)
         except Conflict:
             return False
-        except (NotFound, UnknownOutcome):
-            return True  # gone, or the next step looks whether it is
         return True
 
     # -------------------------------------------------------- recording

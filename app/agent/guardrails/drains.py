@@ -1,7 +1,8 @@
 """Which pods of a node a drain evicts, and why a node must not be drained. Pure (promise 4).
 
-Everything is counted in the cluster, before the decision and again before each
-eviction: a pod that a person must decide on, or a lack of room, stops a drain halfway.
+Everything is counted in the cluster, before the decision and again before the cordon. Pods
+and the readiness of nodes are read before each eviction: a pod that a person must decide
+on, or another node that fails, stops a drain halfway.
 """
 
 from __future__ import annotations
