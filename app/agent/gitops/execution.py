@@ -252,7 +252,7 @@ class GitOpsExecution:
             elif work.seen.begun.get(GitOpsStep.RESTORE):
                 await self._unknown(work, f"whether automated sync is on again is unknown, and {why}")
             else:
-                await self._finish(work, OutcomeKind.REFUSED, f"not begun: {why}")
+                await self._finish(work, OutcomeKind.REFUSED, f"not started: {why}")
             return
         if asks_as_before(undone, await self.reader.snapshot(work.intent.action)):
             after = await self.reader.target(work.intent.action)

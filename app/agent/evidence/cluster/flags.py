@@ -137,7 +137,7 @@ def _exact(text: str) -> float:
 
 
 def _not_of_json(text: str) -> float:
-    raise ValueError(f"{text} is not of JSON")
+    raise ValueError(f"{text} is not valid JSON")
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> JsonObject:
