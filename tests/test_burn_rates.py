@@ -114,10 +114,10 @@ FILE = f"schema: 1\nservices:\n  prod/shop:\n    objectives: {{availability: 0.9
     [
         ("availability: 0.999, ", "", r":3:3: .*burn_rates need an availability"),
         ("short: 5m", "short: 1m", "at least a thirtieth"),
-        ("short: 5m", "short: 1h", "the short window is shorter"),
+        ("short: 5m", "short: 1h", "the short window must be shorter"),
         ("long: 1h", "long: 4d", "between 5 minutes and 3 days"),
         ("long: 1h", "long: 1 hour", ":4:.*long"),
-        ("factor: 14.4", "factor: 2000", "no error rate is 2000 times"),
+        ("factor: 14.4", "factor: 2000", "no error rate can be 2000 times"),
         ("0.999", "1.0", ":4:.*availability"),
     ],
 )

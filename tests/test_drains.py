@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from app.agent.models import (
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState
 from app.bootstrap import Adapters
-from app.errors import UnknownOutcome
+from app.errors import Conflict, UnknownOutcome
 from app.sandbox.cluster.drains import LOCAL, VOLUMES
 from app.sandbox.objects import Pod
 from app.sandbox.operations import FIELD_MANAGER
@@ -207,6 +208,32 @@ async def test_a_drain_stops_at_the_kill_switch_between_two_evictions(tmp_path: 
         assert record.incident.state is IncidentState.ESCALATED, told
 
 
+async def test_a_drain_stops_when_another_node_fails(tmp_path: Path) -> None:
+    """The pods that are left stay where they are: the cluster loses no more room."""
+    stages: list[Story] = []
+
+    @dataclass
+    class Loses:
+        inner: ClusterWriter
+
+        async def apply(
+            self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+        ) -> TargetState:
+            state = await self.inner.apply(action, intent_id, target, snapshot)
+            if is_eviction(action):
+                _second_node_lost(stages[0])
+            return state
+
+    async with draining(tmp_path, Loses) as stage:
+        stages.append(stage)
+        fails(stage)
+        record = await stage.live_until_ended()
+        assert sum(verb == "evict" for verb, _ in written(stage.world)) == 1
+        outcome = record.intents[0].outcome
+        assert outcome is not None
+        assert "1 pod evicted, 1 pod not: another node is not ready either" in outcome.message
+
+
 async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: Path) -> None:
     """An eviction that is refused now is sent again until the budget allows it."""
 
@@ -238,3 +265,61 @@ async def test_a_budget_that_allows_no_further_eviction_is_waited_for(tmp_path: 
         assert messages(record.timeline).count("Evicting Pod") == len(gone)
         first, second = sorted(set(refused))
         assert second - first >= WAIT
+
+
+async def test_an_eviction_without_an_answer_is_not_repeated_at_once(tmp_path: Path) -> None:
+    """An API server that fails is given time between two attempts."""
+
+    @dataclass
+    class Fails:
+        inner: ClusterWriter
+        failures: int = 3
+
+        async def apply(
+            self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+        ) -> TargetState:
+            if is_eviction(action) and self.failures:
+                self.failures -= 1
+                asked.append(stages[0].clock.now())
+                raise UnknownOutcome("HTTP 500 (the write may have happened)")
+            return await self.inner.apply(action, intent_id, target, snapshot)
+
+    stages: list[Story] = []
+    asked: list[datetime] = []
+    async with draining(tmp_path, Fails) as stage:
+        stages.append(stage)
+        fails(stage)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert all(later - earlier >= WAIT for earlier, later in pairwise(asked)), asked
+
+
+async def test_a_worker_that_lost_the_incident_evicts_no_further_pod(tmp_path: Path) -> None:
+    """Nor one whose eviction it had begun before: its claim is asked for before each eviction."""
+
+    @dataclass
+    class Loses:
+        inner: ClusterWriter
+
+        async def apply(
+            self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+        ) -> TargetState:
+            if not is_eviction(action):
+                return await self.inner.apply(action, intent_id, target, snapshot)
+            asked.append(str(action.target))
+            if len(asked) == 3:
+                stage, now = stages[0], stages[0].clock.now()
+                store, record = stage.agent.store, await stage.newest()
+                assert record is not None
+                await store.claims.release_owner(stage.agent.loop.owner)
+                assert await store.claims.take(record.incident.id, "other", 10 * WAIT, now) is not None
+            raise Conflict("a disruption budget allows none now")
+
+    stages: list[Story] = []
+    asked: list[str] = []
+    async with draining(tmp_path, Loses) as stage:
+        stages.append(stage)
+        fails(stage)
+        await stage.live_until(lambda _: len(asked) >= 3)
+        await stage.live(10)
+        assert len(asked) == 3

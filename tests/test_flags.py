@@ -92,8 +92,8 @@ async def test_the_flag_that_changed_is_set_back(
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        (data(OTHER=OTHER, FAIL_RATIO=flag("on"), NEW=OTHER), "these did: FAIL_RATIO, NEW"),
-        ({**data(OTHER=OTHER, FAIL_RATIO=flag("on")), "note": "changed"}, "more than feature flags changed"),
+        (data(OTHER=OTHER, FAIL_RATIO=flag("on"), NEW=OTHER), "changed: FAIL_RATIO, NEW"),
+        ({**data(OTHER=OTHER, FAIL_RATIO=flag("on")), "note": "changed"}, "not only feature flags changed"),
     ],
 )
 async def test_more_than_one_flag_is_left_to_a_person(
@@ -128,6 +128,9 @@ async def test_a_flag_that_did_not_help_is_put_back(tmp_path: Path) -> None:
         assert held(stage) == changed
 
 
+PLAIN = '{"state": "ENABLED", "variants": {}}'
+
+
 def test_only_whole_documents_hold_flags() -> None:
     """What is not understood whole is not changed: another format, a name twice, a flag without a state."""
     good = document(FAIL_RATIO=flag("off"))
@@ -138,8 +141,16 @@ def test_only_whole_documents_hold_flags() -> None:
         '{"flags": {}}',
         '{"flags": {"a": 1}}',
         '{"flags": {"a": {"state": "ON"}}}',
+        f'{{"flags": {{"{"a" * 300}": {PLAIN}}}}}',
+        f'{{"flags": {{"a\\u001b[2J": {PLAIN}}}}}',
+        f'{{"flags": {{"a": {PLAIN}}}, "x": 1e999}}',
+        f'{{"flags": {{"a": {PLAIN}}}, "x": NaN}}',
+        f'{{"flags": {{"a": {PLAIN}}}, "x": "\\ud800"}}',
+        f'{{"flags": {{"a": {PLAIN}}}, "x": 0.12345678901234567890123}}',
+        f'{{"flags": {{"a": {PLAIN}}}, "x": 1e-99999999999999999999}}',
+        '{"flags": {"a": {"state": "ENABLED", "variants": {}, "defaultVariant": "x\\ny"}}}',
     ):
-        assert flags_of({"flags.json": bad}) == {}
+        assert flags_of({"flags.json": bad}) == {}, bad
     twice = '{"flags": {"a": {"state": "ENABLED", "state": "DISABLED", "variants": {}}}}'
     assert flags_of({"flags.json": twice}) == {}
     assert with_field(twice, "a", "state", "DISABLED") is None

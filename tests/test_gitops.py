@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from app.agent.gitops.steps import GitOpsStep, progress
+from app.agent.loop import NextStage, next_stage
 from app.agent.models import IncidentRecord, IncidentState, OutcomeKind, VerdictKind
+from app.agent.responders.request import ResponderAct
 from app.agent.timeline import verify_chain
 from tests.gitops_stories import Fuse, GitOpsStory, gitops_story
 from tests.stories import NAMESPACE, SERVICE, messages
+from tests.test_undo_on_request import ask
 
 ONCE = ['patch {"automated": {"enabled": false}}', "rollback 0"]
 RESTORED = 'patch {"automated": {"enabled": null, "prune": true, "selfHeal": true}}'
@@ -236,3 +239,25 @@ async def test_a_service_that_fails_again_before_the_merge_was_not_healed(tmp_pa
         assert record.incident.verdict.kind is VerdictKind.NOT_RECOVERED
         assert record.incident.lesson is not None
         assert record.incident.lesson.worked is False
+
+
+async def test_the_kill_switch_stops_an_undo_that_a_person_asked_for(tmp_path: Path) -> None:
+    """Promise 11: it is a new action, so automated sync is not switched on after the switch."""
+    async with gitops_story(tmp_path) as told:
+        stage = told.stage
+        told.repository.release("shop:2-crash")
+        record = await told.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        await ask(stage, record)
+        loop = stage.agent.loop
+        claim = await stage.agent.store.claims.take(record.incident.id, "w", loop.lease, stage.clock.now())
+        assert claim is not None
+        for step in (NextStage.DECIDE_UNDO, NextStage.EXECUTE, NextStage.RECONCILE):
+            found = await stage.load(record.incident.id)
+            assert next_stage(found) is step, messages(found.timeline[-4:])
+            await stage.brake(engaged=step is NextStage.RECONCILE)
+            await loop._step(step, found, claim, stage.clock.now())
+        outcome = (await stage.load(record.incident.id)).intents[-1].outcome
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert told.standin.writes == ONCE

@@ -17,12 +17,21 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     OutcomeKind,
+    Stage,
 )
 from app.agent.ports.store.claims import Claim
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.timeline import verify_chain
 from app.errors import Conflict, NotEntitled
-from tests.stories import ACTING, NAMESPACE, SERVICE, Story, messages, story
+from tests.stories import (
+    ACTING,
+    NAMESPACE,
+    SERVICE,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
 
 
 async def ask(
@@ -75,7 +84,7 @@ async def test_a_person_has_the_last_change_undone(tmp_path: Path) -> None:
         told = messages(after.timeline)
         assert "undo: ann requested to undo rollback of Deployment prod/shop: needed after all." in told
         assert "Undo verified" in told
-        assert "rollback of Deployment prod/shop was undone at the request of ann." in after.incident.summary
+        assert "Undone at the request of ann: rollback of Deployment prod/shop." in after.incident.summary
         (decision,) = await stage.agent.store.audit_log.entries(after=-1, limit=10)
         assert decision.kind is HumanDecisionKind.UNDO_REQUESTED
         again = await ask(stage, before)
@@ -123,7 +132,7 @@ async def test_policy_and_guardrails_apply_to_a_requested_undo(tmp_path: Path) -
         await stage.clock.advance(3600)  # no agent ran
         after = await answered(stage, before)
         assert after.incident.undo is not None
-        assert "the request is 60 min 5 s old: ask again" in after.incident.undo.message
+        assert "the request is 60 min 5 s old: request it again" in after.incident.undo.message
         stage.world.release(NAMESPACE, SERVICE, "shop:3")
         await ask(stage, before)
         after = await answered(stage, before)
@@ -180,6 +189,7 @@ async def test_who_has_taken_over_keeps_the_incident(tmp_path: Path) -> None:
         assert stage.image() == "shop:2-errors"
         assert (after.incident.state, after.incident.taken_over is not None) == (IncidentState.OPEN, True)
         assert len([i for i in after.intents if i.undoes is not None]) == 1
+        assert after.timeline[-1].stage is Stage.UNDO, messages(after.timeline[-3:])
         await stage.live(300)
         assert (await stage.load(record.incident.id)).intents == after.intents, "the agent has stopped"
         assert (
@@ -189,6 +199,95 @@ async def test_who_has_taken_over_keeps_the_incident(tmp_path: Path) -> None:
         await ask(stage, record, ResponderAct.HAND_BACK)
         healed = await stage.live_until_ended()
         assert healed.incident.id == record.incident.id
+
+
+async def test_a_refused_undo_leaves_the_incident_to_its_person(tmp_path: Path) -> None:
+    """The pass that refuses it ends there: a verification that a person interrupted does not go on."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(replicas=4)
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        await stage.brake(engaged=True)
+        before = await stage.load(record.incident.id)
+        await ask(stage, record)
+        after = await answered(stage, record)
+        assert after.timeline[-1].stage is Stage.UNDO, messages(after.timeline[-3:])
+        assert after.incident.state is IncidentState.VERIFYING
+        assert after.incident.verification == before.incident.verification
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_request_that_a_take_over_ends_leaves_no_plan(tmp_path: Path, begun: bool) -> None:
+    """After the hand-back the agent verifies what is in place, and does not repeat an action of before."""
+    async with story(tmp_path, **ACTING) as stage:
+        before = await rolled_back(stage)
+        await ask(stage, before)
+        loop, now = stage.agent.loop, stage.clock.now()
+        claim = await stage.agent.store.claims.take(before.incident.id, loop.owner, loop.lease, now)
+        assert claim is not None
+        if begun:
+            await loop._step(NextStage.DECIDE_UNDO, await stage.load(before.incident.id), claim, now)
+            await begin_and_crash(stage, await stage.load(before.incident.id), claim)
+        await ask(stage, before, ResponderAct.TAKE_OVER, by="ben")
+        await ask(stage, before, ResponderAct.HAND_BACK, by="ben")
+        record = await stage.load(before.incident.id)
+        assert (record.incident.plan, record.incident.verdict) == (None, None)
+        assert next_stage(record) is (NextStage.RECONCILE if begun else NextStage.BEGIN_VERIFICATION)
+        after = await stage.live_until(lambda one: one.incident.state.closed or one.incident.plan is not None)
+        undone = [i for i in after.intents if i.undoes is not None and i.started_at is not None]
+        assert len(undone) == begun, messages(after.timeline[-9:])
+        assert after.incident.next_action >= 0
+        assert (after.incident.state is IncidentState.RECOVERED) is not begun
+
+
+async def test_who_handled_an_ended_incident_does_not_hold_it_again(tmp_path: Path) -> None:
+    """Ann took it over and resolved it; after the undo that Ben requests it is escalated, not left to her."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(replicas=4)
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        await ask(stage, record, ResponderAct.RESOLVE)
+        await ask(stage, record, by="ben")
+        after = await answered(stage, record)
+        assert (after.incident.state, after.incident.held_by) == (IncidentState.ESCALATED, None)
+
+
+async def test_an_undo_that_the_agent_decided_is_not_requested_beside_it(tmp_path: Path) -> None:
+    """A person who takes over right then hands back instead: the agent's own undo is kept."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until(lambda one: one.incident.state is IncidentState.VERIFYING)
+        loop = stage.agent.loop
+        claim = await stage.agent.store.claims.take(record.incident.id, "w", loop.lease, stage.clock.now())
+        assert claim is not None
+        incident = record.incident
+        assert await loop.stages.executor.decide_undo(record, record.intents[-1], claim, incident, [])
+        await ask(stage, record, ResponderAct.TAKE_OVER)
+        with pytest.raises(Conflict, match="the agent has decided on restore of Deployment prod/shop"):
+            await ask(stage, record)
+
+
+async def test_what_was_undone_in_part_is_left_to_a_person(tmp_path: Path) -> None:
+    """A later part is refused: the incident does not end as recovered by what is undone."""
+    async with story(tmp_path, **ACTING) as stage:
+        before = await rolled_back(stage)
+        await ask(stage, before)
+        loop, store, now = stage.agent.loop, stage.agent.store, stage.clock.now()
+        claim = await store.claims.take(before.incident.id, loop.owner, loop.lease, now)
+        assert claim is not None
+        for step in (NextStage.DECIDE_UNDO, NextStage.EXECUTE):
+            await loop._step(step, await stage.load(before.incident.id), claim, now)
+        record = await stage.load(before.incident.id)
+        await loop.stages.undo._refuse(record, claim, OutcomeKind.REFUSED, "the kill switch is engaged", now)
+        after = (await stage.load(before.incident.id)).incident
+        assert (after.state, after.verdict) == (IncidentState.ESCALATED, None)
+        assert after.summary.startswith("Undone in part: the kill switch is engaged.")
 
 
 async def begin_and_crash(stage: Story, record: IncidentRecord, claim: Claim) -> None:

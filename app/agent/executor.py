@@ -319,6 +319,8 @@ class Executor:
             reasons = await self._reasons(record, intent)
             if reasons is not None and (refusal := reasons.refusal()) is not None:
                 return f"no current reason: {refusal}"
+            # Another worker may have finished, undone and closed while this process was paused.
+            await self.store.claims.renew(claim, self.lease, self.clock.now())
             return await self._stopped(record, intent, under_way=under_way)
 
         drains = DrainExecution(store=self.store, clock=self.clock, reader=self.reader, writer=self.writer)

@@ -372,6 +372,8 @@ class Loop:
             incident, now = record.incident, self.clock.now()
             if incident.state.closed:
                 return Rest(closed=True, wake_at=None)
+            if incident.held_by is not None:
+                return Rest(closed=False, wake_at=None)  # the undo that its person asked for has ended
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage in _WAITING and settled:
@@ -736,7 +738,7 @@ class Loop:
         if done is None:
             raise PermanentError("no action is left to be verified")
         # After a verdict the plan advances by one.
-        here = replace(record, incident=replace(incident, next_action=incident.next_action - 1))
+        here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
         await self.stages.trial.begin(here, done, claim, now)
 
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:

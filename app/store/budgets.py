@@ -61,7 +61,7 @@ _SHOWN = 2_000
 _RESULT = (incidents.c.state.label("incident_state"), incidents.c.body.label("incident_body"))
 
 _UNDOING = intents.alias("undoing")
-_UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)
+_UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id, _UNDOING.c.started_at.is_not(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class _VerdictOfIncident:
     """The part of an incident's body that says whether it recovered."""
 
     verdict: Verdict | None = None
+    recovered_at: datetime | None = None
 
 
 class SqlBudgets(Repository):
@@ -103,17 +104,16 @@ def over(
 
 
 def under_way(connection: Connection, intent: Intent) -> bool:
-    """Whether another action of the same name, or an undo to the same state of such an object,
-    began and has no outcome; serialised as `over` is. An undo itself waits for nothing (promise 11)."""
+    """Whether another action of the same name, or any to the same state of such an object, began
+    and has no outcome; serialised as `over` is. The agent's own undo waits for nothing (promise 11)."""
     locks.hold(connection, locks.Space.BUDGET, ["budget"])
     name = intent.action.name
     others = select(intents.c.action, intents.c.body).where(
-        intents.c.state == IntentState.EXECUTING.value,
-        intents.c.action.in_((name.value, ActionName.RESTORE.value)),
-        intents.c.id != intent.id,
+        intents.c.state == IntentState.EXECUTING.value, intents.c.id != intent.id
     )
     return any(
-        row.action == name.value or _same_effect(intent.action, read(IntentBody, row.body).action)
+        (row.action == name.value and name is not ActionName.RESTORE)
+        or _same_effect(intent.action, read(IntentBody, row.body).action)
         for row in connection.execute(others)
     )
 
@@ -226,11 +226,11 @@ def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]
 
 def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, IncidentResult]:
     """How the incidents of these intents ended, by id."""
+    ends = {row.incident_id: read(_VerdictOfIncident, row.incident_body) for row in rows}
     judged = {
-        row.incident_id: verdict.intent_id
-        for row in rows
-        if (verdict := read(_VerdictOfIncident, row.incident_body).verdict) is not None
-        and verdict.kind is VerdictKind.RECOVERED
+        one: end.verdict.intent_id
+        for one, end in ends.items()
+        if end.verdict is not None and end.verdict.kind is VerdictKind.RECOVERED
     }
     wanted = sorted({each for each in judged.values() if each is not None})
     sequences: dict[str | None, int] = {}
@@ -240,15 +240,21 @@ def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Inci
     return {
         row.incident_id: IncidentResult(
             closed=IncidentState(row.incident_state).closed,
-            recovered_after=sequences.get(judged.get(row.incident_id), _of_old_record(row)),
+            recovered_after=sequences.get(
+                judged.get(row.incident_id), _without_verdict(row, ends[row.incident_id])
+            ),
         )
         for row in rows
     }
 
 
-def _of_old_record(row: Row[Any]) -> int | None:
-    """An older version did not record after which action a recovery was verified: after the first."""
-    return 0 if IncidentState(row.incident_state) is IncidentState.RECOVERED else None
+def _without_verdict(row: Row[Any], end: _VerdictOfIncident) -> int | None:
+    """An older version did not record after which action a recovery was verified: after the first.
+
+    No action gets credit for a service that recovered by itself after the escalation.
+    """
+    recovered = IncidentState(row.incident_state) is IncidentState.RECOVERED
+    return 0 if recovered and end.recovered_at is None else None
 
 
 def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:

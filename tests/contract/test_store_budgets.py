@@ -231,6 +231,21 @@ async def test_policy_and_store_ask_the_same_of_the_same_rows(store: Store) -> N
     assert late.reasons == tuple(each.reason for each in early)
 
 
+async def test_no_action_gets_credit_for_a_recovery_after_the_escalation(store: Store) -> None:
+    """What did not help still did not, for the circuit breakers and for a repetition (promise 10)."""
+    claim, act = await ready(store, key(1))
+    await begin(store, claim, act, Limits())
+    await ended(store, claim, act, IncidentState.ESCALATED)
+    record = await store.incidents.get(claim.incident_id)
+    assert record is not None
+    after = replace(record.incident, state=IncidentState.RECOVERED, recovered_at=NOW + 2 * MINUTE)
+    assert await store.incidents.recover(after, note())
+    [past] = (await store.budgets.recent_actions(key(1), Limits(), NOW)).service
+    assert (past.outcome, past.helped) == (OutcomeKind.DONE, False)
+    [tried] = (await store.budgets.attempts(NOW - MINUTE)).tried[key(1)]
+    assert tried.helped is False
+
+
 async def test_what_a_program_of_the_version_before_began_counts(database_url: str) -> None:
     """It writes rows without saying whom they concern; the database itself completes them."""
     store = await open_store(database_url)
@@ -328,27 +343,31 @@ async def test_an_action_that_is_counted_in_the_cluster_begins_alone(store: Stor
 
 
 @pytest.mark.parametrize(
-    ("undone", "second"),
+    ("first", "undone", "second", "expected"),
     [
-        (None, Begun.BUDGET_SPENT),
-        (ActionName.UNCORDON, Begun.BUDGET_SPENT),
-        (ActionName.CORDON, Begun.YES),
+        (ActionName.CORDON, None, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.DRAIN_NODE, None, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.CORDON, None, ActionName.DRAIN_NODE, Begun.BUDGET_SPENT),
+        (ActionName.RESTORE, ActionName.UNCORDON, ActionName.CORDON, Begun.BUDGET_SPENT),
+        (ActionName.RESTORE, ActionName.CORDON, ActionName.CORDON, Begun.YES),
+        (ActionName.RESTORE, ActionName.CORDON, ActionName.RESTORE, Begun.YES),
     ],
 )
 async def test_no_cordon_begins_beside_another(
-    store: Store, undone: ActionName | None, second: Begun
+    store: Store, first: ActionName, undone: ActionName | None, second: ActionName, expected: Begun
 ) -> None:
-    """The undo of an uncordon cordons a node as well; the undo of a cordon does not."""
+    """A drain, and the undo of an uncordon, cordon a node as well; the undo of a cordon does not."""
     node = ObjectRef(kind="Node", namespace="", name="node-1")
     budget = Budget(per_incident=5, limits=Limits(), alone=True)
     begun = []
-    for number, undoes in enumerate((undone, None)):
+    for number, name in enumerate((first, second)):
         incident = await opened(store, key(number))
         claim = await claimed(store, incident)
-        act = intent(incident, undoes=None if undoes is None else IntentId("int_undone"))
-        reaches = "schedulable" if undoes is ActionName.CORDON else "cordoned"
-        name = ActionName.CORDON if undoes is None else ActionName.RESTORE
+        undoes = IntentId("int_undone") if name is ActionName.RESTORE else None
+        act = intent(incident, undoes=undoes)
+        act = replace(act, requested_by="ann" if number and undoes else None)
+        reaches = "schedulable" if undone is ActionName.CORDON and number == 0 else "cordoned"
         act = replace(act, action=replace(act.action, name=name, target=node, reaches=reaches))
         await store.intents.add(claim, incident, act, [note()])
         begun.append((await store.intents.begin(claim, act.id, SNAPSHOT, budget, NOW)).begun)
-    assert begun == [Begun.YES, second]
+    assert begun == [Begun.YES, expected]

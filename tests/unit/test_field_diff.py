@@ -71,6 +71,20 @@ def test_a_change_is_named_by_field_with_both_values(before: Json, after: Json, 
             {"data": {"app.json": '{"db": {"password": "swordfish"}}'}},
         ),
         ({"binaryData": {"x": "aHVudGVyMng="}}, {"binaryData": {"x": "c3dvcmRmaXNo"}}),
+        ({"data": {"token": "hunter2x"}}, {"data": {"token": "swordfish"}}),
+        ({"spec": container(**env("PGPASS", "hunter2x"))}, {"spec": container(**env("PGPASS", "swordfish"))}),  # type: ignore[arg-type] # plain objects
+        (
+            {"spec": container(args=["--token", "hunter2x"])},
+            {"spec": container(args=["--token", "swordfish"])},
+        ),
+        (
+            {"data": {"a.json": '{"password": ["hunter2x"]}'}},
+            {"data": {"a.json": '{"password": ["swordfish"]}'}},
+        ),
+        (
+            {"metadata": {"annotations": {"last": '{"env": {"DB_TOKEN": "hunter2x"}}'}}},
+            {"metadata": {"annotations": {"last": '{"env": {"DB_TOKEN": "swordfish"}}'}}},
+        ),
     ],
 )
 def test_a_value_that_may_be_a_secret_is_hidden(before: Json, after: Json) -> None:
@@ -79,6 +93,31 @@ def test_a_value_that_may_be_a_secret_is_hidden(before: Json, after: Json) -> No
     assert said.endswith(" [redacted] -> [redacted]"), said
     for secret in ("hunter2x", "swordfish", "abcdef", "fedcba", "aHVudGVy"):
         assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"a": "x\x1b[31mred\u202e\x00y" + "z" * 100_000},
+        {"a.json": json.dumps({"k\n\x1b[2J" + "k" * 100_000: 1})},
+        {"a.json": '{"a":' * 900 + "1" + "}" * 900},
+        {"a.json": '{"a": "\\ud800"}'},
+        {"a.json": "[" * 900 + "]" * 900},
+    ],
+)
+def test_hostile_contents_stay_one_short_line(hostile: JsonObject) -> None:
+    """Huge names and values are cut, and control characters are left out, also of names."""
+    said = in_words({"data": hostile}, {"data": {}})
+    assert said.startswith("data.a")
+    assert said.isprintable()
+    assert len(said) < 400
+
+
+def test_a_switch_with_the_name_of_a_credential_is_shown() -> None:
+    """A flag is no secret, whatever its name."""
+    before: Json = {"data": {"flags.json": '{"new-auth": true}'}}
+    after: Json = {"data": {"flags.json": '{"new-auth": false}'}}
+    assert in_words(before, after) == "data.flags.json.new-auth true -> false"
 
 
 def test_what_servers_and_the_agent_write_is_left_out() -> None:

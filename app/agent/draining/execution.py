@@ -35,7 +35,7 @@ from app.clock import Clock
 from app.errors import Conflict, NotFound, PermanentError, UnknownOutcome
 
 WAIT = timedelta(seconds=5)
-"""The time between two looks at pods that a disruption budget holds."""
+"""The time between two looks at pods that a disruption budget holds, or whose eviction got no answer."""
 
 MAX_DRAIN = timedelta(minutes=5)
 """The longest that a drain may take; the pods that are left stay on the cordoned node."""
@@ -98,7 +98,7 @@ class DrainExecution:
             await self._finish(drain, OutcomeKind.UNKNOWN, f"{unclear}: manual check required")
             return
         if why is not None:
-            await self._finish(drain, OutcomeKind.REFUSED, f"not begun: {why}", look_anew=True)
+            await self._finish(drain, OutcomeKind.REFUSED, f"not started: {why}", look_anew=True)
             return
         incident = await self._save(drain, drain.record.incident, [cordon_begun(intent, self.clock.now())])
         try:
@@ -113,9 +113,8 @@ class DrainExecution:
 
     async def _cordoned(self, drain: _Drain, node: TargetState, incident: Incident | None = None) -> None:
         if parts_of(node.token).get(UNSCHEDULABLE) != "true":
-            why = (
-                f"{node.ref} was uncordoned since by {node.changed_by or 'someone else'}; no pod was evicted"
-            )
+            by = node.changed_by or "someone else"
+            why = f"{node.ref} has since been uncordoned by {by}; no pod was evicted"
             await self._finish(drain, OutcomeKind.DONE, why, token=node.token)
             return
         note = cordon_done(drain.intent, node.token, self.clock.now())
@@ -153,6 +152,8 @@ class DrainExecution:
             try:
                 if await self._sent(drain, pod):
                     return
+            except (NotFound, UnknownOutcome):
+                break  # gone, or a later look shows whether it is
             except PermanentError as error:
                 await self._stop(drain, load, left, f"refused by the API server: {error}")
                 return
@@ -166,8 +167,6 @@ class DrainExecution:
             await self.writer.apply(eviction_of(drain.intent.action, pod), drain.intent.id, state, None)
         except Conflict:
             return False
-        except (NotFound, UnknownOutcome):
-            return True  # gone, or the next step looks whether it is
         return True
 
     # -------------------------------------------------------- recording

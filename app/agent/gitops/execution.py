@@ -246,7 +246,13 @@ class GitOpsExecution:
             await self._roll_back(work, left, text_of(work.intent.action, LEFT_REVISION))
             return
         if policy is not None and GitOpsStep.RESTORE not in work.seen.done:
-            await self.restore(work.record, work.intent, work.claim, policy, work.seen, held_by=undone)
+            why = None if work.intent.own_undo else await work.guard()
+            if why is None:
+                await self.restore(work.record, work.intent, work.claim, policy, work.seen, held_by=undone)
+            elif work.seen.begun.get(GitOpsStep.RESTORE):
+                await self._unknown(work, f"whether automated sync is on again is unknown, and {why}")
+            else:
+                await self._finish(work, OutcomeKind.REFUSED, f"not begun: {why}")
             return
         if asks_as_before(undone, await self.reader.snapshot(work.intent.action)):
             after = await self.reader.target(work.intent.action)

@@ -19,8 +19,17 @@ from app.redaction import HIDDEN, redacted
 _MOST_FIELDS = 6
 _LONGEST = 60
 """Characters of a value."""
-_CONFIGURED = re.compile(r"(?:^|\.)(?:data|binaryData|env)\b")
+_LONGEST_PATH = 200
+_DEEPEST = 32
+"""Levels of an object that are compared by their fields."""
+_CONFIGURED = re.compile(r"(?:^|\.)(?:data|binaryData|env|args|command|annotations)\b")
 """Values that people chose, and that may be secrets under an innocent name."""
+_SECRET_NAME = re.compile(
+    r"(?i)pass|pwd|secret|token|key|cred|auth|salt|cert|dsn|conn|(?:^|[^a-z])pin(?![a-z])"
+)
+"""Parts of the names under which people keep credentials; other values go by such names too."""
+_SWITCH = re.compile(r"(?i)true|false|on|off|yes|no|enabled|disabled|\d{1,3}")
+"""Values that are no secret, whatever their name."""
 _DATA = re.compile(r"(?:^|\.)data\.")
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
 _PARTS = re.compile(r"[.\[\]]")
@@ -52,25 +61,28 @@ def in_words(before: Json, after: Json) -> str:
     found = field_changes(before, after)
     more = len(found) - _MOST_FIELDS
     said = [
-        f"{one.path} {_value(one.path, one.before)} -> {_value(one.path, one.after)}"
+        f"{_line(redacted(one.path), _LONGEST_PATH)} "
+        f"{_value(one.path, one.before)} -> {_value(one.path, one.after)}"
         for one in found[:_MOST_FIELDS]
     ]
     return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
 
-def _leaves(value: Json, path: str) -> Iterator[tuple[str, Json]]:
+def _leaves(value: Json, path: str, depth: int = 0) -> Iterator[tuple[str, Json]]:
     """Each value with its path; entries of lists by their name, documents in ConfigMaps by their fields."""
     if isinstance(value, str) and _DATA.search(path):
         value = _document(value)
-    if isinstance(value, Mapping):
+    if depth > _DEEPEST:
+        yield path, value
+    elif isinstance(value, Mapping):
         if "value" in value and _name(value) is not None:
             yield path, value["value"]
             return
         for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}" if path else name)
+            yield from _leaves(item, f"{path}.{name}" if path else name, depth + 1)
     elif isinstance(value, list) and value and all(_name(item) is not None for item in value):
         for item in value:
-            yield from _leaves(item, f"{path}[{_name(item)}]")
+            yield from _leaves(item, f"{path}[{_name(item)}]", depth + 1)
     elif path:
         yield path, value
 
@@ -95,21 +107,37 @@ def _value(path: str, value: Json) -> str:
     """A value as it may be shown."""
     if value is None:
         return _ABSENT
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     if path.startswith("binaryData"):
+        return HIDDEN
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    except RecursionError:
         return HIDDEN
     named = (f"{part}={text}" for part in _PARTS.split(path) if part)
     if redacted(text) != text or any(redacted(one) != one for one in named):
         return HIDDEN
-    if _CONFIGURED.search(path) and _may_be_secret(text):
+    if _CONFIGURED.search(path) and _may_be_secret(path, text):
         return HIDDEN
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+    return _line(text, _LONGEST)
 
 
-def _may_be_secret(text: str) -> bool:
-    """Long words of letters and digits look like a key, and several lines may hold anything."""
-    if "\n" in text.strip():
+def _line(text: str, longest: int) -> str:
+    """The text on one line, without characters that change how the text around it is shown."""
+    begin = text[: 4 * longest]
+    line = " ".join("".join(c if c.isprintable() else " " for c in begin).split())
+    return line if len(line) <= longest and begin == text else f"{line[:longest]}…"
+
+
+def _may_be_secret(path: str, text: str) -> bool:
+    """Whether the name is one of credentials, or the text may hold one.
+
+    Long words of letters and digits look like a key, and several lines may hold anything.
+    """
+    if _SWITCH.fullmatch(text):
+        return False
+    # A list or an object holds names too.
+    named = f"{path} {text}" if text.startswith(("[", "{")) else path
+    if _SECRET_NAME.search(named) or "\n" in text.strip():
         return True
     return any(
         any(c.isdigit() for c in word) and any(c.isalpha() for c in word) for word in _RANDOM.findall(text)

@@ -151,11 +151,11 @@ class Gatherer:
         return "; ".join(too_many(intent.action, disruption, self.limits.max_replica_share)) or None
 
     async def full_now(self, intent: Intent) -> str | None:
-        """Why the nodes cordoned now leave no room for the action; None if they do, and for an undo.
+        """Why the nodes cordoned now leave no room for the action; None if they do.
 
-        Nodes that cannot be counted leave no room.
+        Nodes that cannot be counted leave no room; the agent's own undo needs none.
         """
-        if intent.undoes is not None:
+        if intent.own_undo:
             return None
         try:
             found = await self._cordons(intent.action)

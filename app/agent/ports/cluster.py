@@ -112,7 +112,9 @@ class ClusterReader(Protocol):
         ...
 
     async def load(self, node: str, *, rooms: bool) -> NodeLoad:
-        """The pods of a node, of every namespace; `unread` where the agent has no right to list them.
+        """The pods of a node, of every namespace, and the other nodes that are not ready.
+
+        `unread` where the agent has no right to list them.
 
         `rooms`: with what the other nodes have left, which reads every pod of the cluster.
         """

@@ -114,7 +114,10 @@ def _take_over(record: IncidentRecord, request: ResponderRequest) -> Handled:
         if not mine:
             raise Conflict(f"incident {incident.id} was already taken over by {incident.taken_over.by}")
     waiting = incident.state is IncidentState.AWAITING_APPROVAL
-    incident = withdrawn(incident, f"{request.by.name} took over the incident", request.at)
+    if incident.undoing is not None:
+        # It may take effect all the same: after a hand-back the agent verifies and plans again.
+        incident = withdrawn(incident, f"{request.by.name} took over the incident", request.at)
+        incident = replace(incident, plan=None, next_action=0, verification=None, verdict=None)
     taken = replace(
         incident,
         state=IncidentState.OPEN if waiting else incident.state,

@@ -16,7 +16,7 @@ from app.agent.closing import Closer
 from app.agent.evidence.format import in_words, span
 from app.agent.evidence.restoration import judge_restoration
 from app.agent.executor import Executor
-from app.agent.intents import intent_by_id
+from app.agent.intents import intent_by_id, undone_intents
 from app.agent.models import (
     IncidentRecord,
     IncidentState,
@@ -53,7 +53,7 @@ class RequestedUndo:
         """Decide the next undo of the request, or answer it where that is not possible."""
         asked = _asked(record)
         if self._is_old(record, asked, now):
-            why = f"the request is {span(now - asked.at)} old: ask again"
+            why = f"the request is {span(now - asked.at)} old: request it again"
             await self._refuse(record, claim, OutcomeKind.REFUSED, why, now)
             return
         why_not = await self.executor.decide_requested_undo(record, claim)
@@ -115,7 +115,7 @@ class RequestedUndo:
     async def _end(self, record: IncidentRecord, claim: Claim, note: Note, now: datetime) -> None:
         """The undo took effect: the incident stays with the person who has it, or is escalated."""
         asked = _asked(record)
-        after = undone(record.incident, note.message, now)
+        after = undone(record.incident, note.message, now, OutcomeKind.DONE)
         if after.taken_over is not None:
             await self.store.incidents.save(claim, after, [note])
             return
@@ -123,24 +123,28 @@ class RequestedUndo:
             f"{in_words(intent_by_id(record, one).action.name)} of {intent_by_id(record, one).action.target}"
             for one in asked.undoes
         )
-        why = f"{named} was undone at the request of {asked.by}. {note.message}"
+        why = f"Undone at the request of {asked.by}: {named}. {note.message}"
         await self.closer.close_with(record, after, claim, IncidentState.ESCALATED, [note], why)
 
     async def _refuse(
         self, record: IncidentRecord, claim: Claim, kind: OutcomeKind, why: str, now: datetime
     ) -> None:
-        """The undo did not take place, or that is not known: everything else is as it was before."""
+        """The undo did not take place: everything else is as it was before. A person looks at it where
+        that is not known, or where a part of it took place."""
         asked, why = _asked(record), why.removesuffix(".")
-        unknown = kind is OutcomeKind.UNKNOWN
-        words = "It is not known whether the requested undo took effect" if unknown else "Not undone"
+        unknown, partly = kind is OutcomeKind.UNKNOWN, not undone_intents(record).isdisjoint(asked.undoes)
+        words = "Undone in part" if partly else "Not undone"
+        if unknown:
+            words = "It is not known whether the requested undo took effect"
         note = Note(
             at=now,
             stage=Stage.UNDO,
             message=f"{words}: {why}.",
             data={"undo_outcome": kind.value, "requested_by": asked.by},
         )
-        after = not_undone(record.incident, kind, note.message, now)
-        if unknown and after.taken_over is None:
+        ended = undone if partly else not_undone
+        after = ended(record.incident, note.message, now, kind)
+        if (unknown or partly) and after.taken_over is None:
             await self.closer.close_with(
                 record, after, claim, IncidentState.ESCALATED, [note], f"{words}: {why}. Check it by hand."
             )

@@ -38,6 +38,9 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
     begun = next((i for i in record.intents if i.state is IntentState.EXECUTING), None)
     if begun is not None:
         raise Conflict(f"{_named(begun)} is under way, and its outcome is not known yet")
+    decided = next((i for i in record.intents if i.state is IntentState.DECIDED and i.own_undo), None)
+    if decided is not None:
+        raise Conflict(f"the agent has decided on {_named(decided)} already: hand the incident back")
     last = [i for i in judged_with(record, done[-1]) if i.action.undo is not None and i.snapshot is not None]
     if not last:
         raise Conflict(f"{_named(done[-1])}, the last change of the agent, has no undo")
@@ -103,12 +106,14 @@ def asked_to_undo(record: IncidentRecord, request: ResponderRequest) -> Incident
         verification=None,
         wake_at=None,
         failing_since=None,
+        # Who handled an incident that has ended does not hold it while it is open again.
+        taken_over=None if incident.state.closed else incident.taken_over,
         undo=asked,
     )
 
 
-def undone(incident: Incident, message: str, at: datetime) -> Incident:
-    """The incident after its undo: open, with its own plan, and without a verdict on what was undone."""
+def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
+    """The incident after its undo, or a part of it: open, with its own plan, without a verdict on that."""
     asked = _pending(incident)
     # A verdict spoke of a state that is gone, and the plan led to it: after a hand-back both are made again.
     kept = replace(incident, plan=asked.plan, next_action=asked.next_action)
@@ -120,11 +125,11 @@ def undone(incident: Incident, message: str, at: datetime) -> Incident:
         verification=None,
         verdict=None,
         wake_at=None,
-        undo=replace(asked, outcome=OutcomeKind.DONE, message=message, ended_at=at),
+        undo=replace(asked, outcome=outcome, message=message, ended_at=at),
     )
 
 
-def not_undone(incident: Incident, outcome: OutcomeKind, message: str, at: datetime) -> Incident:
+def not_undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
     """The incident as it was before the request, which is answered.
 
     Where a signal joined while it was open, it stays open, and the agent diagnoses again.

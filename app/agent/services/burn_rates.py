@@ -36,11 +36,14 @@ class BurnRate:
     def flaw(self, availability: float) -> str | None:
         """What is wrong with it, in words; None: nothing."""
         if not timedelta(minutes=5) <= self.long <= LONGEST_WINDOW:
-            return "the long window is between 5 minutes and 3 days"
+            return "the long window must be between 5 minutes and 3 days"
         if not LEAST_SHORT * self.long / SLOTS <= self.short < self.long:
-            return "the short window is shorter than the long one, and at least a thirtieth of it"
+            return "the short window must be shorter than the long one, and at least a thirtieth of it"
         if self.factor * (1 - availability) > 1:
-            return f"no error rate is {self.factor:g} times the budget of {percent(1 - availability)}"
+            return (
+                f"no error rate can be {self.factor:g} times the budget of {percent(1 - availability)}: "
+                f"the factor must be at most {1 / (1 - availability):.4g}"
+            )
         return None
 
 

@@ -32,7 +32,7 @@ def load_of(world: World, node: str, *, rooms: bool) -> NodeLoad:
     homes = sorted({pod.ref.namespace for pod in found if pod.moves})
     opted_out = tuple(home for home in homes if said(world.namespaces.get(home, {})) is False)
     if not rooms:
-        return NodeLoad(node=node, pods=found)
+        return NodeLoad(node=node, pods=found, not_ready=lost)
     return NodeLoad(node=node, pods=found, rooms=tuple(free), not_ready=lost, opted_out=opted_out)
 
 

@@ -32,7 +32,7 @@ _TRIGGERS = {ERROR_RATE: Trigger.HIGH_ERROR_RATE, LATENCY: Trigger.HIGH_LATENCY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _LastDelivery:
     """An alert that was delivered and is not over."""
 
     alert: Alert
@@ -49,7 +49,7 @@ class ServiceAlerts:
     """How far apart measurements are."""
     _uses: dict[ServiceKey, BudgetUse] = field(default_factory=dict)
     _unusual_since: dict[tuple[ServiceKey, str], datetime] = field(default_factory=dict)
-    _told: dict[tuple[ServiceKey, str], _Told] = field(default_factory=dict)
+    _delivered: dict[tuple[ServiceKey, str], _LastDelivery] = field(default_factory=dict)
     """By service and fingerprint."""
     _recalled: set[ServiceKey] = field(default_factory=set)
 
@@ -95,9 +95,9 @@ class ServiceAlerts:
     def delivered(self, key: ServiceKey, alert: Alert, at: datetime) -> None:
         """The alert is durable: it is delivered again only as a repeat."""
         if alert.firing:
-            self._told[key, alert.fingerprint] = _Told(alert=alert, at=at)
+            self._delivered[key, alert.fingerprint] = _LastDelivery(alert=alert, at=at)
         else:
-            self._told.pop((key, alert.fingerprint), None)
+            self._delivered.pop((key, alert.fingerprint), None)
 
     def _burn(
         self, key: ServiceKey, budget: ErrorBudget | None, sample: SliSample
@@ -143,12 +143,12 @@ class ServiceAlerts:
         return found
 
     def _due(self, key: ServiceKey, fingerprint: str, wanted: Alert | None, at: datetime) -> Alert | None:
-        told = self._told.get((key, fingerprint))
-        if told is None:
+        last = self._delivered.get((key, fingerprint))
+        if last is None:
             return wanted
         if wanted is None:
-            return replace(told.alert, firing=False)
-        return None if timedelta(0) <= at - told.at < _REPEAT_EVERY else told.alert
+            return replace(last.alert, firing=False)
+        return None if timedelta(0) <= at - last.at < _REPEAT_EVERY else last.alert
 
 
 def _alert(name: str, fingerprint: str, since: datetime, trigger: Trigger, summary: str) -> Alert:

@@ -1,8 +1,9 @@
 """Feature flags as flagd keeps them: JSON documents in a ConfigMap. Pure.
 
 A document has an object `flags`; each flag has a `state`, `variants`, and the name of a
-`defaultVariant`. A document that cannot be read back as it was written (not JSON, or a
-name twice) holds no flags for the agent: it changes only what it understands whole.
+`defaultVariant`. A document that cannot be read back as it was written (not JSON, a name
+twice, or a number or character that would be written otherwise) holds no flags for the
+agent, nor does one whose names are no short line: it changes only what it understands whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from app.agent.ids import Json, JsonObject
 
@@ -17,6 +19,7 @@ ENABLED, DISABLED = "ENABLED", "DISABLED"
 STATE, DEFAULT_VARIANT = "state", "defaultVariant"
 
 _MOST_CHARACTERS = 1_048_576
+_LONGEST_NAME = 253
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,14 @@ def document_of(text: str) -> JsonObject | None:
     if len(text) > _MOST_CHARACTERS or '"flags"' not in text:
         return None
     try:
-        found = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
+        found = json.loads(text, object_pairs_hook=_unique, parse_float=_exact, parse_constant=_not_of_json)
+        json.dumps(found, ensure_ascii=False).encode()  # half a character cannot be written
+    except (ValueError, ArithmeticError, RecursionError):
         return None
     flags = found.get("flags") if isinstance(found, dict) else None
-    if not isinstance(flags, dict) or not flags or not all(_is_flag(one) for one in flags.values()):
+    if not isinstance(flags, dict) or not flags:
+        return None
+    if not all(_is_name(name) and _is_flag(one) for name, one in flags.items()):
         return None
     return found if isinstance(found, dict) else None
 
@@ -94,7 +100,10 @@ def with_field(text: str, name: str, field: str, value: str) -> str | None:
         return None
     flag[field] = value
     indent = None if "\n" not in text.strip() else _indent(text)
-    written = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        written = json.dumps(document, indent=indent, ensure_ascii=False)
+    except RecursionError:
+        return None
     return written + ("\n" if text.endswith("\n") else "")
 
 
@@ -112,7 +121,23 @@ def _rest(text: str) -> Json:
 def _is_flag(one: Json) -> bool:
     if not isinstance(one, dict) or one.get(STATE) not in (ENABLED, DISABLED):
         return False
-    return isinstance(one.get("variants"), dict)
+    return isinstance(one.get("variants"), dict) and _is_name(one.get(DEFAULT_VARIANT) or "none")
+
+
+def _is_name(one: Json) -> bool:
+    """Whether timelines, chats and terminals can show it on one line."""
+    return isinstance(one, str) and len(one) <= _LONGEST_NAME and one.isprintable()
+
+
+def _exact(text: str) -> float:
+    found = float(text)
+    if Decimal(repr(found)) != Decimal(text):
+        raise ValueError(f"{text} would be written as {found}")
+    return found
+
+
+def _not_of_json(text: str) -> float:
+    raise ValueError(f"{text} is not of JSON")
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> JsonObject:

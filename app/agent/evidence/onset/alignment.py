@@ -109,9 +109,7 @@ def _score_running_pods(
     since = candidate_change.at
     if any(since <= pod.created_at <= left.by or _restarted_since(pod, since) for pod in workload.pods):
         return
-    cause_score.add_against(
-        0.6, f"its pods had run on at the usual level for {span(well)} when the symptom began"
-    )
+    cause_score.add_against(0.6, f"its pods ran at the usual level for {span(well)} before the symptom began")
 
 
 def _restarted_since(pod: PodView, since: datetime) -> bool:

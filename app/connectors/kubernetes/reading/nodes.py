@@ -23,25 +23,34 @@ async def read_load(api: ReadApi, node: str, *, rooms: bool) -> NodeLoad:
 
 async def _pods_alone(api: ReadApi, node: str) -> NodeLoad:
     listing = await api.list(Kind.POD, EVERYWHERE, fields=f"spec.nodeName={node}")
-    return NodeLoad(node=node, pods=tuple(node_pod(item) for item in listing.items))
+    pods = tuple(node_pod(item) for item in listing.items)
+    return NodeLoad(node=node, pods=pods, not_ready=_not_ready(await _others(api, node)))
+
+
+async def _others(api: ReadApi, node: str) -> list[JsonObject]:
+    nodes: list[JsonObject] = []
+    async for page in api.pages(Kind.NODE, ""):
+        nodes += [one for one in page.items if name(one) != node]
+    return nodes
+
+
+def _not_ready(nodes: list[JsonObject]) -> tuple[str, ...]:
+    return tuple(sorted(name(one) for one in nodes if not is_ready(one)))
 
 
 async def _whole(api: ReadApi, node: str) -> NodeLoad:
-    nodes: list[JsonObject] = []
-    async for page in api.pages(Kind.NODE, ""):
-        nodes += page.items
+    others = await _others(api, node)
     placed: dict[str, list[NodePod]] = defaultdict(list)
     async for page in api.pages(Kind.POD, EVERYWHERE):
         for item in page.items:
             placed[text(item, "spec", "nodeName") or ""].append(node_pod(item))
-    others = [one for one in nodes if name(one) != node]
     pods = tuple(placed[node])
     homes = sorted({pod.ref.namespace for pod in pods if pod.moves})
     return NodeLoad(
         node=node,
         pods=pods,
         rooms=tuple(room_of(one, placed[name(one)]) for one in others if is_ready(one) and takes_pods(one)),
-        not_ready=tuple(sorted(name(one) for one in others if not is_ready(one))),
+        not_ready=_not_ready(others),
         opted_out=tuple([home for home in homes if await _opts_out(api, home)]),
     )
 
