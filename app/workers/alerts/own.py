@@ -55,7 +55,7 @@ class ServiceAlerts:
 
     def begin(self) -> None:
         """Another process may have delivered alerts meanwhile: those on record are taken over again."""
-        self._told.clear()
+        self._delivered.clear()
         self._recalled.clear()
 
     def takes_over(self, key: ServiceKey) -> bool:
@@ -68,7 +68,7 @@ class ServiceAlerts:
         for reason in sorted(reasons, key=lambda one: one.last_true_at):
             alert = _on_record(reason)
             if alert is not None:
-                self._told[key, alert.fingerprint] = _Told(alert=alert, at=reason.last_true_at)
+                self._delivered[key, alert.fingerprint] = _LastDelivery(alert=alert, at=reason.last_true_at)
 
     def keep(self, keys: Collection[ServiceKey]) -> None:
         """Forget the services that are not among these."""
@@ -77,8 +77,8 @@ class ServiceAlerts:
         self._recalled &= known
         for gone in self._uses.keys() - known:
             del self._uses[gone]
-        for place in [one for one in (*self._told, *self._unusual_since) if one[0] not in known]:
-            self._told.pop(place, None)
+        for place in [one for one in (*self._delivered, *self._unusual_since) if one[0] not in known]:
+            self._delivered.pop(place, None)
             self._unusual_since.pop(place, None)
 
     def changed(self, key: ServiceKey, sample: SliSample) -> list[Alert]:
@@ -113,7 +113,7 @@ class ServiceAlerts:
             return {}
         rate = 1.0 if sample.request_rate is None else sample.request_rate
         use.add(sample.at, sample.error_rate, rate * self.every.total_seconds())
-        burning = use.burning(sample.at, before=(key, fingerprint) in self._told)
+        burning = use.burning(sample.at, before=(key, fingerprint) in self._delivered)
         if burning is None:
             return {fingerprint: None} if use.knows_its_end(sample.at) else {}
         return {
