@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.baselines.learned import LEAST_SAMPLES, Baselines
+from app.agent.evidence.symptoms import breached
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     Alert,
@@ -64,7 +66,8 @@ def test_a_baseline_is_robust_and_bounded() -> None:
     series = found._known[SHOP]["p95 latency"]
     for number in range(20000):
         found.learn(SHOP, sample(NOW + number * STEP, 200.0))
-    found.learn(SHOP, sample(NOW, float("inf"), errors=None))
+    for odd in (float("inf"), 1e308):
+        found.learn(SHOP, sample(NOW, odd, errors=None))
     assert found.usual([SHOP])[1].median == pytest.approx(200, rel=0.08)
     assert sys.getsizeof(series.counts) < 1024
     found.keep([])
@@ -126,6 +129,22 @@ def test_what_is_usual_is_evidence_against_a_release() -> None:
     assert confidence(Cause.BAD_RELEASE, slow()) >= 0.6
     assert confidence(Cause.BAD_RELEASE, slow(usual=(USUAL,))) < 0.5
     assert confidence(Cause.BAD_RELEASE, slow(usual=(replace(USUAL, often=400.0),))) >= 0.6
+    assert (
+        confidence(Cause.BAD_RELEASE, slow(usual=(replace(USUAL, observed_for=timedelta(hours=2)),))) >= 0.6
+    )
+
+
+@pytest.mark.parametrize("hours", [2, 5, 9, 16])
+def test_a_slow_rise_does_not_become_usual(hours: int) -> None:
+    """A leak that takes hours to reach the objective is not what the service always did."""
+    found, count = Baselines(), hours * 240
+    for number in range(count):
+        p95 = 100.0 + 930.0 * number / count
+        found.learn(KEY, sample(OPENED - (count - number) * STEP, p95))
+    samples = tuple(sample(OPENED - timedelta(minutes=9 - one), 1000.0 + 3 * one) for one in range(10))
+    seen = replace(slow(usual=found.usual([KEY])), sli=samples)
+    assert breached(seen)
+    assert usual_breaches(seen) == ()
 
 
 @pytest.mark.parametrize(("median", "found"), [(80.0, True), (700.0, False)])

@@ -92,8 +92,8 @@ async def test_the_flag_that_changed_is_set_back(
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        (data(OTHER=OTHER, FAIL_RATIO=flag("on"), NEW=OTHER), "these did: FAIL_RATIO, NEW"),
-        ({**data(OTHER=OTHER, FAIL_RATIO=flag("on")), "note": "changed"}, "more than feature flags changed"),
+        (data(OTHER=OTHER, FAIL_RATIO=flag("on"), NEW=OTHER), "changed: FAIL_RATIO, NEW"),
+        ({**data(OTHER=OTHER, FAIL_RATIO=flag("on")), "note": "changed"}, "not only feature flags changed"),
     ],
 )
 async def test_more_than_one_flag_is_left_to_a_person(

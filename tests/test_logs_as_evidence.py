@@ -50,7 +50,7 @@ async def test_patterns_of_the_logs_enter_the_record(tmp_path: Path, error: Agen
     def connected(world: Adapters) -> Adapters:
         return replace(world, logs=logs)
 
-    async with story(tmp_path, connected=connected, dry_run=False) as stage:
+    async with story(tmp_path, connected=connected, dry_run=False, on_file=True) as stage:
         stage.deploy()
         await stage.live(180)
         assert logs.asked == []

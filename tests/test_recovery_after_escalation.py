@@ -63,9 +63,9 @@ async def test_an_escalated_incident_ends_when_its_service_recovers(tmp_path: Pa
         assert after.incident.recovered_at is not None
         assert since < after.incident.recovered_at < after.timeline[-1].at
         assert IncidentSummary.of(after).closed_at == after.incident.recovered_at
-        assert after.incident.closed_at == before.incident.closed_at, "the hand-over stays on record"
+        assert after.incident.closed_at == before.incident.closed_at, "the handover stays on record"
         said = f"Recovered at {after.incident.recovered_at:%Y-%m-%d %H:%M:%S} UTC"
-        for words in (said, "Nothing was done by the agent after the hand-over."):
+        for words in (said, "The agent did nothing after the handover."):
             assert words in after.incident.summary
             assert words in after.timeline[-1].message
         assert len(after.timeline) == len(before.timeline) + 1, "one entry for the whole watch"

@@ -313,7 +313,7 @@ def test_the_services_file_takes_precedence_over_annotations() -> None:
 
 
 async def test_annotations_of_a_workload_are_in_force_once_it_was_looked_at(tmp_path: Path) -> None:
-    """Intake judges by them; one that is not valid is recorded with the incident."""
+    """Intake judges by them until it is gone; one that is not valid is recorded with the incident."""
     marks = {SLO_PREFIX + "max-error-rate": "0.05", SLO_PREFIX + "min-request-rate": "few"}
     async with story(tmp_path, slo_max_error_rate=0.9) as stage:
         stage.deploy(annotations=marks)
@@ -322,3 +322,6 @@ async def test_annotations_of_a_workload_are_in_force_once_it_was_looked_at(tmp_
         stage.world.release("prod", KEY.service, "shop:2-errors")
         record = await stage.live_until(lambda record: record.incident.diagnosis is not None)
         assert "'few' is not a number above 0" in messages(record.timeline)
+        stage.world.delete_deployment("prod", KEY.service)
+        await stage.watcher.look(KEY)
+        assert stage.agent.slo.of(KEY).max_error_rate == 0.9

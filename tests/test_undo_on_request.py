@@ -84,7 +84,7 @@ async def test_a_person_has_the_last_change_undone(tmp_path: Path) -> None:
         told = messages(after.timeline)
         assert "undo: ann requested to undo rollback of Deployment prod/shop: needed after all." in told
         assert "Undo verified" in told
-        assert "rollback of Deployment prod/shop was undone at the request of ann." in after.incident.summary
+        assert "Undone at the request of ann: rollback of Deployment prod/shop." in after.incident.summary
         (decision,) = await stage.agent.store.audit_log.entries(after=-1, limit=10)
         assert decision.kind is HumanDecisionKind.UNDO_REQUESTED
         again = await ask(stage, before)
@@ -132,7 +132,7 @@ async def test_policy_and_guardrails_apply_to_a_requested_undo(tmp_path: Path) -
         await stage.clock.advance(3600)  # no agent ran
         after = await answered(stage, before)
         assert after.incident.undo is not None
-        assert "the request is 60 min 5 s old: ask again" in after.incident.undo.message
+        assert "the request is 60 min 5 s old: request it again" in after.incident.undo.message
         stage.world.release(NAMESPACE, SERVICE, "shop:3")
         await ask(stage, before)
         after = await answered(stage, before)

@@ -22,6 +22,7 @@ from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.levels import without_future
 from app.agent.freshness.memory import opened_by
+from app.agent.freshness.own_alerts import is_own_alert
 from app.agent.freshness.reasons import Reason
 from app.agent.freshness.reports import (
     remember_condition,
@@ -141,7 +142,8 @@ class IntakeRules:
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
         if judged.triggers:
-            quiet = self._quieted(signal, judged, last_closed)
+            broke = _broke_after_own_alert(signal, judged, last_closed)
+            quiet = None if broke else self._quieted(signal, judged, last_closed)
             if quiet is None:
                 return _verdict(
                     _opened_by(signal, judged, known),
@@ -502,7 +504,26 @@ def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged
 
 
 def _opening(signal: Signal, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    return opened_by(reasons, signal.payload) if isinstance(signal.payload, Alert) else reasons
+    return opened_by(reasons, signal.payload if isinstance(signal.payload, Alert) else None)
+
+
+def _broke_after_own_alert(signal: Signal, judged: _Judged, last: Incident | None) -> bool:
+    """Whether an objective broke after an incident that an alert of the agent's own had opened.
+
+    Such an alert speaks of levels within the objective: the breach is another symptom.
+    """
+    levels, closed_at = judged.levels, None if last is None else last.closed_at
+    if closed_at is None or levels is None or not isinstance(signal.payload, MetricSample):
+        return False
+    if not any(one.opened and is_own_alert(one) for one in levels.reasons):
+        return False
+    began = (
+        levels.measured_error_rate.since,
+        levels.measured_latency.since,
+        levels.error_rate_breach_since,
+        levels.latency_breach_since,
+    )
+    return any(one is not None and one > closed_at for one in began)
 
 
 def _heard(signal: Signal, levels: ServiceLevels) -> ServiceLevels | None:

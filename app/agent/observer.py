@@ -361,9 +361,10 @@ class Observer:
         if self.reader is None:
             missing.append(NO_CLUSTER)
             return None
+        before = len(missing)
         found = await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
-        if found is not None and self.annotated is not None:
-            self.annotated.learn(key, found.slo_annotations)
+        if self.annotated is not None and len(missing) == before:
+            self.annotated.learn(key, () if found is None else found.slo_annotations)
         return found
 
     async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:

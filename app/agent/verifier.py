@@ -19,6 +19,7 @@ from app.agent.freshness.all_clear import (
     unknown_words,
 )
 from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.own_alerts import without_past_burns
 from app.agent.freshness.reasons import Reason, ago_words, of_cluster
 from app.agent.freshness.silences import Silencing, covering
 from app.agent.ids import ServiceKey
@@ -291,6 +292,9 @@ class Verifier:
         if levels is None:
             return health
         reported = of_cluster(levels.reasons, incident.cluster)
+        if acted(incident.verification):
+            terms = self.rules.slo.services.of(incident.key)
+            reported = without_past_burns(reported, seen.sli, None if terms is None else terms.budget)
         if silencings is None and health.health is Health.HEALTHY:
             firing = firing_alerts(reported, incident.triggers, seen.at)
             silencings = await self._silencings(incident, seen.at) if firing else ()

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,6 +99,14 @@ class InProgress:
     def is_open(self) -> bool:
         """Whether another request is let in that is neither of a probe nor of an operator."""
         return len(self.running) < self.most and not self.stop.requested
+
+    def enter(self, task: asyncio.Task[Any], request: AdmittedRequest) -> None:
+        """Count it from now on, also while its task has not begun and if it never begins."""
+        self.running[task] = request
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.running.pop(task, None)
 
     def _drain(self) -> None:
         """Cancel requests whose body is incomplete; give requests in progress `DRAIN_SECONDS`."""

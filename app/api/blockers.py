@@ -1,4 +1,4 @@
-"""Why an approval or an undo would have no effect now: said before somebody asks, not after."""
+"""Why an approval or an undo would have no effect now: shown before a person asks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def why_no_undo_now(container: ApiDependencies, record: IncidentRecord) ->
     incident, limits = record.incident, container.loop.stages.executor.policy.limits
     reasons = await _stopped(container, incident)
     if container.settings_in_force.dry_run:
-        reasons.append("the agent runs dry (DRY_RUN=true): it writes nothing")
+        reasons.append("dry run (DRY_RUN=true): the agent writes nothing")
     if incident.state.closed:
         open_now = await container.store.incidents.open_of_service(
             incident.key.service, incident.key.environment

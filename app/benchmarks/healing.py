@@ -230,7 +230,7 @@ GROUP_COLUMNS = (
     "right ends",
     "wrong actions",
     "harm",
-    "right ends at first",
+    "first score",
     "wrong then",
 )
 

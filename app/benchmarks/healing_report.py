@@ -23,7 +23,7 @@ def html_report(results: HealingResults) -> str:
     runs = results.of(AGENT)
     body = (
         f"<h2>Ends: {counted(len(runs), 'run')}</h2>\n{_ends(results)}"
-        "<h2>Developed with, and held out</h2>\n"
+        "<h2>Development and held-out groups</h2>\n"
         "<p>A held-out group was played before any rule was adjusted to it: its first figures are kept.</p>\n"
         f"{_table(GROUP_COLUMNS, [f'<tr>{cells(row)}</tr>' for row in group_rows(results)])}"
         "<h2>Calibration of the diagnoses</h2>\n"

@@ -30,7 +30,7 @@ app.add_typer(brake_app, name="brake")
 
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
 ApprovalIdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The approval's id, or its beginning: apr_...")
+    str, typer.Argument(metavar="ID", help="The approval's id, or its first four characters or more.")
 ]
 
 

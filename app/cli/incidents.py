@@ -73,7 +73,7 @@ def list_incidents(
 @app.command(epilog=EXIT_CODES)
 def show(
     incident_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+        str, typer.Argument(metavar="ID", help="The incident's id, or its first four characters or more.")
     ],
     url: Url = None,
     output: OutputOption = Output.TABLE,
@@ -109,7 +109,7 @@ def show(
 @app.command(epilog=EXIT_CODES)
 def export(
     incident_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+        str, typer.Argument(metavar="ID", help="The incident's id, or its first four characters or more.")
     ],
     sign: Annotated[bool, typer.Option("--sign", help="Sign the file with Ed25519.")] = False,
     key: Annotated[

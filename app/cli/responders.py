@@ -20,7 +20,7 @@ app = typer.Typer()
 
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
 IncidentIdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+    str, typer.Argument(metavar="ID", help="The incident's id, or its first four characters or more.")
 ]
 
 
@@ -95,7 +95,7 @@ def undo(
     url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the agent to undo its last change of an incident that has ended or was taken over.
+    """Request an undo of the agent's last change, of an incident that has ended or was taken over.
 
     Policy, guardrails and the kill switch apply; follow the result with `heal watch`.
     """

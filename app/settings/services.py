@@ -88,7 +88,10 @@ class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
     ) = None
     burn_rates: Annotated[
         tuple[BurnRateEntry, ...],
-        msgspec.Meta(max_length=MOST_BURN_RATES, description="Need `availability`; beside the thresholds."),
+        msgspec.Meta(
+            max_length=MOST_BURN_RATES,
+            description="They need `availability`, and apply beside the thresholds.",
+        ),
     ] = ()
     baseline: Annotated[
         bool, msgspec.Meta(description="A level clearly above what is usual opens an incident too.")
@@ -269,7 +272,7 @@ def _budget_in_words(budget: ErrorBudget) -> str:
     rates = ", ".join(
         f"{one.factor:g} over {minutes(one.long)} and {minutes(one.short)}" for one in budget.burn_rates
     )
-    return f"available {budget.availability:.3%}, burn rate below {rates}"
+    return f"availability {budget.availability:.3%}, burn rate below {rates}"
 
 
 def terms_in_words(terms: ServiceTerms) -> str:
@@ -279,7 +282,7 @@ def terms_in_words(terms: ServiceTerms) -> str:
         f"p95 up to {milliseconds(terms.max_p95_latency_ms)}" if terms.max_p95_latency_ms is not None else "",
         f"from {rate(terms.min_request_rate)} on" if terms.min_request_rate is not None else "",
         _budget_in_words(terms.budget) if terms.budget is not None else "",
-        "incidents by its baseline" if terms.on_baseline else "",
+        "baseline opens incidents" if terms.on_baseline else "",
         f"owner {terms.owner}" if terms.owner is not None else "",
         f"calls {', '.join(_named(terms, one) for one in terms.dependencies)}" if terms.dependencies else "",
         f"autonomy {terms.autonomy}",

@@ -39,8 +39,10 @@ class SqlResponders(Repository):
         if row is None:
             raise NotFound(f"incident {incident_id} is not on record")
         # What became of its changes.
-        tells = request.act in (ResponderAct.RESOLVE, ResponderAct.UNDO)
-        record = record_of(connection, row, timeline.entries(connection, incident_id) if tells else ())
+        reads_entries = request.act in (ResponderAct.RESOLVE, ResponderAct.UNDO)
+        record = record_of(
+            connection, row, timeline.entries(connection, incident_id) if reads_entries else ()
+        )
         change = handled(record, _storable(request))
         if change.note is None:
             return record.incident

@@ -27,4 +27,5 @@ def misfit(
     unknown = _UNKNOWN.search(what)
     if unknown is not None:
         return document.error((*place, unknown[1]), "unknown field", at_key=True)
+    what = what.replace("`str` matching regex", "text of the form")
     return document.error(place, f"{what[:1].lower()}{what[1:]}{note}")

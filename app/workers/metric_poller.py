@@ -57,6 +57,8 @@ class Poller:
 
     async def run(self) -> None:
         """Poll until cancelled; a source or cluster out of reach is tried again next time."""
+        if self.alerts is not None:
+            self.alerts.begin()
         while True:
             try:
                 await self.poll()
@@ -86,7 +88,7 @@ class Poller:
             except AgentError as error:
                 refused = error  # the others are reported all the same
         if self.alerts is not None:
-            self.alerts.baselines.keep(keys)
+            self.alerts.keep(keys)
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
         if refused is not None:
             raise refused
@@ -106,6 +108,9 @@ class Poller:
         """Report alerts of the agent's own, and when they are over."""
         if self.alerts is None:
             return
+        if self.alerts.takes_over(key):
+            levels = await self.signals.levels(key)
+            self.alerts.recall(key, () if levels is None else levels.reasons)
         for alert in self.alerts.changed(key, self.slo.of(key).judged(sample)):
             await self._accept(key, alert, POLLED)
             self.alerts.delivered(key, alert, sample.at)

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.agent.identity.people import Scope
 from app.api.connections import BoundedProtocol
 from app.api.intake_door import protocol as taking
 from app.api.intake_door.protocol import DoorProtocol, door_protocol, read_head
 from tests.api.harness import METRIC, Harness, harness, make_settings
-from tests.api.wire import Wire, exchange, request
+from tests.api.people import token
+from tests.api.wire import Wire, exchange, post, request
 
 JSON = {"Content-Type": "application/json"}
 PLAIN = request("/events/metric", json.dumps(METRIC).encode(), JSON)
@@ -30,11 +32,22 @@ _IDS = re.compile(rb"(sig|inc)_[0-9a-f]{32}")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Harness]]:
     """Two agents alike."""
+    yield from _two(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Harness]]:
+    """Two agents alike that require a token."""
+    yield from _two(tmp_path_factory, require_identity=True)
+
+
+def _two(folders: pytest.TempPathFactory, **changes: Any) -> Iterator[tuple[Harness, Harness]]:
     with ExitStack() as stack:
-        yield (
-            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("below")))),
-            stack.enter_context(harness(make_settings(tmp_path_factory.mktemp("server")))),
+        below, server = (
+            stack.enter_context(harness(make_settings(folders.mktemp(name), **changes)))
+            for name in ("below", "server")
         )
+        yield below, server
 
 
 def _alike(pair: tuple[Harness, Harness], pieces: list[bytes | int], answers: int) -> bytes:
@@ -117,19 +130,57 @@ def test_only_heads_of_plain_deliveries_are_taken() -> None:
         assert read_head(HEAD.replace(old, new, 1)) is None, new
 
 
+def _of_length(length: int) -> bytes:
+    return re.sub(rb"Length: \d+", b"Length: %d" % length, HEAD)
+
+
 def test_heads_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was read first goes first."""
+    """The one that was used longest ago goes first, and reading one alone keeps nothing."""
     monkeypatch.setattr(taking, "MOST_HEADS", 3)
     heads = taking.Heads()
-    for length in range(100, 110):
-        assert heads.of(re.sub(rb"Length: \d+", b"Length: %d" % length, HEAD)) is not None
-    assert len(heads._known) == 3
+    for length in range(101, 110):
+        for head in map(heads.of, map(_of_length, (100, length))):
+            assert head is not None
+            heads.keep(head)
+        assert heads.of(_of_length(900)) is not None
+        assert _of_length(100) in heads._known
+    assert sorted(head.headers.length for head in heads._known.values()) == [100, 108, 109]
 
 
-async def _taken(api: Harness) -> Wire:
+def test_only_a_sender_that_may_deliver_has_its_head_in_memory(tmp_path: Path) -> None:
+    """None of a guessed token, another path, odd or long headers or bodies; a revoked token leaves none."""
+    with harness(make_settings(tmp_path, require_identity=True)) as api:
+        kind, root, sender = (
+            door_protocol(100),
+            token(api, "root", Scope.ADMIN),
+            token(api, "ann", Scope.INGEST),
+        )
+        body, path = json.dumps(METRIC).encode(), "/events/metric"
+
+        def answer(path: str, body: bytes, headers: dict[str, str]) -> int:
+            return api.run(post(api, kind, path, body, {**JSON, **headers})).status_code
+
+        def known() -> int:
+            return len(kind.heads._known)
+
+        assert answer(path, body, {"Authorization": "Bearer guess"}) == 401
+        assert answer("/events/other", body, sender) == 404
+        assert answer(path, body, {"X-Odd": "1", **sender}) == 202
+        assert answer(path, body, {"User-Agent": "a" * 2_048, **sender}) == 202
+        assert answer(path, b"[" + body, sender) == 400
+        assert known() == 0
+        assert answer(path, body, sender) == 202
+        assert known() == 1
+        [ann] = [one for one in api.get("/tokens", headers=root).json()["items"] if one["name"] == "ann"]
+        assert api.request("DELETE", f"/tokens/{ann['id']}", headers=root).status_code == 200
+        assert answer(path, body, sender) == 401
+        assert known() == 0
+
+
+async def _taken(api: Harness, request: bytes = PLAIN) -> Wire:
     """A connection whose request was taken and is not answered yet."""
     wire = Wire(api, door_protocol(100))
-    wire.protocol.data_received(PLAIN)
+    wire.protocol.data_received(request)
     assert isinstance(wire.protocol, DoorProtocol)
     assert wire.protocol._taken is not None
     return wire
@@ -148,6 +199,62 @@ def test_a_server_that_ends_answers_what_was_taken(pair: tuple[Harness, Harness]
         await idle.send([PLAIN], 1)
         idle.protocol.shutdown()
         assert idle.closed
+
+    pair[0].run(story())
+
+
+@pytest.mark.parametrize("later", [0, 30, None], ids=["nothing", "some of the next", "all of the next"])
+@pytest.mark.parametrize(
+    ("known", "name", "status"), [(False, "prod", 401), (True, "pr d", 422), (True, "pr\\u006fd", 202)]
+)
+def test_a_server_that_ends_answers_what_it_does_not_take_in_the_same_way(
+    guarded: tuple[Harness, Harness], known: bool, name: str, status: int, later: int | None
+) -> None:
+    """As the server's own protocol does: the last answer says that the connection ends, and it ends."""
+
+    def said(api: Harness, kind: type[BoundedProtocol]) -> bytes:
+        sender = token(api, "ann", Scope.INGEST) if known else {"Authorization": "Bearer guess"}
+        body = json.dumps(METRIC).replace("prod", name).encode()
+        one = request("/events/metric", body, {**JSON, **sender})
+
+        async def story() -> bytes:
+            wire = Wire(api, kind)
+            wire.protocol.data_received(one)
+            wire.protocol.data_received(one[:later])
+            wire.protocol.shutdown()
+            await wire.send([], 2 if later is None else 1)
+            await asyncio.sleep(0)
+            assert wire.closed
+            return _without_ids(wire.said)
+
+        return api.run(story())
+
+    below = said(guarded[0], door_protocol(100))
+    assert below.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close\r\n" in below.rpartition(b"HTTP/1.1 ")[2]
+    assert below == said(guarded[1], BoundedProtocol)
+
+
+def test_requests_read_in_one_turn_of_the_loop_are_all_counted(
+    pair: tuple[Harness, Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound none is taken before another one ends, begun or not."""
+    door: Any = pair[0].app
+    progress = door.door._progress
+    monkeypatch.setattr(progress, "most", 2)
+
+    async def story() -> None:
+        wires = [await _taken(pair[0]) for _ in range(2)]
+        third = Wire(pair[0], door_protocol(100))
+        assert (await third.send([PLAIN], 1)).startswith(b"HTTP/1.1 503 ")
+        for wire in wires:
+            assert (await wire.send([], 1)).startswith(b"HTTP/1.1 202 ")
+        assert progress.is_open
+        assert (await third.send([PLAIN], 2)).count(b"HTTP/1.1 202 ") == 1
+        cancelled: Any = (await _taken(pair[0])).protocol
+        cancelled._taken.cancel()
+        await asyncio.wait([cancelled._taken])
+        assert not progress.running
 
     pair[0].run(story())
 

@@ -200,6 +200,8 @@ def test_an_undo_is_requested_once_and_on_record(acting: Harness) -> None:
     assert (asked["undo"]["by"], asked["undo"]["outcome"]) == ("ann", None)
     assert asked["undo"]["undoes"] == [asked["actions"][0]["id"]]
     assert "requested undo" in asked["next_step"]
+    shown = acting.get(f"/dashboard/incidents/{incident_id}").text
+    assert "<h3>Undo requested by ann</h3>" in shown
     length = len(acting.get(f"/incidents/{incident_id}").json()["timeline"])
     again = _act(acting, incident_id, "undo", reason="the column is needed")
     assert again["undo"] == asked["undo"]

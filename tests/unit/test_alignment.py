@@ -203,6 +203,23 @@ def test_pods_that_ran_on_well_clear_a_config_map(changed: float, started: float
     assert (confidence(Cause.BAD_CONFIG, seen) < 0.5) is cleared
 
 
+@pytest.mark.parametrize(
+    ("restarts", "ready", "cleared"), [(1, -2.0, False), (1, -50.0, True), (0, -2.0, True)]
+)
+def test_a_container_that_restarted_read_a_config_map_then(
+    restarts: int, ready: float, *, cleared: bool
+) -> None:
+    """It starts in its old pod, with the present content in its environment."""
+    again = pods(OLD, 1, created_at=at(-60), restarts=restarts, ready_changed_at=at(ready))
+    running = (*pods(OLD, 2, created_at=at(-60)), *again)
+    seen = failing(
+        -1.0,
+        workload=workload([OLD], running, config_maps=(config_map("new", -6.0),)),
+        config_history=(config_record("old"),),
+    )
+    assert (confidence(Cause.BAD_CONFIG, seen) < 0.5) is cleared
+
+
 SURGE = evidence(
     Trigger.HIGH_LATENCY,
     sli=measured(curves(p95=step(-2.0, 90.0, 2400.0), requests=step(-2.0, 50.0, 160.0))),

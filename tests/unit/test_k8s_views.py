@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.agent.evidence.conditions import longer_than_usual
 from app.agent.ids import Json, JsonObject
 from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import WorkloadView
@@ -457,3 +458,10 @@ def test_the_annotations_that_set_objectives_are_in_the_view() -> None:
     marks: dict[str, Json] = {"self-healing-devops-agent/slo-max-error-rate": "0.01", "other/slo-x": "1"}
     found = view(deployment(metadata={"annotations": marks}))
     assert found.slo_annotations == (("self-healing-devops-agent/slo-max-error-rate", "0.01"),)
+
+
+def test_a_probe_that_grants_an_age_is_read() -> None:
+    """The API server takes any positive numbers: their product must not stop the watcher."""
+    endless = {"periodSeconds": 2**31 - 1, "failureThreshold": 2**31 - 1}
+    found = template(container(startupProbe=endless, readinessProbe=endless))
+    assert longer_than_usual(view(deployment(spec={"template": found}))) > timedelta(days=300)

@@ -38,7 +38,7 @@ def pod(*, owner: str | None = "ReplicaSet", spec: JsonObject | None = None, **m
         (pod(owner="DaemonSet"), False, None),
         (pod(owner="Node", annotations={"kubernetes.io/config.mirror": "x"}), False, None),
         (pod(deletionTimestamp="2026-02-20T17:00:00Z"), False, None),
-        (pod(owner=None), True, "no controller would make it again"),
+        (pod(owner=None), True, "no controller would recreate it"),
         (pod(spec={"volumes": [{"name": "a", "emptyDir": {}}]}), True, "its local data would be deleted"),
         (pod(spec={"volumes": [{"name": "a", "configMap": {"name": "c"}}]}), True, None),
         (pod(annotations={"self-healing-devops-agent/enabled": "false"}), True, "it opts out of the agent"),

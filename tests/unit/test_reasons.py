@@ -39,6 +39,7 @@ from app.agent.freshness.reasons import (
 from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
+    BURN_ALERT,
     POLLED,
     WATCHED,
     Alert,
@@ -161,6 +162,27 @@ def test_an_own_measurement_within_the_objective_speaks_against_every_report(mea
     assert f"the measured error rate of {measured:.1%} contradicts the alert HighErrorRate" in str(
         refusal(told(FIRING), seen=seen)
     )
+
+
+@pytest.mark.parametrize(
+    ("measured", "rate", "found"),
+    [
+        (0.01, 50.0, []),
+        (None, None, []),
+        (0.4, 1.0, []),  # too few requests
+        (0.4, 50.0, ["the measured error rate of 40.0%"]),
+    ],
+)
+def test_an_alert_of_the_agents_own_is_never_a_reason(
+    measured: float | None, rate: float | None, found: list[str]
+) -> None:
+    """It is made of the same measurements, within the objective: a gap in them confirms nothing."""
+    own = told(replace(FIRING, name=BURN_ALERT), source=POLLED)
+    sli = SliSample(at=NOW, error_rate=measured, request_rate=rate, measured=True)
+    known = examined(
+        from_signals([own], SLO), ALL, replace(UNSEEN, sli=sli), replace(SLO, min_request_rate=10.0)
+    )
+    assert [one.said for one in Reasons(found=known, max_age=AGE, clock=lambda: NOW).standing()] == found
 
 
 def test_an_own_measurement_above_the_objective_is_a_reason_of_its_own() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
 from app.agent.freshness.memory import ALERTS_KEPT
-from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Withdrawal
+from app.agent.freshness.reasons import ALERT_WORDS, MergedAlerts, Reason, ReasonKind, Withdrawal
 from app.agent.freshness.reports import remember_signal, repeated
 from app.agent.freshness.silences import (
     MOST_STEPS,
@@ -25,7 +25,7 @@ from app.agent.freshness.silences import (
     unreadable,
 )
 from app.agent.ids import ServiceKey
-from app.agent.models import Alert, Trigger
+from app.agent.models import BURN_ALERT, POLLED, Alert, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
 from app.connectors.alerts.labels import service_of
@@ -441,6 +441,11 @@ def test_only_where_every_alert_that_fires_is_muted_the_incident_is_muted() -> N
     assert muting((errors,), [named], NOW).silencings == (named,)
     assert muting((errors, suppressed), [named], NOW).suppressed == (suppressed,)
     assert not muting((errors, latency), [named], NOW)
+    burn = replace(errors, said=f"{ALERT_WORDS}{BURN_ALERT}", source=POLLED, labels=None)
+    assert muting((errors, burn), [named], NOW).silencings == (named,), (
+        "people cannot silence the agent's own"
+    )
+    assert not muting((burn,), [named], NOW)
     assert not muting((errors,), [meant("service=shop", "severity=page")], NOW)
     assert not muting((errors,), [named], NOW + timedelta(hours=1))
     assert not muting((), [named], NOW)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from app.errors import Invalid, TransientError
-from app.store.database import sqlite
+from app.store.database import commit_pace, sqlite
+from app.store.database.commit_pace import QUICK_COMMITS, SLOW_FOR, CommitPace
 from app.store.database.port import Brief
 from app.store.database.sqlite import (
     MAX_BATCH,
@@ -26,8 +28,9 @@ from app.store.database.sqlite import (
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    """An open SQLite database with a table of numbers."""
+async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteDatabase]:
+    """An open SQLite database with a table of numbers, whose commits are quick on every machine."""
+    monkeypatch.setattr(commit_pace, "QUICK_SECONDS", 60.0)
     opened = await open_sqlite(make_url(f"sqlite:///{tmp_path}/heal.db"))
     await opened.write(lambda connection: connection.execute(text("CREATE TABLE numbers (n INTEGER UNIQUE)")))
     yield opened
@@ -239,8 +242,7 @@ def _thread(_: Connection) -> int:
 async def test_brief_work_runs_on_the_thread_of_its_caller_while_nothing_else_waits(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside other work, after a slow one, and in a store that is closed, it does not."""
-    monkeypatch.setattr(sqlite, "QUICK_SECONDS", 60.0)
+    """Beside other work, and after a slow one, it does not."""
     here = threading.get_ident()
     assert await database.write(Brief(_thread)) == here
     assert await database.write(_thread) != here
@@ -250,10 +252,69 @@ async def test_brief_work_runs_on_the_thread_of_its_caller_while_nothing_else_wa
     with pytest.raises(Invalid):
         await database.write(Brief(lambda connection: [add(2, connection), add(1, connection)]))
     assert await numbers(database) == [1]
-    monkeypatch.setattr(sqlite, "QUICK_SECONDS", -1.0)
-    monkeypatch.setattr(sqlite, "SLOW_FOR", 1e9)
+    monkeypatch.setattr(commit_pace, "QUICK_SECONDS", -1.0)
     assert await database.write(Brief(_thread)) == here
     assert await database.write(Brief(_thread)) != here
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["committed", "failed at its commit"])
+async def test_commits_on_the_writers_thread_decide_whether_the_callers_commits(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A slow one there is enough to leave the caller's thread, and quick ones that wrote lead back."""
+    here = threading.get_ident()
+
+    def slow(connection: Connection) -> None:
+        connection.execute(
+            text("CREATE TABLE others (n REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)")
+        )
+        connection.execute(text("INSERT INTO others VALUES (:n)"), {"n": 5 if fails else None})
+
+    monkeypatch.setattr(commit_pace, "SLOW_FOR", 0)
+    monkeypatch.setattr(commit_pace, "QUICK_SECONDS", -1.0)
+    with pytest.raises(Invalid) if fails else nullcontext():
+        await database.write(slow)
+    monkeypatch.setattr(commit_pace, "QUICK_SECONDS", 60.0)
+    for _ in range(QUICK_COMMITS):  # they write nothing, and show nothing of the disk
+        assert await database.write(Brief(_thread)) != here
+    for n in range(QUICK_COMMITS):
+        assert await database.write(Brief(_thread)) != here
+        await database.write(partial(add, n))
+    assert await database.write(Brief(_thread)) == here
+
+
+def test_a_slow_disk_takes_little_of_the_callers_thread() -> None:
+    """The pause is in proportion to the slowest commit, and no quick one that comes meanwhile ends it."""
+    for slow in (0.06, 3.0):
+        pace = CommitPace()
+        assert pace.is_quick(100.0)
+        pace.note(slow, 100.0)
+        pace.note(0.03, 100.1)
+        for _ in range(QUICK_COMMITS - 1):
+            pace.note(0.001, 100.2)
+        assert not pace.is_quick(1e9)
+        pace.note(0.001, 100.2)
+        assert not pace.is_quick(99.9 + SLOW_FOR * slow)
+        assert pace.is_quick(100.1 + SLOW_FOR * max(slow, 0.03))
+    pace.note(0.03, 1e6)
+    assert not pace.is_quick(1e9)
+
+
+async def test_a_connection_that_replaces_another_waits_for_no_process_on_the_callers_thread(
+    database: SqliteDatabase,
+) -> None:
+    """A new connection waits as the driver made it: what was set on the one before is set again."""
+
+    def milliseconds(connection: Connection) -> int:
+        found: int = connection.execute(text("PRAGMA busy_timeout")).scalar_one()
+        return found
+
+    for _ in range(2):
+        assert await database.write(milliseconds) == sqlite.BUSY_SECONDS * 1000
+        assert await database.write(Brief(milliseconds)) == 0
+        with database._writer_engine.connect() as connection:
+            connection.invalidate()
+        assert await database.write(Brief(milliseconds)) == 0
 
 
 async def test_brief_work_waits_for_another_process_on_the_writers_thread(

@@ -77,10 +77,10 @@ def _changed(change: ConfigMapChange, evidence: Evidence) -> FlagChange | Unmet:
         return Unmet(reason=f"ConfigMap {name} holds no feature flags, or changed again")
     flags = changed_flags(change.last_good.data, present.data)
     if flags is None:
-        return Unmet(reason=f"more than feature flags changed in ConfigMap {name}")
+        return Unmet(reason=f"not only feature flags changed in ConfigMap {name}")
     if len(flags) != 1:
         names = ", ".join(one.place.name for one in flags) or "none"
-        return Unmet(reason=f"one flag must have changed in ConfigMap {name}, and these did: {names}")
+        return Unmet(reason=f"exactly one flag must have changed in ConfigMap {name}; changed: {names}")
     if flags[0].now is None:
         return Unmet(reason=f"flag {flags[0].place.name} was removed from ConfigMap {name}")
     return flags[0]

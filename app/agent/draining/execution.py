@@ -98,7 +98,7 @@ class DrainExecution:
             await self._finish(drain, OutcomeKind.UNKNOWN, f"{unclear}: manual check required")
             return
         if why is not None:
-            await self._finish(drain, OutcomeKind.REFUSED, f"not begun: {why}", look_anew=True)
+            await self._finish(drain, OutcomeKind.REFUSED, f"not started: {why}", look_anew=True)
             return
         incident = await self._save(drain, drain.record.incident, [cordon_begun(intent, self.clock.now())])
         try:
@@ -113,9 +113,8 @@ class DrainExecution:
 
     async def _cordoned(self, drain: _Drain, node: TargetState, incident: Incident | None = None) -> None:
         if parts_of(node.token).get(UNSCHEDULABLE) != "true":
-            why = (
-                f"{node.ref} was uncordoned since by {node.changed_by or 'someone else'}; no pod was evicted"
-            )
+            by = node.changed_by or "someone else"
+            why = f"{node.ref} has since been uncordoned by {by}; no pod was evicted"
             await self._finish(drain, OutcomeKind.DONE, why, token=node.token)
             return
         note = cordon_done(drain.intent, node.token, self.clock.now())

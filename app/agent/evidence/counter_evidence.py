@@ -55,8 +55,8 @@ def score_counter_evidence(
     _served_before(cause_score, candidate_change, evidence)
     _all_well(cause_score, evidence)
     _scaled_to_zero(cause_score, evidence)
-    for told in usual_breaches(evidence):
-        cause_score.add_against(0.5, told)
+    for line in usual_breaches(evidence):
+        cause_score.add_against(0.5, line)
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)

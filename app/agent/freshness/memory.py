@@ -68,9 +68,9 @@ def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
     return _merged(after, at)
 
 
-def opened_by(known: tuple[Reason, ...], alert: Alert) -> tuple[Reason, ...]:
-    """With this alert as the one that opened the newest incident of the service."""
-    subject = alert_subject(alert)
+def opened_by(known: tuple[Reason, ...], alert: Alert | None) -> tuple[Reason, ...]:
+    """With this alert as the one that opened the newest incident of the service; None: no alert did."""
+    subject = None if alert is None else alert_subject(alert)
     return tuple(
         one if one.opened is (one.subject == subject) else replace(one, opened=one.subject == subject)
         for one in known

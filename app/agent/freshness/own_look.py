@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS, restarting, workload_conditions
 from app.agent.freshness.memory import is_merged, may_fire
+from app.agent.freshness.own_alerts import is_own_alert
 from app.agent.freshness.reasons import (
     Reason,
     ReasonKind,
@@ -119,6 +120,8 @@ def _metric_objection(reason: Reason, seen: Observation, slo: SloThresholds) -> 
     for trigger, value, objective in _own_levels(seen, slo):
         if trigger is reason.trigger and value <= objective:
             return f"the measured {level_words(trigger, value)} contradicts {reason.said}"
+    if is_own_alert(reason):
+        return f"{reason.said} is the agent's own: only a measured level outside its objective is a reason"
     if seen.unmeasured is not None:
         return f"the agent cannot measure ({seen.unmeasured}), so nothing confirms {reason.said}"
     if seen.telemetry is not None and seen.telemetry.outage:

@@ -133,6 +133,11 @@ def alert_subject(alert: Alert) -> str:
     return f"alert {alert.identity}"
 
 
+def alert_identity(reason: Reason) -> str:
+    """The identity of the alert behind a reason of this kind."""
+    return reason.subject.removeprefix("alert ")
+
+
 def condition_subject(condition: Condition, kind: ReasonKind) -> str:
     return f"{kind} {condition}"
 

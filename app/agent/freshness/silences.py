@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from app.agent.freshness.memory import all_suppressed
+from app.agent.freshness.own_alerts import is_own_alert
 from app.agent.freshness.reasons import (
     Reason,
     ReasonKind,
@@ -201,7 +202,10 @@ class Muting:
 
 
 def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: datetime) -> Muting:
-    """What mutes these alerts, of which each may fire; nothing if one of them is not muted."""
+    """What mutes these alerts, of which each may fire; nothing if one of them is not muted.
+
+    Alerts of the agent's own do not count: people silence those of their own system.
+    """
     active = [one for one in silencings if one.silence.active(at)]
     whole = tuple(one for one in active if one.whole)
     if whole:
@@ -209,6 +213,8 @@ def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: date
     used: dict[str, Silencing] = {}
     suppressed = []
     for alert in firing:
+        if is_own_alert(alert):
+            continue
         mute = covering(alert, active)
         if mute is not None:
             used[mute.silence.id] = mute

@@ -28,7 +28,7 @@ class NodePod:
     ref: ObjectRef
     uid: str
     owner: str | None
-    """The kind of its controller; None for a pod that no controller would make again."""
+    """The kind of its controller; None for a pod that no controller would recreate."""
     ready: bool = False
     mirror: bool = False
     """It is run by the node itself, from a file."""
@@ -60,7 +60,7 @@ class NodePod:
         if not self.moves:
             return None
         if self.owner is None:
-            return "no controller would make it again"
+            return "no controller would recreate it"
         if self.opted_out:
             return "it opts out of the agent"
         return "its local data would be deleted" if self.local_data else None
@@ -115,9 +115,9 @@ def cannot_drain(action: Action, load: NodeLoad | None) -> tuple[str, ...]:
         reasons.append(f"a person must decide about {_named(held)}")
     moving = load.to_evict
     if len(moving) > MOST_EVICTIONS:
-        reasons.append(f"{len(moving)} pods would be evicted, and at most {MOST_EVICTIONS} may be")
+        reasons.append(f"{len(moving)} pods would be evicted, more than the limit of {MOST_EVICTIONS}")
     if load.opted_out:
-        reasons.append(f"pods of it are in namespaces that opt out: {_named(load.opted_out)}")
+        reasons.append(f"some of its pods are in namespaces that opt out: {_named(load.opted_out)}")
     if load.not_ready:
         reasons.append(f"another node is not ready either: {_named(load.not_ready)}")
     homeless = () if load.rooms is None else without_room(moving, load.rooms)

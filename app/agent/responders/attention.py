@@ -68,7 +68,7 @@ def next_step(incident: Incident) -> str:
             return "The agent verifies the recovery."
         case IncidentState.ESCALATED:
             if awaits_recovery(incident):
-                return "Fix it. The incident ends once the service has recovered, or is resolved by hand."
+                return "Fix it. The incident ends when the service has recovered or a person resolves it."
             return "Fix it, then resolve the incident by hand."
         case IncidentState.PROPOSED:
             return "Dry run: nothing was written. Apply the proposal by hand if it is right."
@@ -85,9 +85,9 @@ def next_step(incident: Incident) -> str:
 def _next_of_undo(incident: Incident) -> str:
     match incident.state:
         case IncidentState.AWAITING_APPROVAL:
-            return "Approve or deny: the requested undo."
+            return "Approve or deny the requested undo."
         case IncidentState.EXECUTING:
-            return "The agent undoes its last change, and verifies that."
+            return "The agent is undoing its last change and verifies the undo."
         case _:
             return "Policy decides on the requested undo."
 

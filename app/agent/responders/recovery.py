@@ -34,7 +34,7 @@ from app.errors import AgentError
 log = logging.getLogger(__name__)
 
 HEALTHY_AT_ONCE, NEWEST_AT_ONCE, REST_AT_ONCE = 20, 10, 10
-"""At most so many incidents of each kind are looked at in one round."""
+"""The most incidents of each kind that one round looks at."""
 
 _ESCALATED = IncidentFilter(states=(IncidentState.ESCALATED,))
 
@@ -54,7 +54,7 @@ def recovered(
     later = f", {span(since - incident.closed_at)} after the escalation" if since > incident.closed_at else ""
     why = (
         f"Recovered at {since:%Y-%m-%d %H:%M:%S} UTC{later}: {'; '.join(health.reasons)}. "
-        f"Nothing was done by the agent after the hand-over.{still_in_place(record)}"
+        f"The agent did nothing after the handover.{still_in_place(record)}"
     )
     after = replace(incident, state=IncidentState.RECOVERED, recovered_at=since, summary=why)
     note = Note(

@@ -53,7 +53,7 @@ class RequestedUndo:
         """Decide the next undo of the request, or answer it where that is not possible."""
         asked = _asked(record)
         if self._is_old(record, asked, now):
-            why = f"the request is {span(now - asked.at)} old: ask again"
+            why = f"the request is {span(now - asked.at)} old: request it again"
             await self._refuse(record, claim, OutcomeKind.REFUSED, why, now)
             return
         why_not = await self.executor.decide_requested_undo(record, claim)
@@ -123,7 +123,7 @@ class RequestedUndo:
             f"{in_words(intent_by_id(record, one).action.name)} of {intent_by_id(record, one).action.target}"
             for one in asked.undoes
         )
-        why = f"{named} was undone at the request of {asked.by}. {note.message}"
+        why = f"Undone at the request of {asked.by}: {named}. {note.message}"
         await self.closer.close_with(record, after, claim, IncidentState.ESCALATED, [note], why)
 
     async def _refuse(

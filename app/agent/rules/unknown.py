@@ -96,7 +96,7 @@ def _seen_in_cluster(evidence: Evidence) -> list[str]:
     if restarted is not None and began - LOOKBACK <= restarted <= began + CLOCK_TOLERANCE:
         facts.append(
             f"a restart replaced its pods {relative(restarted, began, _START)}: they read the present "
-            "content of Secrets and ConfigMaps, and what the tags of their images mean now"
+            "content of Secrets and ConfigMaps, and the images that their tags name now"
         )
     return facts
 

@@ -24,7 +24,7 @@ MOST_SERVICES = 20_000
 """Annotations of more services are not remembered."""
 
 _MOST_SHOWN = 60
-"""So many characters of a value that is not valid are shown."""
+"""The most characters that are shown of a value that is not valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def _number(text: str, bounds: _Bounds) -> float | None:
 def _problem(name: str, text: str, bounds: _Bounds | None, kept: float | None) -> str:
     if bounds is None:
         names = ", ".join(f"{SLO_PREFIX}{one}" for one in ANNOTATIONS)
-        return f"the annotation {name[:_MOST_SHOWN]!r} is not known; known are {names}"
+        return f"the annotation {name[:_MOST_SHOWN]!r} is unknown; known are {names}"
     valid = f"a number above {bounds.above:g} and up to {bounds.most:g}"
     stays = "the setting applies" if kept is None else f"{kept:g} stays in force"
     return f"the annotation {name} is not valid: {text[:_MOST_SHOWN]!r} is not {valid}; {stays}"

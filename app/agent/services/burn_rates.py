@@ -18,6 +18,9 @@ SLOTS = 60
 LEAST_SHORT = 2
 """A short window has at least so many parts."""
 
+_CLEAR_RATIO = 0.8
+"""A burn ends only below this part of its factor: hysteresis against flapping."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -33,11 +36,14 @@ class BurnRate:
     def flaw(self, availability: float) -> str | None:
         """What is wrong with it, in words; None: nothing."""
         if not timedelta(minutes=5) <= self.long <= LONGEST_WINDOW:
-            return "the long window is between 5 minutes and 3 days"
+            return "the long window must be between 5 minutes and 3 days"
         if not LEAST_SHORT * self.long / SLOTS <= self.short < self.long:
-            return "the short window is shorter than the long one, and at least a thirtieth of it"
+            return "the short window must be shorter than the long one, and at least a thirtieth of it"
         if self.factor * (1 - availability) > 1:
-            return f"no error rate is {self.factor:g} times the budget of {percent(1 - availability)}"
+            return (
+                f"no error rate can be {self.factor:g} times the budget of {percent(1 - availability)}: "
+                f"the factor must be at most {1 / (1 - availability):.4g}"
+            )
         return None
 
 
@@ -48,6 +54,11 @@ class ErrorBudget:
     availability: float
     """0..1, above 0 and below 1."""
     burn_rates: tuple[BurnRate, ...]
+
+    @property
+    def least_error_rate(self) -> float:
+        """0..1; below it no burn rate is reached, however long it lasts."""
+        return min(one.factor for one in self.burn_rates) * (1 - self.availability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +103,14 @@ class _Counted:
 
     def add(self, at: datetime, requests: float, failures: float) -> None:
         slot = self._slot(at)
-        if self.newest is None or self.first is None:
+        if self.newest is None or self.first is None or slot <= self.newest - SLOTS:
+            # The first, or the clock was set back: what is dated in the future says nothing.
+            self.requests = array("d", bytes(8 * SLOTS))
+            self.failures = array("d", bytes(8 * SLOTS))
             self.newest = self.first = slot
-        if slot <= self.newest - SLOTS:
-            return
         for passed in range(max(self.newest + 1, slot - SLOTS + 1), slot + 1):
             self.requests[passed % SLOTS] = self.failures[passed % SLOTS] = 0.0
-        self.newest = max(self.newest, slot)
+        self.first, self.newest = min(self.first, slot), max(self.newest, slot)
         self.requests[slot % SLOTS] += requests
         self.failures[slot % SLOTS] += failures
 
@@ -109,11 +121,20 @@ class _Counted:
             return 0.0
         kept = [one % SLOTS for one in range(max(slot - parts, self.newest - SLOTS) + 1, self.newest + 1)]
         requests, failures = sum(self.requests[one] for one in kept), sum(self.failures[one] for one in kept)
-        seen = min(parts, slot - self.first + 1)
+        seen = max(1, min(parts, slot - self.first + 1))
         return failures / (requests * parts / seen) if requests else 0.0
+
+    def covers(self, at: datetime, parts: int) -> bool:
+        """Whether it was observed for that long."""
+        return self.first is not None and self._slot(at) - self.first >= parts
 
     def _slot(self, at: datetime) -> int:
         return int((at - _EPOCH) / (self.rate.long / SLOTS))
+
+
+def _parts(rate: BurnRate) -> int:
+    """So many parts are a short window."""
+    return max(LEAST_SHORT, round(SLOTS * (rate.short / rate.long)))
 
 
 class BudgetUse:
@@ -128,17 +149,22 @@ class BudgetUse:
         for one in self._counted:
             one.add(at, requests, error_rate * requests)
 
-    def burning(self, at: datetime) -> Burning | None:
-        """The first burn rate with both windows above its factor."""
+    def burning(self, at: datetime, *, before: bool = False) -> Burning | None:
+        """The first burn rate with both windows at or above its factor; `before`: it burnt a moment ago."""
         for one in self._counted:
             found = self._burning(one, at)
-            if found.long >= one.rate.factor and found.short >= one.rate.factor:
+            least = one.rate.factor * (_CLEAR_RATIO if before else 1.0)
+            if found.long >= least and found.short >= least:
                 return found
         return None
 
+    def knows_its_end(self, at: datetime) -> bool:
+        """Whether every short window was observed, so that what does not burn is over."""
+        return all(one.covers(at, _parts(one.rate)) for one in self._counted)
+
     def _burning(self, one: _Counted, at: datetime) -> Burning:
         budget, rate = 1 - self.budget.availability, one.rate
-        parts = max(LEAST_SHORT, round(SLOTS * (rate.short / rate.long)))
+        parts = _parts(rate)
         return Burning(
             rate=rate,
             long=one.failing(at, SLOTS) / budget,

@@ -78,6 +78,10 @@ class IntakeDoor:
         else:
             await self.pass_on(judged, scope, received, send)
 
+    def admit(self, task: asyncio.Task[None], admitted: AdmittedRequest) -> None:
+        """Count the request of a task that will have it judged: those read after it find it counted."""
+        self._progress.enter(task, admitted)
+
     async def judge(
         self,
         handler: Handler,

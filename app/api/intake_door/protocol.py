@@ -1,9 +1,9 @@
 """The connections of `heal run`: plain deliveries are answered below ASGI.
 
 A request is taken here if it arrives in one piece, while its connection is idle, and its
-head is plain. Its head is read once by the server's own parser and remembered, because
-senders repeat theirs. Everything else, refusals included, goes through the protocol of
-the server, with the same bytes.
+head is plain and short. Its head is read by the server's own parser, and remembered once
+its request was answered 202, because senders repeat theirs. Everything else, refusals
+included, goes through the protocol of the server, with the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.admission import AdmittedRequest
-from app.api.connections import HEAD_BYTES, BoundedProtocol
+from app.api.connections import BoundedProtocol
 from app.api.dependencies import ApiDependencies
 from app.api.intake_door.door import DOOR, DoorFailure, IntakeDoor
 from app.api.intake_door.reading import PlainHeaders, plain_headers
@@ -28,15 +28,19 @@ from app.api.intake_door.taking import HANDLERS, Handler, is_plain
 from app.api.problems import Problem
 
 MOST_HEADS = 1_024
-"""Heads that are remembered, those of other requests included."""
+"""Heads that are remembered, some 5 MB at most."""
+MOST_HEAD_BYTES = 2_048
+"""Of a head that is read here."""
 _END_OF_HEAD = b"\r\n\r\n"
 _POST = b"POST "
+_PATHS = frozenset(path.encode() for path in HANDLERS)
 
 
 @dataclass(frozen=True, slots=True)
 class PlainHead:
     """The head of a plain delivery."""
 
+    whole: bytes
     path: str
     handler: Handler
     headers: PlainHeaders
@@ -75,25 +79,32 @@ def read_head(head: bytes) -> PlainHead | None:
     headers, handler = plain_headers(found.headers), HANDLERS.get(path)
     if headers is None or handler is None or not parser.should_keep_alive() or parser.should_upgrade():
         return None
-    return PlainHead(path, handler, headers, found.headers)
+    return PlainHead(head, path, handler, headers, found.headers)
 
 
 class Heads:
-    """The heads that were read last; a head always means the same."""
+    """The heads whose requests were answered 202 last; a head always means the same.
+
+    Only senders that may deliver have theirs in memory: others neither fill it nor push them out.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, PlainHead | None] = OrderedDict()
+        self._known: OrderedDict[bytes, PlainHead] = OrderedDict()
 
     def of(self, head: bytes) -> PlainHead | None:
         """The head, or None for one that is not plain."""
-        try:
-            return self._known[head]
-        except KeyError:
-            pass
-        found = self._known[head] = read_head(head)
+        return self._known.get(head) or read_head(head)
+
+    def keep(self, head: PlainHead) -> None:
+        """It was used now; the one that was used longest ago goes first."""
+        self._known[head.whole] = head
+        self._known.move_to_end(head.whole)
         if len(self._known) > MOST_HEADS:
             self._known.popitem(last=False)
-        return found
+
+    def forget(self, head: PlainHead) -> None:
+        """Its request was refused, or was not plain: a token in it may be revoked."""
+        self._known.pop(head.whole, None)
 
 
 class DoorProtocol(BoundedProtocol):
@@ -131,15 +142,18 @@ class DoorProtocol(BoundedProtocol):
         """Whether it is one whole plain delivery, which is answered here then."""
         if self._parsing or not data.startswith(_POST) or not self._is_idle():
             return False
-        end = data.find(_END_OF_HEAD, 0, HEAD_BYTES) + 4
-        head = self.heads.of(data[:end]) if end > 3 else None
+        end = data.find(_END_OF_HEAD, 0, MOST_HEAD_BYTES) + 4
+        whole = data[:end] if end > 3 else b""
+        head = self.heads.of(whole) if whole[5 : whole.find(b" ", 5)] in _PATHS else None
         if head is None or len(data) - end != head.headers.length:
             return False
         door = cast("IntakeDoor | None", self.app_state.get(DOOR))
         container = None if door is None else door.container
         if door is None or container is None or not self._is_plain(head, container):
             return False
-        self._taken = self.loop.create_task(self._answer(door, container, head, data, end))
+        admitted = AdmittedRequest()
+        self._taken = self.loop.create_task(self._answer(door, container, head, data, admitted))
+        door.admit(self._taken, admitted)
         self.tasks.add(self._taken)
         self._taken.add_done_callback(self.tasks.discard)
         return True
@@ -172,16 +186,25 @@ class DoorProtocol(BoundedProtocol):
     # ------------------------------------------------------------ the answer
 
     async def _answer(
-        self, door: IntakeDoor, container: ApiDependencies, head: PlainHead, data: bytes, end: int
+        self,
+        door: IntakeDoor,
+        container: ApiDependencies,
+        head: PlainHead,
+        data: bytes,
+        admitted: AdmittedRequest,
     ) -> None:
         async def body() -> bytes:
-            return data[end:]
+            return data[len(head.whole) :]
 
         request = Request(self._scope_of(head, door))
         try:
-            judged = await door.judge(head.handler, request, container, body, AdmittedRequest())
+            judged = await door.judge(head.handler, request, container, body, admitted)
         finally:
             self._taken = None
+        if isinstance(judged, bytes):
+            self.heads.keep(head)
+        else:
+            self.heads.forget(head)
         if self.transport.is_closing():
             return
         if isinstance(judged, bytes):
@@ -192,6 +215,8 @@ class DoorProtocol(BoundedProtocol):
         if later and not self.transport.is_closing():
             self.flow.resume_reading()
             self.data_received(later)
+        if self._ends and not self.transport.is_closing():
+            super().shutdown()  # what the server answers now is the last
 
     def _scope_of(self, head: PlainHead, door: IntakeDoor) -> Scope:
         """What the handlers and the checks of identity read of a request."""

@@ -94,7 +94,7 @@ _ROUTES = (
         act=ResponderAct.UNDO,
         path="undo",
         takes=UndoActRequest,
-        summary="Ask the agent to undo its last change of an incident that has ended or was taken over",
+        summary="Request an undo of the agent's last change, of an incident that has ended or was taken over",
         name="undo",
     ),
 )

@@ -2,11 +2,13 @@
 
 SQLite's file has one writing connection in a process. What it read stays true until
 another connection commits, which SQLite counts in `data_version`, or until a transaction
-of its own is undone. The memory lives with the connection and ends with it.
+of its own fails, its COMMIT included. The memory lives with the connection and ends with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -22,11 +24,23 @@ def allow_memory(engine: Engine) -> None:
     def _on_connect(_connection: object, record: Any) -> None:
         record.info[_MEMORY] = {}
 
-    def forget(connection: Connection, *_: object) -> None:
+    @event.listens_for(engine, "rollback_savepoint")
+    def _on_rollback_savepoint(connection: Connection, *_: object) -> None:
         connection.info[_MEMORY] = {}
 
-    event.listen(engine, "rollback", forget)
-    event.listen(engine, "rollback_savepoint", forget)
+
+@contextmanager
+def kept_if_committed(connection: Connection) -> Iterator[None]:
+    """Around one whole transaction: drop what is kept unless it ends well.
+
+    SQLAlchemy reports no rollback when COMMIT itself fails, as it does on a full disk.
+    """
+    info = connection.info
+    try:
+        yield
+    except BaseException:
+        info[_MEMORY] = {}
+        raise
 
 
 def kept_in_memory(connection: Connection) -> dict[str, Any] | None:

@@ -32,9 +32,10 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import ConfigurationError, TransientError
 from app.store.database import codec
+from app.store.database.commit_pace import CommitPace
 from app.store.database.migrate import upgrade
 from app.store.database.port import Brief, Work, translated
-from app.store.database.sole_writer import allow_memory
+from app.store.database.sole_writer import allow_memory, kept_if_committed
 
 T = TypeVar("T")
 
@@ -42,11 +43,8 @@ BUSY_SECONDS = 10.0
 MAX_BATCH = 512
 BATCH_SECONDS = 0.25
 """A commit that took in units for this long takes no further one: those behind it wait no longer."""
-QUICK_SECONDS = 0.02
-"""A transaction on the thread of its caller takes no longer, else the next ones run on the writer's."""
-SLOW_FOR = 5
-"""For so many times as long as one that took longer: a slow disk holds up other requests little."""
 READERS = 4
+_PATIENCE = "seconds it waits for other processes"
 
 
 @dataclass(slots=True, eq=False)
@@ -82,10 +80,8 @@ class SqliteDatabase:
         self._closed = False
         self._in_use = False
         """A transaction is under way on the one connection that writes."""
-        self._patience = BUSY_SECONDS
-        """How long that connection waits for other processes."""
-        self._threads_until = 0.0
-        """Until then commits are slow, and every one runs on the writer's thread."""
+        self._pace = CommitPace()
+        """While commits are slow, every one runs on the writer's thread."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._operators_reader = ThreadPoolExecutor(1, thread_name_prefix="store-operators")
         self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -147,7 +143,7 @@ class SqliteDatabase:
         """Take the connection that writes, if nothing waits for it and commits are quick."""
         with self._arrived:
             self._require_open()
-            if self._in_use or self._operators or self._others or time.monotonic() < self._threads_until:
+            if self._in_use or self._operators or self._others or not self._pace.is_quick(time.monotonic()):
                 return False
             self._in_use = True
             return True
@@ -158,9 +154,7 @@ class SqliteDatabase:
         try:
             self._commit([item], patience=0.0)
         finally:
-            ended = time.monotonic()
-            if ended - began > QUICK_SECONDS:
-                self._threads_until = ended + SLOW_FOR * (ended - began)
+            self._note_time(began)
             self._release()
         return not isinstance(item.error, TransientError)
 
@@ -198,19 +192,30 @@ class SqliteDatabase:
         try:
             self._require_same()
             with self._writer_engine.connect() as connection:
-                self._wait_for_others(connection, patience)
-                with connection.begin():
-                    self._run_batch(connection, batch, ends)
+                _wait_for_others(connection, patience)
+                self._transact(connection, batch, ends)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
             for item in batch:
                 item.error = failure
 
-    def _wait_for_others(self, connection: Connection, seconds: float) -> None:
-        """For how long the connection waits for the lock of another process."""
-        if seconds != self._patience:
-            _pragmas(connection.connection.driver_connection, f"busy_timeout={round(seconds * 1000)}")
-            self._patience = seconds
+    def _transact(self, connection: Connection, batch: list[_Item], ends: float) -> None:
+        """Run the batch and commit; a commit without changes shows nothing of the disk."""
+        driver: Any = connection.connection.driver_connection
+        changes: int = driver.total_changes
+        commits_at: float | None = None
+        try:
+            with kept_if_committed(connection), connection.begin():
+                self._run_batch(connection, batch, ends)
+                if driver.total_changes != changes:
+                    commits_at = time.monotonic()
+        finally:
+            if commits_at is not None:
+                self._note_time(commits_at)
+
+    def _note_time(self, began: float) -> None:
+        now = time.monotonic()
+        self._pace.note(now - began, now)
 
     def _run_batch(self, connection: Connection, batch: list[_Item], ends: float) -> None:
         for done, item in enumerate(batch):
@@ -227,6 +232,13 @@ class SqliteDatabase:
         del batch[done:]
         with self._arrived:
             (self._operators if rest[0].urgent else self._others).extendleft(reversed(rest))
+
+
+def _wait_for_others(connection: Connection, seconds: float) -> None:
+    """For how long the connection waits for the lock of another process; a new one waits `BUSY_SECONDS`."""
+    if connection.info.get(_PATIENCE, BUSY_SECONDS) != seconds:
+        _pragmas(connection.connection.driver_connection, f"busy_timeout={round(seconds * 1000)}")
+        connection.info[_PATIENCE] = seconds
 
 
 def _attempt(connection: Connection, item: _Item) -> None:

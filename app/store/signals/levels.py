@@ -2,7 +2,7 @@
 
 On SQLite the newest levels are also kept in memory, beside the one connection that
 writes the file. They are dropped when another connection has changed the file (its
-`data_version`), and when a transaction of this one is undone. On PostgreSQL any
+`data_version`), and when a transaction of this one fails. On PostgreSQL any
 process may change them at any time; they are read in each transaction.
 """
 

@@ -1,18 +1,22 @@
 """The agent's own alerts about single services: error budgets that burn, levels that are not usual.
 
 Called by the poller with each measurement. What was counted is in memory: a process that
-takes over begins without them. For burn rates, what it has not observed counts as healthy; a
-baseline has a warm-up.
+takes over begins without it. For burn rates, what it has not observed counts as healthy; a
+baseline has a warm-up. The alerts on record it takes over, and ends them once it has
+measured for long enough to know that they are over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from app.agent.evidence.baselines.comparison import unusual, usual_level, words
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.symptoms import ERROR_RATE, LATENCY
+from app.agent.freshness.own_alerts import is_own_alert
+from app.agent.freshness.reasons import Reason, alert_identity, alert_name
 from app.agent.ids import ServiceKey
 from app.agent.models import BURN_ALERT, UNUSUAL_ALERT, Alert, SliSample, Trigger
 from app.agent.services.burn_rates import BudgetUse, ErrorBudget
@@ -28,7 +32,7 @@ _TRIGGERS = {ERROR_RATE: Trigger.HIGH_ERROR_RATE, LATENCY: Trigger.HIGH_LATENCY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _LastDelivery:
     """An alert that was delivered and is not over."""
 
     alert: Alert
@@ -45,8 +49,37 @@ class ServiceAlerts:
     """How far apart measurements are."""
     _uses: dict[ServiceKey, BudgetUse] = field(default_factory=dict)
     _unusual_since: dict[tuple[ServiceKey, str], datetime] = field(default_factory=dict)
-    _told: dict[tuple[ServiceKey, str], _Told] = field(default_factory=dict)
+    _delivered: dict[tuple[ServiceKey, str], _LastDelivery] = field(default_factory=dict)
     """By service and fingerprint."""
+    _recalled: set[ServiceKey] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """Another process may have delivered alerts meanwhile: those on record are taken over again."""
+        self._told.clear()
+        self._recalled.clear()
+
+    def takes_over(self, key: ServiceKey) -> bool:
+        """Whether the alerts of a service that are on record were not taken over yet."""
+        return key not in self._recalled
+
+    def recall(self, key: ServiceKey, reasons: Iterable[Reason]) -> None:
+        """Take over the alerts on record, so that they are repeated and ended as if delivered here."""
+        self._recalled.add(key)
+        for reason in sorted(reasons, key=lambda one: one.last_true_at):
+            alert = _on_record(reason)
+            if alert is not None:
+                self._told[key, alert.fingerprint] = _Told(alert=alert, at=reason.last_true_at)
+
+    def keep(self, keys: Collection[ServiceKey]) -> None:
+        """Forget the services that are not among these."""
+        known = set(keys)
+        self.baselines.keep(known)
+        self._recalled &= known
+        for gone in self._uses.keys() - known:
+            del self._uses[gone]
+        for place in [one for one in (*self._told, *self._unusual_since) if one[0] not in known]:
+            self._told.pop(place, None)
+            self._unusual_since.pop(place, None)
 
     def changed(self, key: ServiceKey, sample: SliSample) -> list[Alert]:
         """The alerts to deliver now: that one begins, goes on, or is over. No data is no end of anything."""
@@ -62,9 +95,9 @@ class ServiceAlerts:
     def delivered(self, key: ServiceKey, alert: Alert, at: datetime) -> None:
         """The alert is durable: it is delivered again only as a repeat."""
         if alert.firing:
-            self._told[key, alert.fingerprint] = _Told(alert=alert, at=at)
+            self._delivered[key, alert.fingerprint] = _LastDelivery(alert=alert, at=at)
         else:
-            self._told.pop((key, alert.fingerprint), None)
+            self._delivered.pop((key, alert.fingerprint), None)
 
     def _burn(
         self, key: ServiceKey, budget: ErrorBudget | None, sample: SliSample
@@ -80,9 +113,9 @@ class ServiceAlerts:
             return {}
         rate = 1.0 if sample.request_rate is None else sample.request_rate
         use.add(sample.at, sample.error_rate, rate * self.every.total_seconds())
-        burning = use.burning(sample.at)
+        burning = use.burning(sample.at, before=(key, fingerprint) in self._told)
         if burning is None:
-            return {fingerprint: None}
+            return {fingerprint: None} if use.knows_its_end(sample.at) else {}
         return {
             fingerprint: _alert(BURN_ALERT, fingerprint, sample.at, Trigger.HIGH_ERROR_RATE, burning.words)
         }
@@ -91,32 +124,43 @@ class ServiceAlerts:
         self, key: ServiceKey, terms: ServiceTerms | None, sample: SliSample
     ) -> dict[str, Alert | None]:
         found: dict[str, Alert | None] = {}
-        levels = self.baselines.usual([key]) if terms is not None and terms.on_baseline else ()
+        wanted = terms is not None and terms.on_baseline
+        levels = self.baselines.usual([key]) if wanted else ()
         for indicator, trigger in _TRIGGERS.items():
             fingerprint, value = f"unusual-{trigger}-{key.environment}/{key.service}", indicator.of(sample)
-            if levels and value is None:
-                continue
             level, place = usual_level(levels, key, indicator), (key, fingerprint)
+            if wanted and (level is None or value is None):
+                continue
             if level is None or value is None or not unusual(level, indicator, value):
                 self._unusual_since.pop(place, None)
                 found[fingerprint] = None
                 continue
-            since = self._unusual_since.setdefault(place, sample.at)
+            since = min(self._unusual_since.get(place, sample.at), sample.at)
+            self._unusual_since[place] = since
             if sample.at - since >= UNUSUAL_FOR:
                 said = words(level, indicator, value)
                 found[fingerprint] = _alert(UNUSUAL_ALERT, fingerprint, since, trigger, said)
         return found
 
     def _due(self, key: ServiceKey, fingerprint: str, wanted: Alert | None, at: datetime) -> Alert | None:
-        told = self._told.get((key, fingerprint))
-        if told is None:
+        last = self._delivered.get((key, fingerprint))
+        if last is None:
             return wanted
         if wanted is None:
-            return replace(told.alert, firing=False)
-        return told.alert if at - told.at >= _REPEAT_EVERY else None
+            return replace(last.alert, firing=False)
+        return None if timedelta(0) <= at - last.at < _REPEAT_EVERY else last.alert
 
 
 def _alert(name: str, fingerprint: str, since: datetime, trigger: Trigger, summary: str) -> Alert:
     return Alert(
         name=name, firing=True, fingerprint=fingerprint, starts_at=since, trigger=trigger, summary=summary
     )
+
+
+def _on_record(reason: Reason) -> Alert | None:
+    """The alert of the agent's own that a reason is about, if it fires."""
+    name = alert_name(reason)
+    if not is_own_alert(reason) or reason.withdrawn is not None or name not in (BURN_ALERT, UNUSUAL_ALERT):
+        return None
+    fingerprint, _, start = alert_identity(reason).rpartition("@")
+    return _alert(name, fingerprint, datetime.fromisoformat(start), reason.trigger, "")

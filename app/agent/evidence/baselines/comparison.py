@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from app.agent.evidence.format import span
 from app.agent.evidence.symptoms import SymptomIndicator, breached, now_at
 from app.agent.ids import ServiceKey
@@ -9,6 +11,9 @@ from app.agent.models import Evidence, SliSample, UsualLevel
 
 _AS_OFTEN = 1.1
 """A value up to this multiple of what every tenth sample exceeds is usual."""
+
+OBSERVED_LONG = timedelta(hours=6)
+"""A baseline of a shorter time may hold little but the incident, or the rise that led to it."""
 
 
 def usual_level(
@@ -35,11 +40,17 @@ def words(level: UsualLevel, indicator: SymptomIndicator, value: float) -> str:
 
 
 def usual_breaches(evidence: Evidence) -> tuple[str, ...]:
-    """The symptoms whose level is usual for the service although it is outside the objective, in words."""
+    """The symptoms whose level is usual for the service although it is outside the objective, in words.
+
+    Only where every tenth sample was outside too: a level that rose slowly to its objective is a symptom.
+    """
     found = []
     for indicator in breached(evidence):
         level, value = usual_level(evidence.usual, evidence.key, indicator), now_at(evidence, indicator)
-        if level is not None and value is not None and value <= level.often * _AS_OFTEN:
+        objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
+        if level is None or value is None or objective is None or level.observed_for < OBSERVED_LONG:
+            continue
+        if level.often > objective and value <= level.often * _AS_OFTEN:
             found.append(f"its {words(level, indicator, value)}: no more than usual")
     return tuple(found)
 

@@ -54,7 +54,7 @@ class _Histogram:
     def add(self, key: ServiceKey, indicator: SymptomIndicator, at: datetime, value: float) -> None:
         outside = self.level is not None and unusual(self.level, indicator, value)
         weight = _UNUSUAL_WEIGHT if outside else 1.0
-        place = math.log(max(value, self.least) / self.least) / _GROWTH
+        place = (math.log(max(value, self.least)) - math.log(self.least)) / _GROWTH
         self.counts[min(int(place), _BUCKETS - 1)] += weight
         self.total += weight
         self.samples += 1

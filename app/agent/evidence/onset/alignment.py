@@ -106,8 +106,12 @@ def _score_running_pods(
     workload, well = evidence.workload, left.after - candidate_change.at
     if workload is None or well < _READ_BY or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return
-    if any(candidate_change.at <= pod.created_at <= left.by for pod in workload.pods):
+    since = candidate_change.at
+    if any(since <= pod.created_at <= left.by or _restarted_since(pod, since) for pod in workload.pods):
         return
-    cause_score.add_against(
-        0.6, f"its pods had run on at the usual level for {span(well)} when the symptom began"
-    )
+    cause_score.add_against(0.6, f"its pods ran at the usual level for {span(well)} before the symptom began")
+
+
+def _restarted_since(pod: PodView, since: datetime) -> bool:
+    """Whether a container of a pod may have started again since a time."""
+    return pod.restarts > 0 and (pod.ready_changed_at is None or pod.ready_changed_at >= since)

@@ -10,6 +10,7 @@ from app.connectors.kubernetes.templates import CONTAINER_LISTS
 
 _PERIOD_SECONDS, _FAILURES = 10, 3
 """What Kubernetes takes where a probe does not say."""
+_MOST_SECONDS = 366 * 24 * 3600
 
 
 def references(template: JsonObject) -> frozenset[str]:
@@ -46,14 +47,18 @@ def _named(kind: str, holder: JsonObject, field: str, key: str) -> Iterator[str]
 
 
 def start_seconds(template: JsonObject) -> int:
-    """How long the slowest container may take by its startup and readiness probes; 0 without probes."""
-    return max(
+    """How long the slowest container may take by its startup and readiness probes; 0 without probes.
+
+    A year at most: the API server allows products of 2**62 seconds, which no time can hold.
+    """
+    slowest = max(
         (
             _granted(mapping(container, "startupProbe")) + _granted(mapping(container, "readinessProbe"))
             for container in objects(template, "spec", "containers")
         ),
         default=0,
     )
+    return min(slowest, _MOST_SECONDS)
 
 
 def _granted(probe: JsonObject) -> int:
