@@ -19,7 +19,7 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
     workload = evidence.workload
     said = [
         counted(len(evidence.signals), "signal"),
-        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'recent change')} to the service",
+        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'reported change')} of the service",
     ]
     if workload is not None:
         said.append(

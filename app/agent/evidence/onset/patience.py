@@ -103,7 +103,7 @@ def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
         look_at=min(until, evidence.at + RELEASE_LOOK) if may_be_of_release(evidence, diagnosis) else None,
         waits_for="duration",
         why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
-        "Waiting whether it lasts",
+        "Waiting to see whether it lasts",
     )
 
 
