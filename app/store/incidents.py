@@ -34,7 +34,7 @@ from app.agent.models import (
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter, OpenBeside, Page, RecordPart
 from app.errors import ClaimLost, Invalid
-from app.store import claims, timeline
+from app.store import claims, notifications, timeline
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of, page_of
 from app.store.database.tables import approvals, incidents, intents
@@ -185,6 +185,7 @@ class SqlIncidents(Repository):
             .values(version=stored.version + 1, **incident_columns(after))
         )
         timeline.append(connection, incident.id, [note])
+        notifications.look_again(connection, after)
         return True
 
 
@@ -257,6 +258,7 @@ def _store_next_version(connection: Connection, stored: Incident, given: Inciden
         .where(incidents.c.id == stored.id)
         .values(version=merged.version, **incident_columns(merged))
     )
+    notifications.look_again(connection, merged)
     return merged
 
 

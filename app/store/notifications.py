@@ -26,6 +26,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.agent.ids import IncidentId
+from app.agent.models import Incident
 from app.agent.notifications.channel import Announcement, Posting
 from app.errors import Conflict, NotFound
 from app.redaction import redacted
@@ -62,7 +63,7 @@ class SqlNotifications(Repository):
         mark = _mark(connection, channel, at)
         recent = _recent(channel, mark)
         if mark < at - _MARK_EVERY:
-            _move_mark(connection, channel, recent, at)
+            _move_mark(connection, channel, recent, at, mark)
         # A next try dated further ahead than any waits was set by a clock that has gone back since.
         due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
         rows = connection.execute(
@@ -150,12 +151,28 @@ def _recent(channel: str, mark: datetime) -> Subquery:
     ).subquery("recent")
 
 
-def _move_mark(connection: Connection, channel: str, recent: Subquery, at: datetime) -> None:
+def look_again(connection: Connection, incident: Incident) -> None:
+    """Have the channels that were notified of an incident look at it although it ended before their mark.
+
+    For what is recorded of it after its end: that its service recovered, or what a person did.
+    """
+    if incident.closed_at is None:
+        return
+    notified = exists().where(_is(channels.c.name, incident.id))
+    passed = and_(channels.c.told_until > incident.closed_at, notified)
+    connection.execute(update(channels).where(passed).values(told_until=incident.closed_at))
+
+
+def _move_mark(
+    connection: Connection, channel: str, recent: Subquery, at: datetime, before: datetime
+) -> None:
     """Up to the end of the incident that ended first of those with pending notifications."""
     oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     mark = max(mark, at - _GIVEN_UP_AFTER)
-    connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
+    # Not over a mark that an incident was put back to meanwhile.
+    unchanged = and_(channels.c.name == channel, channels.c.told_until == before)
+    connection.execute(update(channels).where(unchanged).values(told_until=mark))
 
 
 def _untold(recent: Subquery) -> ColumnElement[bool]:
@@ -167,5 +184,5 @@ def _untold(recent: Subquery) -> ColumnElement[bool]:
     )
 
 
-def _is(channel: str, incident_id: IncidentId) -> ColumnElement[bool]:
+def _is(channel: str | ColumnElement[str], incident_id: IncidentId) -> ColumnElement[bool]:
     return and_(postings.c.channel == channel, postings.c.incident_id == incident_id)

@@ -15,7 +15,7 @@ from app.agent.models import Incident, IncidentState, IntentState, Outcome
 from app.agent.responders.effect import Handled, handled
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.errors import Conflict, NotFound
-from app.store import audit_log, timeline
+from app.store import audit_log, notifications, timeline
 from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.notify import ring
@@ -63,6 +63,7 @@ class SqlResponders(Repository):
             end_approvals(connection, incident_id, request.at)
         _pass_on(connection, incident_id, change)
         timeline.append(connection, incident_id, [change.note])
+        notifications.look_again(connection, after)
         if change.audit is not None:
             audit_log.append(connection, change.audit)
         return after

@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
+from app.agent.identity.people import Person
 from app.agent.ids import IncidentId
-from app.agent.models import Incident
+from app.agent.models import Incident, IncidentState
 from app.agent.notifications.channel import Posting
 from app.agent.ports.store import Store
+from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.errors import Conflict, NotFound
 from app.store import open_store
 from tests.contract.eventually import eventually
@@ -230,6 +232,37 @@ async def test_the_end_of_a_long_incident_is_told(store: Store) -> None:
     at = NOW + 2 * DAY
     await end(store, incident, at)
     assert await unshown(store, at) == [incident.id]
+
+
+@pytest.mark.parametrize("how", ["recovered", "resolved", "noted"])
+async def test_what_is_recorded_long_after_the_end_is_told(store: Store, how: str) -> None:
+    """To the channels that were notified of the incident; the others hear of nothing old."""
+    await unshown(store)
+    older = await end(store, await opened(store, key(2), at=NOW), NOW + 2 * MINUTE)
+    await told(store, older.id)
+    incident = await opened(store, at=NOW + MINUTE)
+    claim = await claimed(store, incident, at=NOW + 2 * MINUTE)
+    ended = replace(closed(incident, IncidentState.ESCALATED), closed_at=NOW + 3 * MINUTE)
+    ended = await store.incidents.save(claim, ended, [note("over")])
+    await told(store, incident.id)
+    at = NOW + 2 * DAY
+    for hours in range(0, 48, 2):
+        assert await unshown(store, NOW + timedelta(hours=hours, minutes=5)) == []
+    assert await unshown(store, at, "new") == []
+    if how == "recovered":
+        assert await store.incidents.recover(
+            replace(ended, state=IncidentState.RECOVERED, recovered_at=at), note("recovered", at)
+        )
+    else:
+        act = ResponderAct.RESOLVE if how == "resolved" else ResponderAct.NOTE
+        request = ResponderRequest(act=act, by=Person(name="ann"), at=at, text="the cable")
+        await store.responders.respond(incident.id, request)
+    for _ in range(3):
+        assert await unshown(store, at) == [incident.id]
+        assert await unshown(store, at, "new") == []
+        at += timedelta(hours=2)
+    await told(store, incident.id, at=at)
+    assert await unshown(store, at) == []
 
 
 async def test_an_end_that_is_dated_a_little_back_is_told(store: Store) -> None:

@@ -462,6 +462,6 @@ def test_the_annotations_that_set_objectives_are_in_the_view() -> None:
 
 def test_a_probe_that_grants_an_age_is_read() -> None:
     """The API server takes any positive numbers: their product must not stop the watcher."""
-    endless = {"periodSeconds": 2**31 - 1, "failureThreshold": 2**31 - 1}
+    endless: JsonObject = {"periodSeconds": 2**31 - 1, "failureThreshold": 2**31 - 1}
     found = template(container(startupProbe=endless, readinessProbe=endless))
     assert longer_than_usual(view(deployment(spec={"template": found}))) > timedelta(days=300)
