@@ -104,6 +104,26 @@ def test_an_open_record_stays_open_while_the_story_goes_on(served: Served, watch
     assert watched.faults == []
 
 
+def test_a_click_counts_although_the_page_changes_between_press_and_release(
+    served: Served, watched: Watched
+) -> None:
+    """A refresh waits until the pointer is released."""
+    incident_id = served.run(opened(served.container))
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
+    expect(page.locator("#live-status")).to_have_text("Live")
+    page.locator("#entry-0 summary").hover()
+    page.mouse.down()
+    with page.expect_response(lambda one: one.url.endswith(incident_id)):
+        served.run(served.container.loop.run_once("payments-api", "prod"))
+        page.clock.run_for(200)
+    page.mouse.up()
+    page.clock.run_for(6_000)
+    expect(page.locator("#diagnose h3")).to_be_visible()
+    expect(page.locator("#entry-0 pre")).to_be_visible()
+
+
 def test_updates_can_be_paused(served: Served, watched: Watched) -> None:
     """While paused the page asks for nothing; resumed, it catches up."""
     page = watched.page

@@ -8,6 +8,7 @@
   const status = document.getElementById("live-status");
   const POLL_MS = Number(button.dataset.seconds) * 1000;
   const SILENT_MS = 40_000;
+  const PRESS_MS = 2_000;
   let paused = false;
   let source = null;
   let heard = 0;
@@ -15,6 +16,13 @@
   let soon = 0;
   let busy = false;
   let again = false;
+  let pressedAt = -Infinity;
+
+  // A region that is swapped between press and release takes the click away.
+  const pressed = () => Date.now() - pressedAt < PRESS_MS;
+  document.addEventListener("pointerdown", () => (pressedAt = Date.now()), true);
+  for (const type of ["pointerup", "pointercancel"])
+    document.addEventListener(type, () => (pressedAt = -Infinity), true);
 
   const say = (text, look) => {
     if (status.textContent !== text) status.textContent = text;
@@ -65,6 +73,10 @@
       if (!answer.ok) throw new Error(String(answer.status));
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (paused) return;
+      if (pressed()) {
+        again = true;
+        return;
+      }
       take(page);
       say("Live");
     } catch {
