@@ -31,6 +31,7 @@ from tests.unit.scenes import (
     LIMITS,
     NEW,
     OLD,
+    Curve,
     at,
     change,
     config_map,
@@ -187,6 +188,19 @@ def test_load_that_rose_after_a_release_explains_slow_answers_too(
     slow = measured(curves(p95=step(-2.75, 90.0, 2400.0), requests=step(-1.5, 50.0, 160.0)))
     seen = failing(-2.75, triggers=(Trigger.HIGH_LATENCY,), sli=slow, callers=callers)
     assert (confidence(Cause.BAD_RELEASE, seen) < 0.5) is weighs
+
+
+def starting(minute: float) -> float:
+    """Traffic that began with the measurements, and is not yet what it will be."""
+    return 8.0 * (minute + 20.5)
+
+
+@pytest.mark.parametrize("requests", [step(-1.5, 90.0, 160.0), starting])
+def test_traffic_that_is_no_surge_clears_no_release(requests: Curve) -> None:
+    """It rose a little, or was rising before the release too."""
+    slow = measured(curves(p95=step(-2.75, 90.0, 2400.0), requests=requests))
+    seen = failing(-2.75, triggers=(Trigger.HIGH_LATENCY,), sli=slow, callers=())
+    assert confidence(Cause.BAD_RELEASE, seen) >= 0.6
 
 
 @pytest.mark.parametrize(

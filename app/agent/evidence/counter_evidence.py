@@ -7,6 +7,7 @@ change are unhealthy, findings elsewhere count for less.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from statistics import median
 
 from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
@@ -34,6 +35,7 @@ from app.agent.evidence.symptoms import (
     breached,
     incident_onset,
     onset,
+    points_of,
     rise,
 )
 from app.agent.models import ActionName, ChangeKind, Evidence
@@ -44,6 +46,13 @@ _CROWD = 3
 
 _TOGETHER = timedelta(seconds=45)
 """Three samples: the objectives of two services are exceeded by different amounts."""
+
+_SURGE_FACTOR = 2.0
+"""Load that rose less since a release does not explain slow answers; what users repeat is less."""
+
+_RISING = 1.2
+_MIN_HALF = 2
+"""Samples in each half of the time before a change, from which its trend is judged."""
 
 
 def score_counter_evidence(
@@ -218,8 +227,20 @@ def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidenc
     went = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
     if surge.at <= incident_onset(evidence):
         cause_score.add_against(0.4, f"{went} in between")
-    elif LATENCY in breached(evidence) and not evidence.callers:
+    elif (
+        LATENCY in breached(evidence)
+        and not evidence.callers
+        and surge.level >= _SURGE_FACTOR * surge.base
+        and _was_steady(evidence, candidate_change.at)
+    ):
         cause_score.add_against(0.45, f"{went} since, which explains slow answers too")
+
+
+def _was_steady(evidence: Evidence, until: datetime) -> bool:
+    """Whether the request rate was known and not rising before a change: a start of traffic is no surge."""
+    before = [value for at, value in points_of(evidence, TRAFFIC) if at < until]
+    half = len(before) // 2
+    return half >= _MIN_HALF and median(before[half:]) < _RISING * median(before[:half])
 
 
 def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
