@@ -190,12 +190,12 @@ def test_load_that_rose_after_a_release_explains_slow_answers_too(
     assert (confidence(Cause.BAD_RELEASE, seen) < 0.5) is weighs
 
 
-def starting(minute: float) -> float:
-    """Traffic that began with the measurements, and is not yet what it will be."""
-    return 8.0 * (minute + 20.5)
+def growing(minute: float) -> float:
+    """Traffic that grows for minutes before it is complete."""
+    return 160.0 if minute >= -1.5 else 30.0 + 4.0 * max(0.0, minute + 12.0)
 
 
-@pytest.mark.parametrize("requests", [step(-1.5, 90.0, 160.0), starting])
+@pytest.mark.parametrize("requests", [step(-1.5, 90.0, 160.0), growing])
 def test_traffic_that_is_no_surge_clears_no_release(requests: Curve) -> None:
     """It rose a little, or was rising before the release too."""
     slow = measured(curves(p95=step(-2.75, 90.0, 2400.0), requests=requests))
