@@ -73,7 +73,6 @@ _KINDS: dict[type[Payload], SignalKind] = {
 _FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}
 _encoded = json.JSONEncoder(sort_keys=True, default=str).encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RANDOM_AT_ONCE = 256
 _MICROSECOND = timedelta(microseconds=1)
 
 _SLI_STEP = timedelta(seconds=15)
@@ -136,21 +135,7 @@ def _new_id(received_at: datetime) -> SignalId:
     generator, forked or seeded alike, would give two signals one id.
     """
     micros = (received_at - _EPOCH) // _MICROSECOND
-    return SignalId(f"sig_{micros:016x}{_random()}")
-
-
-_unused: list[str] = []
-os.register_at_fork(after_in_child=_unused.clear)
-
-
-def _random() -> str:
-    """Eight bytes of the operating system in hexadecimal, read for many at once; each is given once."""
-    try:
-        return _unused.pop()
-    except IndexError:
-        some = os.urandom(8 * _RANDOM_AT_ONCE).hex()
-        _unused.extend(some[place : place + 16] for place in range(16, len(some), 16))
-        return some[:16]
+    return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
 
 
 def _told(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
