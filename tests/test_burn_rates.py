@@ -135,12 +135,18 @@ def test_a_burn_rate_that_says_nothing_is_a_mistake(
         read_services(file)
 
 
+def services_file(directory: Path, terms: str) -> Path:
+    """A file with these terms of the service."""
+    file = directory / "services.yaml"
+    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    return file
+
+
 async def test_a_burning_service_is_a_case_for_a_person_until_a_threshold_is_broken(tmp_path: Path) -> None:
     """Errors within the threshold use up the budget: an incident with the figures, and no action."""
-    file = tmp_path / "services.yaml"
     rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
     terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
-    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    file = services_file(tmp_path, terms)
     changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "services_file": file}
     async with story(tmp_path, **changes) as stage:
         stage.deploy()
@@ -160,10 +166,9 @@ async def test_a_burning_service_is_a_case_for_a_person_until_a_threshold_is_bro
 
 async def test_a_restarted_agent_ends_the_alert_of_the_one_before(tmp_path: Path) -> None:
     """Once it has observed the short window: not at its first healthy look, and not a day later."""
-    file = tmp_path / "services.yaml"
     rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
     terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
-    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    file = services_file(tmp_path, terms)
     async with story(tmp_path, services_file=file) as stage:
         stage.deploy()
         await stage.live(120)
@@ -183,10 +188,9 @@ async def test_a_restarted_agent_ends_the_alert_of_the_one_before(tmp_path: Path
 
 async def test_a_budget_that_was_used_up_keeps_no_action_from_having_helped(tmp_path: Path) -> None:
     """A window stays above its limit for long after the errors ended: that is no sign of the service."""
-    file = tmp_path / "services.yaml"
     rates = "burn_rates: [{long: 1h, short: 30m, factor: 0.5}]"
     terms = f"{{objectives: {{availability: 0.995, {rates}}}}}"
-    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    file = services_file(tmp_path, terms)
     changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "services_file": file}
     async with story(tmp_path, **changes) as stage:
         stage.deploy()
@@ -201,10 +205,9 @@ async def test_a_budget_that_was_used_up_keeps_no_action_from_having_helped(tmp_
 
 async def test_a_broken_objective_after_a_burn_is_another_incident(tmp_path: Path) -> None:
     """A burn that a person was asked about, and that goes on, hides no release that fails."""
-    file = tmp_path / "services.yaml"
     rates = "burn_rates: [{long: 15m, short: 1m, factor: 4}]"
     terms = f"{{objectives: {{max_error_rate: 0.2, availability: 0.995, {rates}}}}}"
-    file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n", encoding="utf-8")
+    file = services_file(tmp_path, terms)
     async with story(tmp_path, services_file=file) as stage:
         stage.deploy()
         await stage.live(120)

@@ -42,7 +42,7 @@ class Requests(Collector):
         self._answered: dict[tuple[str, str, int], int] = {}
         """By method, route template and status."""
         self._times: dict[str, list[int]] = {}
-        """By route: how many took as long as each bucket says and not less, in the order of the buckets."""
+        """By route: how many requests fall into each bucket, in the order of the buckets."""
         self._seconds: dict[str, float] = {}
         registry.register(self)
 

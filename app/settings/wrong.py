@@ -40,10 +40,10 @@ def explained(error: Mapping[str, object], settings: Mapping[str, FieldInfo]) ->
     secret = field is not None and "SecretStr" in str(field.annotation)
     if field is not None and NoDecode in field.metadata:
         where = where[:1]
-    return told(where, what_is_wrong(error, setting, secret=secret))
+    return located(where, what_is_wrong(error, setting, secret=secret))
 
 
-def told(where: tuple[int | str, ...], message: str) -> str:
+def located(where: tuple[int | str, ...], message: str) -> str:
     """An error of a setting: its name, the path within it, and the message."""
     name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
     words = message.removeprefix("Value error, ")

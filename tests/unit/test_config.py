@@ -15,7 +15,7 @@ from app.agent.models import ActionName
 from app.config import Settings, load_settings, unknown_in_env_file
 from app.errors import ConfigurationError
 from app.settings.values import EXAMPLES
-from app.settings.wrong import told
+from app.settings.wrong import located
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
 
 DOCUMENTED = tuple(documented(EXAMPLE.read_text()))
@@ -387,13 +387,15 @@ def test_what_is_set_by_half_is_told_in_a_dry_run_too(changes: dict[str, Any], w
         Settings(_env_file=None, **changes)
     [error] = caught.value.errors(include_url=False)
     assert words in error["msg"]
-    assert "s3cr3t" not in told(error["loc"], error["msg"])
+    assert "s3cr3t" not in located(error["loc"], error["msg"])
 
 
 def test_a_wrong_setting_is_told_as_it_is_written() -> None:
     """The setting in capitals, what stands below it as it is, and no more words than needed."""
-    assert told(("role_scopes", "sre", 0), "Input should be ...") == "ROLE_SCOPES.sre.0: Input should be ..."
-    assert told((), "Value error, OIDC_ISSUER needs PUBLIC_URL") == "OIDC_ISSUER needs PUBLIC_URL"
+    assert (
+        located(("role_scopes", "sre", 0), "Input should be ...") == "ROLE_SCOPES.sre.0: Input should be ..."
+    )
+    assert located((), "Value error, OIDC_ISSUER needs PUBLIC_URL") == "OIDC_ISSUER needs PUBLIC_URL"
 
 
 @pytest.mark.parametrize(

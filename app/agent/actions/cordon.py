@@ -23,7 +23,7 @@ from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef
+from app.agent.workload import ObjectRef, WorkloadView
 
 _EFFECT = "no more pods are scheduled to the failing node; pods that run there stay"
 
@@ -39,13 +39,17 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     reason = first_reason(owner_refuses(workload), lost)
     if reason is not None:
         return Unmet(reason=reason)
-    node = sick_node(workload.pods, evidence)
+    return cordon_of(sick_node(workload.pods, evidence), workload, "; pods that run there stay")
+
+
+def cordon_of(node: str | None, workload: WorkloadView, then: str) -> Resolution:
+    """The cordon of the node with the failing pods of a workload, and what follows for its pods, in words."""
     if node is None:
         return Unmet(reason="the failing pods of the service are not on one node of their own")
     return Resolved(
         target=ObjectRef(kind=NODE, namespace="", name=node),
         parameters={NAMESPACE: workload.target.ref.namespace},
-        expected_effect=f"no more pods are scheduled to node {node}; pods that run there stay",
+        expected_effect=f"no more pods are scheduled to node {node}{then}",
         change=StateChange(leaves=SCHEDULABLE, reaches=CORDONED),
     )
 

@@ -51,7 +51,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     name, flag = recent[0].view.name, changed.place.name
     return Resolved(
         target=ObjectRef(kind=CONFIG_MAP, namespace=workload.target.ref.namespace, name=name),
-        parameters={KEY: changed.place.key, FLAG: changed.place.name, FIELD: field, VALUE: value},
+        parameters={KEY: changed.place.key, FLAG: flag, FIELD: field, VALUE: value},
         expected_effect=f"{field} of flag {flag} in ConfigMap {name} is {value} instead of {now}",
         change=StateChange(
             leaves=f"flag {flag} {field} {now}",

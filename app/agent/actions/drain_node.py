@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.agent.actions.cordon import cordon_of
 from app.agent.actions.preconditions import first_reason, owner_refuses
 from app.agent.actions.spec import (
     UNNAMED,
@@ -11,18 +12,14 @@ from app.agent.actions.spec import (
     PlanLimits,
     Resolution,
     Resolved,
-    StateChange,
     Unmet,
     no_pods,
 )
 from app.agent.evidence.pods import lost_node, sick_node
-from app.agent.guardrails.cordons import CORDONED, SCHEDULABLE
-from app.agent.guardrails.limits import NAMESPACE
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE, POD
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef
 
 _EFFECT = "no more pods are scheduled to the failing node, and those that run there are evicted one by one"
 
@@ -36,15 +33,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if reason is not None:
         return Unmet(reason=reason)
     node = lost_node(workload.pods, evidence) or sick_node(workload.pods, evidence)
-    if node is None:
-        return Unmet(reason="the failing pods of the service are not on one node of their own")
-    return Resolved(
-        target=ObjectRef(kind=NODE, namespace="", name=node),
-        parameters={NAMESPACE: workload.target.ref.namespace},
-        expected_effect=f"no more pods are scheduled to node {node}, and those that run there are evicted "
-        "one by one",
-        change=StateChange(leaves=SCHEDULABLE, reaches=CORDONED),
-    )
+    return cordon_of(node, workload, ", and those that run there are evicted one by one")
 
 
 SPEC = ActionSpec(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from app.agent.notes.diagnosis import diagnosis_note, evidence_note, handover_note, less_likely, wait_note
 from app.agent.notes.endings import (
     ending_note,
+    named_actions,
     nothing_written,
     still_in_place,
     symptoms_ended,
@@ -34,6 +35,7 @@ __all__ = [
     "evidence_note",
     "handover_note",
     "less_likely",
+    "named_actions",
     "no_undo_notes",
     "nothing_written",
     "plan_note",

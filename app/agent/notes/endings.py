@@ -89,8 +89,8 @@ def why_recovered_alone(record: IncidentRecord) -> str:
     known = undone_intents(record)
     undone = [i for i in done if i.id in known]
     kept = [i for i in done if i not in undone]
-    said = [f"{_named(undone)} did not help and {_was(undone)} undone"] if undone else []
-    said += [f"{_named(kept)} did not help"] if kept else []
+    said = [f"{named_actions(undone)} did not help and {_was(undone)} undone"] if undone else []
+    said += [f"{named_actions(kept)} did not help"] if kept else []
     return f"Recovered by itself: {'; '.join(said)}."
 
 
@@ -111,11 +111,13 @@ def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     handled the incident meanwhile, no action gets the credit.
     """
     plan, verdict = record.incident.plan, record.incident.verdict
-    helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
+    helped = named_actions(
+        [i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id]
+    )
     done = f"Runbook {plan.runbook}" if plan is not None and plan.runbook is not None else helped
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
-    before = f" Before that, {_named(left)} did not help." if left else ""
+    before = f" Before that, {named_actions(left)} did not help." if left else ""
     fates = "; ".join(since.fate(i) for i in credited(record) if since.doubts(i))
     if fates:
         return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
@@ -130,16 +132,16 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
     left = not_undone(record)
     stands = [i for i in in_place(record, since) if ACTIONS[i.action.name].undo is not None]
     changed, unclear = {**since.changed_by, **changed_since(record)}, unclear_undos(record)
-    said = f" Still in place: {_named(stands)}." if stands else ""
+    said = f" Still in place: {named_actions(stands)}." if stands else ""
     for one in left:
         if ACTIONS[one.action.name].undo is None:
             continue
         if one.id in changed:
-            said += f" Not undone: {_named([one])}, changed since by {changed[one.id]}."
+            said += f" Not undone: {named_actions([one])}, changed since by {changed[one.id]}."
         elif one.id in since.gone:
-            said += f" Not undone: {_named([one])}, which no longer exists."
+            said += f" Not undone: {named_actions([one])}, which no longer exists."
         elif one.id in unclear or one.id in since.unread:
-            said += f" It is not known whether {_named([one])} is still in place."
+            said += f" It is not known whether {named_actions([one])} is still in place."
     known = unverified(record)
     if known is not None and known in left:
         said += f" The effect of {in_words(known.action.name)} was not verified."
@@ -149,10 +151,11 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
 def unknown_effects(record: IncidentRecord) -> str:
     """A sentence on the writes that are under way, for an end that does not wait for them; or empty."""
     begun = [i for i in record.intents if i.state is IntentState.EXECUTING and i.action.target is not None]
-    return f" It is not known whether {_named(begun)} took effect." if begun else ""
+    return f" It is not known whether {named_actions(begun)} took effect." if begun else ""
 
 
-def _named(intents: Sequence[Intent]) -> str:
+def named_actions(intents: Sequence[Intent]) -> str:
+    """The actions with their targets: `rollback of Deployment prod/shop, restart of ...`."""
     return ", ".join(f"{in_words(i.action.name)} of {i.action.target}" for i in intents)
 
 

@@ -89,7 +89,7 @@ class RecoveryWatch:
 
     async def round(self) -> None:
         """One look at each incident whose turn it is."""
-        for one in [IncidentId(each) for each in self._healthy]:
+        for one in list(self._healthy):
             record = await self.store.incidents.get(one)
             if record is None or not awaits_recovery(record.incident):
                 del self._healthy[one]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from app.agent.actions.target_parts import asks_as_before
 from app.agent.approvals.state import asked_for
 from app.agent.closing import Closer
-from app.agent.evidence.format import in_words, span
+from app.agent.evidence.format import span
 from app.agent.evidence.restoration import judge_restoration
 from app.agent.executor import Executor
 from app.agent.intents import intent_by_id, undone_intents
@@ -28,7 +28,7 @@ from app.agent.models import (
     UndoRequest,
     Verification,
 )
-from app.agent.notes import undo_begun_note, undo_note
+from app.agent.notes import named_actions, undo_begun_note, undo_note
 from app.agent.observer import Observer
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
@@ -61,8 +61,7 @@ class RequestedUndo:
             await self._refuse(record, claim, OutcomeKind.REFUSED, why_not, now)
 
     def _is_old(self, record: IncidentRecord, asked: UndoRequest, now: datetime) -> bool:
-        approval = asked_for(record)
-        if approval is not None:
+        if asked_for(record) is not None:
             return False  # it has a time limit of its own
         mine = (i.started_at for i in record.intents if i.undoes in asked.undoes)
         latest = max([asked.at, *(began for began in mine if began is not None)])
@@ -119,18 +118,17 @@ class RequestedUndo:
         if after.taken_over is not None:
             await self.store.incidents.save(claim, after, [note])
             return
-        named = ", ".join(
-            f"{in_words(intent_by_id(record, one).action.name)} of {intent_by_id(record, one).action.target}"
-            for one in asked.undoes
-        )
+        named = named_actions([intent_by_id(record, one) for one in asked.undoes])
         why = f"Undone at the request of {asked.by}: {named}. {note.message}"
         await self.closer.close_with(record, after, claim, IncidentState.ESCALATED, [note], why)
 
     async def _refuse(
         self, record: IncidentRecord, claim: Claim, kind: OutcomeKind, why: str, now: datetime
     ) -> None:
-        """The undo did not take place: everything else is as it was before. A person looks at it where
-        that is not known, or where a part of it took place."""
+        """The undo did not take place: everything else is as it was before.
+
+        A person checks it where that is not known, or where a part of it took place.
+        """
         asked, why = _asked(record), why.removesuffix(".")
         unknown, partly = kind is OutcomeKind.UNKNOWN, not undone_intents(record).isdisjoint(asked.undoes)
         words = "Undone in part" if partly else "Not undone"

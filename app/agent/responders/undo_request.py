@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.agent.actions.restore import restore_of
-from app.agent.evidence.format import in_words
 from app.agent.identity.people import same_person
 from app.agent.intents import done_intents, judged_with, unclear_undos, undone_intents
 from app.agent.models import (
@@ -25,6 +24,7 @@ from app.agent.models import (
     UndoRequest,
     Verification,
 )
+from app.agent.notes import named_actions
 from app.agent.planner import plan_hash
 from app.agent.responders.request import ResponderRequest
 from app.errors import Conflict
@@ -37,20 +37,22 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
         raise Conflict("the agent changed nothing in this incident: there is nothing to undo")
     begun = next((i for i in record.intents if i.state is IntentState.EXECUTING), None)
     if begun is not None:
-        raise Conflict(f"{_named(begun)} is under way, and its outcome is not known yet")
+        raise Conflict(f"{named_actions([begun])} is under way, and its outcome is not known yet")
     decided = next((i for i in record.intents if i.state is IntentState.DECIDED and i.own_undo), None)
     if decided is not None:
-        raise Conflict(f"the agent has decided on {_named(decided)} already: hand the incident back")
+        raise Conflict(f"the agent has decided on {named_actions([decided])} already: hand the incident back")
     last = [i for i in judged_with(record, done[-1]) if i.action.undo is not None and i.snapshot is not None]
     if not last:
-        raise Conflict(f"{_named(done[-1])}, the last change of the agent, has no undo")
+        raise Conflict(f"{named_actions([done[-1]])}, the last change of the agent, has no undo")
     undone, unclear = undone_intents(record), unclear_undos(record)
     for one in last:
         if one.id in unclear:
-            raise Conflict(f"it is not known whether {_named(one)} was undone already: check it by hand")
+            raise Conflict(
+                f"it is not known whether {named_actions([one])} was undone already: check it by hand"
+            )
     left = tuple(i for i in last if i.id not in undone)
     if not left:
-        raise Conflict(f"{_named(last[-1])}, the last change of the agent, was undone already")
+        raise Conflict(f"{named_actions([last[-1]])}, the last change of the agent, was undone already")
     return left
 
 
@@ -188,7 +190,3 @@ def _pending(incident: Incident) -> UndoRequest:
     if asked is None:
         raise ValueError(f"incident {incident.id} has no pending request to undo")
     return asked
-
-
-def _named(intent: Intent) -> str:
-    return f"{in_words(intent.action.name)} of {intent.action.target}"

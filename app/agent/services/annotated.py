@@ -68,13 +68,15 @@ class AnnotatedServices:
         problems = []
         for name, text in annotations:
             bounds = ANNOTATIONS.get(name.removeprefix(SLO_PREFIX))
-            value = None if bounds is None else _number(text, bounds)
-            if bounds is not None and value is None and before is not None:
-                value = before.values.get(bounds.field)
+            valid = None if bounds is None else _number(text, bounds)
+            kept = None
+            if bounds is not None and valid is None and before is not None:
+                kept = before.values.get(bounds.field)
+            value = kept if valid is None else valid
             if bounds is not None and value is not None:
                 values[bounds.field] = value
-            if bounds is None or _number(text, bounds) is None:
-                problems.append(_problem(name, text, bounds, value))
+            if valid is None:
+                problems.append(_problem(name, text, bounds, kept))
         if values or problems:
             if before is not None or len(self._known) < MOST_SERVICES:
                 self._known[key] = _Annotated(values=values, problems=tuple(problems))

@@ -1,4 +1,4 @@
-"""What becomes of a plain delivery: who sent it, what it says, and what its sender is answered."""
+"""Handles a plain delivery: checks its sender, reads and records it, and encodes the answer."""
 
 from __future__ import annotations
 

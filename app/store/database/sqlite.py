@@ -7,9 +7,10 @@ resolved after the commit; whatever has queued up meanwhile shares the next
 one. Each unit runs inside a savepoint, so that one that fails takes nothing
 else with it. What operators write (the kill switch, approvals, tokens) has a lane
 of its own: it is taken before everything that waits, and a batch under way is
-committed at the next unit to make room for it. Brief work runs on the thread of its caller while nothing
-else waits for the connection and commits are quick. Other processes may use the same
-file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS` on the writer's thread.
+committed at the next unit to make room for it. Brief work runs on the thread of its
+caller while nothing else waits for the connection and commits are quick. Other
+processes may use the same file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS`
+on the writer's thread.
 """
 
 from __future__ import annotations

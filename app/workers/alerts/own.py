@@ -2,7 +2,7 @@
 
 Called by the poller with each measurement. What was counted is in memory: a process that
 takes over begins without it. For burn rates, what it has not observed counts as healthy; a
-baseline has a warm-up. The alerts on record it takes over, and ends them once it has
+baseline has a warm-up. It takes over the alerts on record, and ends them once it has
 measured for long enough to know that they are over.
 """
 
@@ -23,7 +23,7 @@ from app.agent.services.burn_rates import BudgetUse, ErrorBudget
 from app.agent.services.terms import ServiceCatalogue, ServiceTerms
 
 _REPEAT_EVERY = timedelta(minutes=5)
-"""An alert that goes on is delivered again as often: what is not repeated gets old."""
+"""How often an alert that still fires is delivered again, so that its reason stays fresh."""
 
 UNUSUAL_FOR = timedelta(minutes=5)
 """A level that left its baseline opens an incident once it has lasted for so long."""

@@ -55,12 +55,12 @@ def document_of(text: str) -> JsonObject | None:
         json.dumps(found, ensure_ascii=False).encode()  # half a character cannot be written
     except (ValueError, ArithmeticError, RecursionError):
         return None
-    flags = found.get("flags") if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    flags = found.get("flags")
     if not isinstance(flags, dict) or not flags:
         return None
-    if not all(_is_name(name) and _is_flag(one) for name, one in flags.items()):
-        return None
-    return found if isinstance(found, dict) else None
+    return found if all(_is_name(name) and _is_flag(one) for name, one in flags.items()) else None
 
 
 def flags_of(data: Mapping[str, str]) -> dict[FlagPlace, JsonObject]:
