@@ -46,7 +46,7 @@ def test_each_command_of_a_how_to_succeeds(
     found = commands(page)
     assert found or page == "high-availability"
     for command in found:
-        words = shlex.split(command.replace("/backups/", f"{tmp_path}/backups/"))
+        words = shlex.split(command.replace("/backups/", f"{tmp_path}/backups/"), comments=True)
         answering = words[1] in ("approve", "deny")
         own = approval_id if answering else approval_id.replace("apr_", "inc_")
         if words[1:3] == ["db", "restore"]:
