@@ -269,7 +269,9 @@ async def test_an_undo_that_the_agent_decided_is_not_requested_beside_it(tmp_pat
         incident = record.incident
         assert await loop.stages.executor.decide_undo(record, record.intents[-1], claim, incident, [])
         await ask(stage, record, ResponderAct.TAKE_OVER)
-        with pytest.raises(Conflict, match="the agent has decided on restore of Deployment prod/shop"):
+        with pytest.raises(
+            Conflict, match="the agent has decided on undo of rollback of Deployment prod/shop"
+        ):
             await ask(stage, record)
 
 

@@ -536,7 +536,7 @@ class Executor:
         note = Note(
             at=now,
             stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
-            message=f"{intent.action.name.words} {kind}: {message}.",
+            message=f"{intent.action.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
         await self.store.intents.finish(

@@ -152,6 +152,14 @@ def undone_intents(record: IncidentRecord) -> set[IntentId | None]:
     return _undos(record, OutcomeKind.DONE)
 
 
+def undo_of(record: IncidentRecord, changed: Intent) -> Intent | None:
+    """The undo of an intent, if it succeeded."""
+    for one in reversed(record.intents):
+        if one.undoes == changed.id and one.outcome is not None and one.outcome.kind is OutcomeKind.DONE:
+            return one
+    return None
+
+
 def unclear_undos(record: IncidentRecord) -> set[IntentId | None]:
     """The ids of the intents whose undo has an unknown outcome."""
     return _undos(record, OutcomeKind.UNKNOWN)

@@ -45,7 +45,7 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
     if needed not in limits.enabled_actions:
         reasons.append(f"{needed} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
-        reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+        reasons.append(f"{action.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
     drift = drift_denied(action, limits.drift)
     if drift is not None:
         reasons.append(drift)
@@ -58,7 +58,7 @@ def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> str | None:
     Checked again right before a write.
     """
     if action.risk in limits.approval_for:
-        return f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
+        return f"{action.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
     if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.ASK:
         return f"the autonomy of {key.service} is ask: every action requires an approval"
     return drift_asks(action, limits.drift)

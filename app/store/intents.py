@@ -105,7 +105,7 @@ class SqlIntents(Repository):
             if exceeded:
                 return Beginning(begun=Begun.BUDGET_SPENT, reasons=tuple(each.reason for each in exceeded))
             if budget.alone and budgets.under_way(connection, intent):
-                words = f"another {intent.action.name.words} is under way"
+                words = f"another {intent.action.words} is under way"
                 return Beginning(begun=Begun.BUDGET_SPENT, reasons=(words,))
             # Last, after every lock was waited for.
             refused = _refusal(connection, incident, reasons)

@@ -123,12 +123,11 @@ def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
 
 def begin_note(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
     """The entry written before an effect; if nothing follows it, the process crashed."""
-    verb = "Undoing" if intent.undoes is not None else "Starting"
     on = f" on {intent.action.target}" if intent.action.target is not None else ""
     return Note(
         at=at,
         stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
-        message=f"{verb}: {intent.action.name.words}{on}.",
+        message=f"Starting: {intent.action.words}{on}.",
         data={
             "intent_id": intent.id,
             "action": intent.action.name.value,
@@ -144,7 +143,7 @@ def retry_note(intent: Intent, at: datetime) -> Note:
     return Note(
         at=at,
         stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
-        message=f"Attempt {intent.attempts} at {intent.action.name.words}: the first was interrupted, "
+        message=f"Attempt {intent.attempts} at {intent.action.words}: the first was interrupted, "
         "and the target shows that it had no effect.",
         data={"intent_id": intent.id, "attempts": intent.attempts},
     )

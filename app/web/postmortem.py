@@ -87,8 +87,7 @@ def _actions(record: IncidentRecord) -> Iterator[str]:
 def _action(intent: Intent) -> Iterator[str]:
     action = intent.action
     target = f" {text(str(action.target))}" if action.target is not None else ""
-    undo = "undo: " if intent.undoes is not None else ""
-    yield f"- **{undo}{action.name.words}**{target}: {intent.decision.kind.words}"
+    yield f"- **{action.words}**{target}: {intent.decision.kind.words}"
     yield from (f"  - {text(reason)}" for reason in intent.decision.reasons)
     if intent.rehearsal is not None:
         verdict = "would accept" if intent.rehearsal.accepted else "would reject"

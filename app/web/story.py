@@ -90,6 +90,8 @@ class UndoOffer:
     changed: Intent
     blocked: Sequence[str] = ()
     """Why that cannot work now; empty: it can, as far as is known."""
+    done: Intent | None = None
+    """The undo, once it took place: nothing is left to request."""
 
 
 def commands(record: IncidentRecord) -> tuple[str, ...]:

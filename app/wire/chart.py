@@ -143,9 +143,8 @@ def _marks(record: IncidentRecord, changes: Sequence[Change]) -> Iterator[MarkVi
 
 def _action(intent: Intent, at: datetime) -> MarkView:
     on = f" on {intent.action.target}" if intent.action.target is not None else ""
-    if intent.undoes is not None:
-        return MarkView(at=at, kind=MarkKind.UNDO, text=f"Undo started{on}")
-    return MarkView(at=at, kind=MarkKind.ACTION, text=f"{intent.action.name.words.capitalize()} started{on}")
+    kind = MarkKind.ACTION if intent.undoes is None else MarkKind.UNDO
+    return MarkView(at=at, kind=kind, text=f"{intent.action.words.capitalize()} started{on}")
 
 
 def _soaks(record: IncidentRecord) -> Iterator[SoakView]:

@@ -66,7 +66,7 @@ class ApprovalRequester:
         on = f" on {action.target}" if action.target is not None else ""
         until = f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC{wanted(approval.terms)}"
         asking = (
-            f"{action.name.words}{on} ({action.risk} risk) needs an approval until {until}: "
+            f"{action.words}{on} ({action.risk} risk) needs an approval until {until}: "
             f"{'; '.join(decision.reasons)}"
         )
         data: JsonObject = {

@@ -199,7 +199,7 @@ class DrainExecution:
         note = Note(
             at=now,
             stage=Stage.EXECUTE,
-            message=f"{intent.action.name.words} {kind}: {message}.",
+            message=f"{intent.action.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
         outcome = Outcome(kind=kind, message=message, at=now, look_anew=look_anew)

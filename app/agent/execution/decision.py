@@ -141,7 +141,7 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
         by = "Rehearsal (dryRun=All): the API server"
         if application_of(intent.action) is not None:
             by = "Rehearsal: the GitOps controller"
-        message = f"{by} {verb} {intent.action.name.words}: {answer}."
+        message = f"{by} {verb} {intent.action.words}: {answer}."
         data = {"intent": intent.id, "accepted": rehearsal.accepted}
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 
@@ -155,7 +155,7 @@ def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
     return Note(
         at=decision.at,
         stage=Stage.POLICY,
-        message=f"{intent.action.name.words} ({intent.action.risk} risk): {in_words(decision.kind)}. "
+        message=f"{intent.action.words} ({intent.action.risk} risk): {in_words(decision.kind)}. "
         + "; ".join(decision.reasons),
         data={
             "intent": intent.id,
@@ -179,7 +179,7 @@ def _rehearsed_message(intent: Intent) -> str:
     else:
         by = "API server" if application_of(intent.action) is None else "GitOps controller"
         server = f"the {by} would {'accept' if intent.rehearsal.accepted else 'refuse'} it"
-    return f"Dry run of {intent.action.name.words}: nothing was written; {policy}; {server}."
+    return f"Dry run of {intent.action.words}: nothing was written; {policy}; {server}."
 
 
 def _refused_message(decision: Decision) -> str:

@@ -346,7 +346,7 @@ class GitOpsExecution:
         note = Note(
             at=now,
             stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
-            message=f"{intent.action.name.words} {kind}: {message}.",
+            message=f"{intent.action.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
         outcome = Outcome(kind=kind, message=message, at=now, look_anew=look_anew)

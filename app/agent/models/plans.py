@@ -37,8 +37,8 @@ class ActionName(StrEnum):
 
     @property
     def words(self) -> str:
-        """The action in a sentence: `revert config`."""
-        return self.value.replace("_", " ")
+        """The action in a sentence: `revert config`; of the undo of another one `undo`."""
+        return "undo" if self is ActionName.RESTORE else self.value.replace("_", " ")
 
 
 class Risk(StrEnum):
@@ -69,6 +69,14 @@ class Action:
     """What the target holds after it, named by content."""
     drifts_from: str | None = None
     """The release that wrote what it changes and does not notice it (`Helm release shop`); None if none."""
+
+    @property
+    def words(self) -> str:
+        """The action in a sentence: `revert config`, `undo of revert config`."""
+        undone = self.parameters.get("undoes") if self.name is ActionName.RESTORE else None
+        if not isinstance(undone, str):
+            return self.name.words
+        return f"{self.name.words} of {undone.replace('_', ' ')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,11 +49,11 @@ def why_escalated(record: IncidentRecord) -> str:
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
         reasons = "; ".join(last.decision.reasons)
-        return f"{in_words(last.action.name)} not executed ({last.decision.kind.words}): {reasons}"
+        return f"{last.action.words} not executed ({last.decision.kind.words}): {reasons}"
     if incident.verdict is not None and unverified(record) is None and last in done_intents(record):
-        return f"{in_words(last.action.name)} did not help: {'; '.join(incident.verdict.reasons)}"
+        return f"{last.action.words} did not help: {'; '.join(incident.verdict.reasons)}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
-        return f"{in_words(last.action.name)} did not help, and no other action is available"
+        return f"{last.action.words} did not help, and no other action is available"
     return f"{in_words(last.action.name)} was not executed: {outcome}"
 
 
@@ -156,7 +156,7 @@ def unknown_effects(record: IncidentRecord) -> str:
 
 def named_actions(intents: Sequence[Intent]) -> str:
     """The actions with their targets: `rollback of Deployment prod/shop, restart of ...`."""
-    return ", ".join(f"{in_words(i.action.name)} of {i.action.target}" for i in intents)
+    return ", ".join(f"{i.action.words} of {i.action.target}" for i in intents)
 
 
 def _was(intents: Sequence[Intent]) -> str:

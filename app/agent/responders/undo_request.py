@@ -126,6 +126,7 @@ def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind)
         state=IncidentState.OPEN,
         verification=None,
         verdict=None,
+        recovered_at=None,
         wake_at=None,
         undo=replace(asked, outcome=outcome, message=message, ended_at=at),
     )

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.agent.identity.people import Person, Scope
-from app.agent.intents import done_intents
+from app.agent.intents import done_intents, undo_of
 from app.agent.models import IncidentRecord, IncidentState
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.responders.request import ResponderAct
@@ -158,6 +158,9 @@ async def _undo(container: ApiDependencies, record: IncidentRecord) -> UndoOffer
     changed = [one for one in done_intents(record) if one.action.target is not None]
     if not changed:
         return None
+    done = undo_of(record, changed[-1])
+    if done is not None:
+        return UndoOffer(changed=changed[-1], done=done)
     why = why_not_to_ask(record)
     if why is not None:
         return UndoOffer(changed=changed[-1], blocked=[why])

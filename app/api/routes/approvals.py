@@ -18,7 +18,7 @@ from app.agent.ids import ApprovalId
 from app.agent.models import ApprovalState
 from app.agent.ports.store.approvals import ApprovalRecord
 from app.api.bodies import read_model
-from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce, NoParameter
 from app.api.openapi import json_body, problems
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.access import needs, speaker
@@ -58,8 +58,8 @@ async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: Co
 @router.get(
     "/approvals/{approval_id}",
     response_model=ApprovalView,
-    responses=problems(401, 403, 404, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 404, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get one approval: its plan, its target state and its answers",
 )
 async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalView:

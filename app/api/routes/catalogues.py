@@ -101,8 +101,8 @@ async def get_service(
 @router.get(
     "/v1/runbooks",
     response_model=RunbookPage,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="List the approved runbooks, with what each version achieved",
 )
 async def list_runbooks(container: ContainerDep) -> RunbookPage:
@@ -112,8 +112,8 @@ async def list_runbooks(container: ContainerDep) -> RunbookPage:
 @router.get(
     "/v1/policies",
     response_model=PolicyPage,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="List the policies in force, with the decisions of the last 30 days",
 )
 async def list_policies(container: ContainerDep) -> PolicyPage:

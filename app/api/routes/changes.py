@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.agent.identity.people import Scope
 from app.api.changes import ChangeFeed, ChangeStream
-from app.api.dependencies import ContainerDep
+from app.api.dependencies import ContainerDep, NoParameter
 from app.api.openapi import problems
 from app.api.problems import Problem
 from app.api.security.access import needs
@@ -30,9 +30,9 @@ router = APIRouter(tags=["incidents"])
                 }
             },
         },
-        **problems(401, 403, 429, 503),
+        **problems(401, 403, 422, 429, 503),
     },
-    dependencies=[needs(Scope.READ)],
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Server-sent events of changes; read what changed through the other operations",
 )
 async def changes(request: Request, container: ContainerDep) -> Response:

@@ -18,7 +18,7 @@ from app.agent.identity.people import Person, Scope
 from app.agent.ids import Json, SignalId
 from app.agent.models import Signal
 from app.api.bodies import beside, idempotency_key, read_json, request_hash
-from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.dependencies import ApiDependencies, ContainerDep, NoParameter
 from app.api.openapi import event_body, event_headers, problems
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.access import needs, out_of_reach, sender_of
@@ -73,8 +73,8 @@ async def post_metric(
 @router.get(
     "/signals/{signal_id}",
     response_model=SignalView,
-    responses=problems(401, 403, 404, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 404, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get one signal and its disposition",
 )
 async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:

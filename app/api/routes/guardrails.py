@@ -17,7 +17,7 @@ from app.agent.identity.people import Person, Scope
 from app.agent.ids import ServiceKey
 from app.agent.models import KillSwitch
 from app.api.bodies import read_model
-from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.dependencies import ApiDependencies, ContainerDep, NoParameter
 from app.api.openapi import json_body, problems
 from app.api.security.access import needs, speaker
 from app.schemas import BrakeRequest, BrakesView, BrakeView, CircuitRequest
@@ -30,8 +30,8 @@ router = APIRouter(tags=["brakes"])
 @router.get(
     "/brakes",
     response_model=BrakesView,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get the guardrails: kill switch, freeze windows, and circuit breakers that are not closed",
 )
 async def get_brakes(container: ContainerDep) -> BrakesView:
@@ -76,8 +76,8 @@ async def standing(container: ApiDependencies) -> BrakesView:
 @router.get(
     "/brakes/kill-switch",
     response_model=BrakeView,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get the kill switch: state, author and reason",
 )
 async def get_kill_switch(container: ContainerDep) -> BrakeView:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from app.agent.identity.people import Scope
 from app.agent.models import TELEMETRY_SOURCES, IncidentRecord, SliSample
-from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce, NoParameter
 from app.api.openapi import problems
 from app.api.routes.incidents import load, load_part
 from app.api.security.access import needs
@@ -41,8 +41,8 @@ class PostmortemQuery(BaseModel):
 @router.get(
     "/v1/incidents/{incident_id}/chart",
     response_model=ChartView,
-    responses=problems(401, 403, 404, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 404, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get the service levels around an incident, with marks of deploys and actions",
 )
 async def get_chart(incident_id: str, container: ContainerDep) -> ChartView:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from app.agent.identity.people import Scope
-from app.api.dependencies import ContainerDep
+from app.api.dependencies import ContainerDep, NoParameter
 from app.api.openapi import problems
 from app.api.problems import Problem
 from app.api.security.access import needs
@@ -32,8 +32,8 @@ PlaygroundDep = Annotated[Playground, Depends(_playground)]
     "",
     response_model=SandboxView,
     operation_id="get_sandbox",
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get the scenarios of the sandbox, and the one that was started last",
 )
 async def get_sandbox(playground: PlaygroundDep, container: ContainerDep) -> SandboxView:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.agent.identity.people import Scope
-from app.api.dependencies import ContainerDep
+from app.api.dependencies import ContainerDep, NoParameter
 from app.api.openapi import problems
 from app.api.security.access import needs
 
@@ -40,8 +40,8 @@ class StreamsView(BaseModel):
 @router.get(
     "/streams",
     response_model=StreamsView,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.READ)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.READ)],
     summary="Get lag and counts of the streams that this process consumes",
 )
 async def streams(container: ContainerDep) -> StreamsView:

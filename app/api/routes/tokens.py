@@ -15,7 +15,7 @@ from starlette.requests import Request
 from app.agent.identity import tokens
 from app.agent.identity.people import CredentialId, Person, Scope
 from app.api.bodies import read_model
-from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.dependencies import ApiDependencies, ContainerDep, NoParameter
 from app.api.openapi import json_body, problems
 from app.api.problems import Problem
 from app.api.security.access import needs
@@ -33,8 +33,8 @@ router = APIRouter(tags=["tokens"])
 @router.get(
     "/tokens",
     response_model=TokenList,
-    responses=problems(401, 403, 429, 503),
-    dependencies=[needs(Scope.ADMIN)],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[NoParameter, needs(Scope.ADMIN)],
     summary="List tokens without their secrets, newest first",
 )
 async def list_tokens(container: ContainerDep) -> TokenList:

@@ -174,7 +174,7 @@ def _rehearsal(intent: Intent) -> list[str]:
         return []
     verdict = "accepted" if intent.rehearsal.accepted else "rejected"
     on = f" {intent.action.target}" if intent.action.target is not None else ""
-    return [f"{intent.action.name.words}{on}: {verdict} ({intent.rehearsal.message})"]
+    return [f"{intent.action.words}{on}: {verdict} ({intent.rehearsal.message})"]
 
 
 def _asking(record: IncidentRecord, asked: Approval) -> list[str]:
