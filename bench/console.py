@@ -32,8 +32,9 @@ from sqlalchemy import text
 from app.store import open_store
 from bench.console_history import ACTIVE, Size, chain, engine_of, load, played_in
 from bench.console_plans import LOGGED, Plan, plans_of
-from bench.processes import percentile
+from bench.processes import family_cpu_seconds, percentile
 from bench.serving import PATIENCE_SECONDS, Server, start_server
+from testbed import TestbedError
 from testbed.postgres import IN_EARNEST, THROWAWAY, PostgresServer
 from testbed.supervisor import Supervisor
 
@@ -76,6 +77,8 @@ class Measured:
     p50_ms: float
     p95_ms: float
     longest_ms: float
+    cpu_ms: float
+    """Processor time of server and PostgreSQL for each request; a busy machine hardly changes it."""
     limit_ms: float | None
 
     @property
@@ -168,12 +171,15 @@ def _pages(ids: Sequence[str]) -> list[str]:
     return [f"/dashboard?cursor={one}" for one in ids]
 
 
-def measure(client: httpx2.Client, reading: Reading) -> Measured:
-    """One request at a time, each path in turn, after one that warms up."""
-    times = []
+def measure(client: httpx2.Client, reading: Reading, pids: Sequence[int]) -> Measured:
+    """One request at a time, each path in turn, after some that warm up."""
+    times: list[float] = []
+    busy = 0.0
     rounds = max(reading.rounds, len(reading.paths))
     for number in range(-min(5, len(reading.paths)), rounds):
         path = reading.paths[number % len(reading.paths)]
+        if number == 0:
+            busy = sum(map(family_cpu_seconds, pids))
         begun = time.perf_counter()
         answer = client.get(path)
         took = (time.perf_counter() - begun) * 1000
@@ -187,6 +193,7 @@ def measure(client: httpx2.Client, reading: Reading) -> Measured:
         p50_ms=round(percentile(times, 0.5), 1),
         p95_ms=round(percentile(times, 0.95), 1),
         longest_ms=round(max(times), 1),
+        cpu_ms=round((sum(map(family_cpu_seconds, pids)) - busy) * 1000 / len(times), 1),
         limit_ms=reading.limit_ms,
     )
 
@@ -230,13 +237,13 @@ def touch_each_day(url: str) -> None:
 
 
 @contextmanager
-def served(supervisor: Supervisor, folder: Path, url: str, name: str) -> Iterator[httpx2.Client]:
-    """A client of the product's API on this database; nothing but the API runs."""
+def served(supervisor: Supervisor, folder: Path, url: str, name: str) -> Iterator[tuple[httpx2.Client, int]]:
+    """A client of the product's API on this database, and the id of its process; nothing else runs."""
     program = [sys.executable, "-c", "from app.cli import main; main()", "run", "--role", "api"]
     settings = {"DATABASE_URL": url, "HOST": "127.0.0.1", "LOG_LEVEL": "warning"}
     server: Server = start_server(supervisor, folder, program, settings, name)
     with httpx2.Client(base_url=server.url, timeout=PATIENCE_SECONDS, trust_env=False) as client:
-        yield client
+        yield client, server.process.pid
     server.process.stop(grace_seconds=5)
 
 
@@ -269,14 +276,14 @@ def run(folder: Path, size: Size) -> Result:
         result.database_gb = _gigabytes(serving, database)
         say(f"{size.incidents} incidents, {result.entries} entries, {result.database_gb} GB")
         asked = readings(ids)
-        with served(supervisor, folder, serving.url(database), "api") as client:
+        with served(supervisor, folder, serving.url(database), "api") as (client, pid):
             for reading in asked:
-                result.measured.append(measure(client, reading))
+                result.measured.append(measure(client, reading, [pid, _pid(serving)]))
                 say(str(result.measured[-1]))
         serving.stop()
         explaining = PostgresServer(supervisor, data, settings={**_SERVING, **LOGGED})
         explaining.start()
-        with served(supervisor, folder, explaining.url(database), "explained") as client:
+        with served(supervisor, folder, explaining.url(database), "explained") as (client, _):
             for reading in asked:
                 for path in reading.paths[:12]:
                     client.get(path)
@@ -288,13 +295,19 @@ def run(folder: Path, size: Size) -> Result:
         serving.start()
         touch_each_day(serving.url(database))
         stale = replace(asked[-3], name="analytics, a year of stale days")
-        with served(supervisor, folder, serving.url(database), "stale") as client:
-            result.measured.append(measure(client, stale))
+        with served(supervisor, folder, serving.url(database), "stale") as (client, pid):
+            result.measured.append(measure(client, stale, [pid, _pid(serving)]))
             say(str(result.measured[-1]))
         serving.stop()
     finally:
         supervisor.close()
     return result
+
+
+def _pid(server: PostgresServer) -> int:
+    if server.pid is None:
+        raise TestbedError("PostgreSQL is not running")
+    return server.pid
 
 
 async def _migrated(url: str) -> None:
@@ -319,14 +332,14 @@ def as_markdown(result: Result) -> str:
         f"{result.incidents:,} incidents, {result.entries:,} timeline entries, {result.database_gb} GB;"
         f" loaded in {result.load_seconds:.0f} s, days counted in {result.count_days_seconds:.0f} s.",
         "",
-        "| request | requests | p50 | p95 | longest | limit of p95 |",
-        "|---|---|---|---|---|---|",
+        "| request | requests | p50 | p95 | longest | processor time | limit of p95 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in result.measured:
         limit = "none" if one.limit_ms is None else f"{one.limit_ms:.0f} ms{'' if one.met else ' (missed)'}"
         lines.append(
             f"| {one.name} | {one.requests} | {one.p50_ms:.0f} ms | {one.p95_ms:.0f} ms"
-            f" | {one.longest_ms:.0f} ms | {limit} |"
+            f" | {one.longest_ms:.0f} ms | {one.cpu_ms:.0f} ms | {limit} |"
         )
     lines += ["", "| statement | times | access |", "|---|---|---|"]
     lines += [f"| `{plan.query[:110]}` | {plan.times} | {', '.join(plan.access)} |" for plan in result.plans]

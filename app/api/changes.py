@@ -100,6 +100,11 @@ class ChangeFeed:
             self._task.cancel()
             self._task = None
 
+    def tell(self, changed: set[IncidentId], *, anything: bool = False) -> None:
+        """Report changed incidents to every client."""
+        for client in self._clients:
+            client.tell(changed, anything=anything)
+
     def close(self) -> None:
         """End every client's stream: the process stops."""
         self.closed = True
@@ -116,8 +121,7 @@ class ChangeFeed:
                 if seen is not None:
                     changed = {one for one, length in now.items() if seen.get(one) != length}
                     if changed or switch != switched:
-                        for client in self._clients:
-                            client.tell(changed, anything=switch != switched)
+                        self.tell(changed, anything=switch != switched)
                 seen, switched = now, switch
                 self.looked.set()
             await asyncio.sleep(self.every)

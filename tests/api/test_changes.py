@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
 from app.agent.ids import IncidentId
-from app.api.changes import MOST_IDS, ChangeFeed, ChangeStream, Subscription, events
+from app.api.changes import MOST_CLIENTS, MOST_IDS, ChangeFeed, ChangeStream, Subscription, events
 from tests.api.harness import Harness, assert_problem
 from tests.api.stories import opened
+from tests.followers import follow
 
 
 def test_a_client_hears_of_what_changed_and_of_nothing_else(api: Harness) -> None:
@@ -72,3 +74,14 @@ def test_a_client_too_many_is_refused(api: Harness) -> None:
     refused = api.get("/v1/changes")
     assert assert_problem(refused, 503)["type"].endswith("crowded")
     assert refused.headers["retry-after"] == "30"
+
+
+async def test_silent_clients_are_disconnected_and_the_others_hear_everything(tmp_path: Path) -> None:
+    """Forty clients over real sockets, eight of which read nothing; 500 in the real tier."""
+    await follow(tmp_path, reading=32, silent=8)
+
+
+@pytest.mark.real
+async def test_500_clients_follow_the_changes(tmp_path: Path) -> None:
+    """As many as one process serves by default, fifty of which read nothing."""
+    await follow(tmp_path, reading=MOST_CLIENTS - 50, silent=50)
