@@ -12,7 +12,8 @@ import httpx2
 import uvicorn
 
 from app.agent.ids import IncidentId
-from app.api.changes import MOST_IDS, ChangeFeed
+from app.api.changes import MOST_CLIENTS, MOST_IDS, ChangeFeed
+from app.api.connections import BoundedProtocol
 from app.bootstrap import Adapters, assemble
 from app.clock import SystemClock
 from app.main import create_app
@@ -25,6 +26,13 @@ _SLOW_SECONDS = 1.0
 _SMALL_BUFFER = 4096
 """Of the kernel, so that a client that reads nothing is noticed after some 100 kB."""
 _ASK = b"GET /v1/changes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+class _Impatient(BoundedProtocol):
+    """The connections of `heal run`, with less patience."""
+
+    most = 2 * MOST_CLIENTS
+    stalled_seconds = 2 * _SLOW_SECONDS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +72,8 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BUFFER)
         listening.bind(("127.0.0.1", 0))
         listening.listen(reading + silent + 16)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical"))
+        config = uvicorn.Config(app, lifespan="off", log_level="critical", http=_Impatient)
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         address = listening.getsockname()
         followers = [await _reading(address) for _ in range(reading)]
@@ -85,6 +94,11 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
                 assert number < 100_000, "the silent clients are still connected"
             assert (await client.get("/healthz")).status_code == 200
         assert number > 1
+
+        async def closed() -> bool:
+            return len(server.server_state.connections) <= reading + 1
+
+        await eventually(closed, "the connections of the silent clients are closed")
         assert not [one for one in followers if one.ended], "a client that reads was disconnected"
         incident_id = await opened(container)
         await _all_know(followers, incident_id)

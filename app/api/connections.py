@@ -1,4 +1,4 @@
-"""Connections of `heal run`: timeout and size limit of request heads, and a connection limit.
+"""Connections of `heal run`: time limits of heads and of peers that read nothing, and a connection limit.
 
 Uvicorn closes connections that are idle after a response, but waits without limit for
 the first byte and for the end of a request head. Here a head has `HEAD_SECONDS`. At the
@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS = 10.0
 """How long a request's head may take to arrive, from the connection or from the answer before it."""
 HEAD_BYTES = 65_536
+STALLED_SECONDS = 20.0
+"""How long a peer may read so little that a full write buffer does not drain."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -23,6 +25,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     most: ClassVar[int] = 512
     head_seconds: ClassVar[float] = HEAD_SECONDS
+    stalled_seconds: ClassVar[float] = STALLED_SECONDS
+    _stalled: asyncio.TimerHandle | None = None
     _late: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _waiting_since = 0.0
@@ -49,7 +53,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._awaits_head and self._late is None:
             self._await_head()  # of a next head some bytes may have arrived already
 
+    def pause_writing(self) -> None:
+        """A close waits until the buffer is written: a peer that reads nothing would keep it for good."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._drains()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._drains()
         self._head_arrived()
         super().connection_lost(exc)
 
@@ -57,6 +71,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _awaits_head(self) -> bool:
         """No request is in progress on it."""
         return self.cycle is None or self.cycle.response_complete
+
+    def _drains(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _await_head(self) -> None:
         self._waiting_since = self.loop.time()
