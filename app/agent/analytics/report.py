@@ -44,8 +44,6 @@ class StatsFilter:
     weekly: bool = False
     """The trend has a point for each week (from Monday) instead of each day."""
     manual: timedelta = MANUAL
-    periods: tuple[tuple[datetime, datetime], ...] = ()
-    """Only these parts of the period; empty: all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +142,8 @@ class Counted:
     approvals: tuple[tuple[ApprovalState, int], ...] = ()
     waits: tuple[tuple[int, int], ...] = ()
     actions: tuple[DayOfActions, ...] = ()
+    outdated: int = 0
+    """Days that changed since they were counted, and are here as they were counted then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +223,8 @@ class Statistics:
     healed: int
     """Incidents in which an action of the agent worked."""
     shadow: tuple[ShadowScore, ...] = field(default_factory=tuple)
+    outdated: int = 0
+    """Days whose numbers are those of their last count; the sweep counts them again within minutes."""
 
 
 def report(where: StatsFilter, counted: Counted) -> Statistics:
@@ -251,6 +253,7 @@ def report(where: StatsFilter, counted: Counted) -> Statistics:
         saved_seconds=_saved(counted.healed, round(where.manual.total_seconds())),
         healed=sum(one.incidents for one in cells if one.worked),
         shadow=_shadow(cells),
+        outdated=counted.outdated,
     )
 
 

@@ -24,9 +24,9 @@ from app.store.analytics.counting import Row
 Kind = TypeVar("Kind", Cause, Judged, OutcomeKind, IncidentState)
 
 
-def counted_of(rows: Mapping[StatsPart, Sequence[Row]]) -> Counted:
-    """The parts that are there; the others are empty."""
-    return Counted(**{part.value: _READERS[part](found) for part, found in rows.items()})
+def counted_of(rows: Mapping[StatsPart, Sequence[Row]], outdated: int = 0) -> Counted:
+    """The parts that are there; the others are empty. `outdated`: days that changed since their count."""
+    return Counted(outdated=outdated, **{part.value: _READERS[part](found) for part, found in rows.items()})
 
 
 def _cells(rows: Sequence[Row]) -> tuple[Cell, ...]:

@@ -33,7 +33,8 @@ class SqlStatistics(Repository):
     def counted(
         self, connection: Connection, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)
     ) -> Counted:
-        return counted_of(rollups.counted_parts(connection, where, parts))
+        rows, outdated = rollups.counted_parts(connection, where, parts)
+        return counted_of(rows, outdated)
 
     async def roll_up(self, now: datetime) -> int:
         days = await self.database.read(partial(rollups.due_days, now=now, most=MOST_DAYS))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -46,15 +45,22 @@ SETTLED_AFTER = JUDGED_AFTER
 """A day is counted so long after its end: most of its incidents have ended and are judged."""
 _MARK = StatsPart.DETECT
 """The part whose form the mark of `COMBINED` has."""
+MOST_STALE = 14
+"""Days that changed since they were counted, and are counted again for a report; sweeps count the others."""
 _LONGEST_BACK = timedelta(days=3 * 366)
 """Older days are counted from the records."""
 
 
 def counted_parts(
     connection: Connection, where: StatsFilter, parts: Collection[StatsPart]
-) -> Mapping[StatsPart, list[Row]]:
-    """The rows of each part: sums of roll-ups, and of what is counted from the records."""
+) -> tuple[Mapping[StatsPart, list[Row]], int]:
+    """The rows of each part, and for how many days they are those of the last count.
+
+    They are sums of roll-ups, and of what is counted from the records. Of days that changed since
+    they were counted, the newest `MOST_STALE` are counted from the records.
+    """
     quick(connection)
+    outdated = 0
     spans: list[Span] = []
     gaps = [where]
     kept = slice_of(where)
@@ -62,20 +68,19 @@ def counted_parts(
         counted, stale = _counted_within(connection, whole_days(where))
         if is_combined(kept):
             counted = _combined(connection, counted)
-        spans, gaps = cover(where, counted, stale)
+        outdated = max(0, len(stale) - MOST_STALE)
+        spans, gaps = cover(where, counted, sorted(stale)[outdated:])
     found: dict[StatsPart, list[Iterable[Row]]] = {part: [] for part in parts}
-    if gaps:
-        periods = tuple((gap.since, gap.until) for gap in gaps)
-        uncounted = replace(where, periods=periods if len(periods) > 1 else (), since=gaps[0].since)
-        uncounted = replace(uncounted, until=gaps[-1].until)
+    for gap in gaps:
+        # One statement each: with its bounds at hand, PostgreSQL knows how little there is to read.
         for part, each in found.items():
-            each.append(counted_rows(connection, part, uncounted))
+            each.append(counted_rows(connection, part, gap))
     if kept is not None and spans:
         for part, rows in _stored(connection, spans, kept, parts):
             found[part].append(rows)
     if where.weekly and StatsPart.CELLS in found:
         found[StatsPart.CELLS] = [by_week(rows) for rows in found[StatsPart.CELLS]]
-    return {part: added(rows, COUNTINGS[part]) for part, rows in found.items()}
+    return {part: added(rows, COUNTINGS[part]) for part, rows in found.items()}, outdated
 
 
 def _counted_within(connection: Connection, days: range) -> tuple[list[Span], set[int]]:

@@ -54,6 +54,10 @@ class StatsView(BaseModel):
     false_alarms: ShareView = Field(description="Recovered without an action, of the incidents that ended.")
     time_saved: TimeSavedView
     shadow: list[ShadowView]
+    outdated_days: int = Field(
+        description="Days that changed since they were counted, with the numbers of then: many days "
+        "changed at once, and they are counted again within minutes. 0: every number is of now."
+    )
 
     @classmethod
     def of(cls, found: Statistics, limits: Limits) -> Self:
@@ -125,6 +129,7 @@ class StatsView(BaseModel):
                 "an action of the agent healed; the time that the agent needed is subtracted.",
             ),
             shadow=_shadow(found),
+            outdated_days=found.outdated,
         )
 
 
