@@ -171,11 +171,11 @@ def _pages(ids: Sequence[str]) -> list[str]:
     return [f"/dashboard?cursor={one}" for one in ids]
 
 
-def measure(client: httpx2.Client, reading: Reading, pids: Sequence[int]) -> Measured:
+def measure(client: httpx2.Client, reading: Reading, pids: Sequence[int], effort: float) -> Measured:
     """One request at a time, each path in turn, after some that warm up."""
     times: list[float] = []
     busy = 0.0
-    rounds = max(reading.rounds, len(reading.paths))
+    rounds = max(2, round(reading.rounds * effort))
     for number in range(-min(5, len(reading.paths)), rounds):
         path = reading.paths[number % len(reading.paths)]
         if number == 0:
@@ -247,7 +247,7 @@ def served(supervisor: Supervisor, folder: Path, url: str, name: str) -> Iterato
     server.process.stop(grace_seconds=5)
 
 
-def run(folder: Path, size: Size) -> Result:
+def run(folder: Path, size: Size, effort: float) -> Result:
     """Fill, count, measure, explain."""
     result = Result(incidents=size.incidents, entries=size.incidents * size.entries)
     played_folder, data = folder / "played", folder / "postgres"
@@ -278,7 +278,7 @@ def run(folder: Path, size: Size) -> Result:
         asked = readings(ids)
         with served(supervisor, folder, serving.url(database), "api") as (client, pid):
             for reading in asked:
-                result.measured.append(measure(client, reading, [pid, _pid(serving)]))
+                result.measured.append(measure(client, reading, [pid, _pid(serving)], effort))
                 say(str(result.measured[-1]))
         serving.stop()
         explaining = PostgresServer(supervisor, data, settings={**_SERVING, **LOGGED})
@@ -296,7 +296,7 @@ def run(folder: Path, size: Size) -> Result:
         touch_each_day(serving.url(database))
         stale = replace(asked[-3], name="analytics, a year of stale days")
         with served(supervisor, folder, serving.url(database), "stale") as (client, pid):
-            result.measured.append(measure(client, stale, [pid, _pid(serving)]))
+            result.measured.append(measure(client, stale, [pid, _pid(serving)], effort))
             say(str(result.measured[-1]))
         serving.stop()
     finally:
@@ -352,6 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.console", description=__doc__)
     parser.add_argument("--incidents", type=int, default=INCIDENTS)
     parser.add_argument("--entries", type=int, default=ENTRIES, help="timeline entries of each incident")
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the usual number of requests")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", type=Path, help="where the figures and plans are written as JSON")
     given = parser.parse_args(arguments)
@@ -361,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.chmod(0o755)  # PostgreSQL runs as an account of its own under root
     try:
         size = Size(incidents=given.incidents, entries=given.entries, until=datetime.now(UTC))
-        result = run(folder, size)
+        result = run(folder, size, given.effort)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     document: Mapping[str, object] = {**asdict(result), "failures": result.failures}

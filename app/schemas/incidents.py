@@ -49,7 +49,8 @@ class IncidentQuery(BaseModel):
     until: MomentOrSpan | None = None
     q: SearchText = Field(
         default="",
-        description="Words, all of which service, environment, id, cause, owner or summary contain.",
+        description="Words, all of which service, environment, id, cause, owner or summary contain. "
+        "One answer looks at 25,000 incidents: follow `next`, also from an empty page, to search the rest.",
         examples=["payments latency"],
     )
     sort: Literal["-opened_at", "opened_at"] = Field(

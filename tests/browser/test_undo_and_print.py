@@ -56,7 +56,7 @@ def test_a_person_has_a_rollback_undone(tmp_path: Path, watched: Watched) -> Non
 
 
 def test_an_undo_that_cannot_work_is_not_offered(tmp_path: Path, watched: Watched) -> None:
-    """The kill switch is engaged: the page shows the reason in place of the form, and the form when it ends."""
+    """While the kill switch is engaged the page shows the reason in place of the form, then the form."""
     page = watched.page
     with staged(tmp_path, **ACTING) as stage:
         address = _rolled_back(stage)
@@ -78,9 +78,15 @@ def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) 
     assert page.evaluate("window.printed") == 1
     page.emulate_media(media="print")
     expect(page.locator("h1")).to_be_visible()
-    for text in ("release 1.15.0 failed 40 s before", "ALLOW_HIGH_RISK_ACTIONS is false", "traffic did not rise"):
+    for text in (
+        "release 1.15.0 failed 40 s before",
+        "ALLOW_HIGH_RISK_ACTIONS is false",
+        "traffic did not rise",
+    ):
         expect(page.get_by_text(text).first).to_be_visible()
-    shown = "[...document.querySelectorAll('button, input, nav, form')].filter((one) => one.checkVisibility())"
+    shown = (
+        "[...document.querySelectorAll('button, input, nav, form')].filter((one) => one.checkVisibility())"
+    )
     assert page.evaluate(f"{shown}.map((one) => one.outerHTML)") == []
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     paper = page.pdf(format="A4")

@@ -17,6 +17,7 @@ from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.timeline import verify_chain
 from app.errors import ClaimLost, Conflict, NotFound
+from app.store import incidents
 from tests.contract.store_values import (
     LEASE,
     MINUTE,
@@ -170,7 +171,7 @@ async def test_an_escalated_incident_is_resolved_when_a_person_says_so(store: St
         await store.responders.respond(IncidentId("inc_0"), said(ResponderAct.NOTE))
 
 
-async def test_incidents_are_searched_and_sorted(store: Store) -> None:
+async def test_incidents_are_searched_and_sorted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """All words must occur somewhere; a wildcard is a plain character; both orders page without a gap."""
     ids: list[IncidentId] = []
     for number, name in enumerate(("payments-api", "payments-worker", "shop")):
@@ -191,10 +192,14 @@ async def test_incidents_are_searched_and_sorted(store: Store) -> None:
             if cursor is None:
                 return got
 
-    assert await found("payments") == [ids[1], ids[0]]
-    assert await found("payments", oldest_first=True) == [ids[0], ids[1]]
-    assert await found("release PAYMENTS") == [ids[0]]
-    assert await found("100%_X") == [ids[0]]
-    assert await found("p_yments") == []
-    assert await found(ids[2][:12]) == [ids[2]]
-    assert await found("") == ids[::-1]
+    for looked_at in (25_000, 2, 1):
+        monkeypatch.setattr(incidents, "SEARCHED_AT_ONCE", looked_at)
+        assert await found("payments") == [ids[1], ids[0]]
+        assert await found("payments", oldest_first=True) == [ids[0], ids[1]]
+        assert await found("release PAYMENTS") == [ids[0]]
+        assert await found("100%_X") == [ids[0]]
+        assert await found("p_yments") == []
+        assert await found(ids[2][:12]) == [ids[2]]
+        assert await found("") == ids[::-1]
+    first = await store.incidents.find(IncidentFilter(text="payments-api"), limit=9, cursor=None)
+    assert (first.items, first.next_cursor) == ((), ids[2]), "no more than one incident was looked at"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.sql import visitors
 from app.agent.analytics.report import Statistics, StatsFilter, StatsPart, report
 from app.agent.ports.store import Store
 from app.store import open_store
+from app.store.analytics import rollups
 from app.store.analytics.counting import COUNTINGS, counted_rows
 from app.store.analytics.reading import counted_of
 from app.store.analytics.rollups import SETTLED_AFTER
@@ -93,9 +95,10 @@ def _number(database_url: str, table: Table) -> int:
 
 
 async def test_a_report_is_the_same_with_roll_ups_and_after_any_change(
-    store: Store, database_url: str
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Days and blocks are added up; what any program changes afterwards is in the next report."""
+    monkeypatch.setattr(rollups, "MOST_STALE", 1000)
     await history(store, seed=11, size=20)
     days = block_of(day_at(NOW) + BLOCK).start + BLOCK - day_at(NOW)
     assert await _rolled_up(store, days) >= BLOCK
@@ -120,6 +123,31 @@ async def test_a_report_is_the_same_with_roll_ups_and_after_any_change(
     await _agrees(store, database_url, period)
     assert await _rolled_up(store, days) > 0
     await _agrees(store, database_url, period)
+
+
+async def test_what_many_changed_days_cost_is_bounded(store: Store, database_url: str) -> None:
+    """The newest are counted again for the report, the others are as last counted, and the report says so."""
+    await history(store, seed=11, size=20)
+    days = block_of(day_at(NOW) + BLOCK).start + BLOCK - day_at(NOW)
+    await _rolled_up(store, days)
+    where = StatsFilter(since=NOW - timedelta(days=3), until=NOW + timedelta(days=days))
+    before = report(where, await store.statistics.counted(where))
+    assert before.outdated == 0
+    with engine_of(database_url).begin() as connection:
+        connection.execute(text("UPDATE incidents SET severity = 'minor', cause = 'memory_leak'"))
+        changed = connection.execute(select(statistics_stale.c.day).distinct()).scalars().all()
+    assert len(changed) > rollups.MOST_STALE
+    after = report(where, await store.statistics.counted(where))
+    assert after.outdated == len(changed) - rollups.MOST_STALE
+    assert after.ends.incidents == before.ends.incidents
+    newest = replace(where, since=begin_of(sorted(changed)[-rollups.MOST_STALE]))
+    with engine_of(database_url).connect() as connection:
+        assert report(newest, await store.statistics.counted(newest)) == _by_records(connection, newest)
+    assert await _rolled_up(store, days) > 0
+    with engine_of(database_url).connect() as connection:
+        exact = _by_records(connection, where)
+    assert report(where, await store.statistics.counted(where)) == exact
+    assert [cause for cause, _ in exact.causes] == ["memory_leak"]
 
 
 async def test_a_report_reads_what_was_rolled_up(store: Store, database_url: str) -> None:

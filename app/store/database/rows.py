@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, and_, or_, select
+from sqlalchemy.sql import ColumnElement
 
 from app.agent.analytics.times import restored_at
 from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
@@ -46,23 +47,44 @@ def page_of(
     limit: int,
     cursor: str | None,
     oldest_first: bool = False,
+    within: int | None = None,
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """One page, newest first by default, and the cursor of the next: the key of the page's last row.
 
     Rows are kept for good, so a cursor never loses its place, whatever comes or ends
-    meanwhile. `Invalid` for a cursor that names no row.
+    meanwhile. `within`: so many rows of the table are looked at, whether they are wanted or not; a
+    page may then be short, or empty, and have a next one. `Invalid` for a cursor that names no row.
     """
     if limit < 1:
         raise Invalid(f"limit is {limit}; it must be at least 1")
+    after: list[ColumnElement[bool]] = []
     if cursor is not None:
         last = connection.execute(select(moment, key).where(key == cursor)).one_or_none()
         if last is None:
             raise Invalid("cursor was not returned by this list; start again without a cursor")
-        after = and_(moment == last[0], key > last[1] if oldest_first else key < last[1])
-        wanted = wanted.where(or_(moment > last[0] if oldest_first else moment < last[0], after))
+        after = _beyond(moment, key, last, forward=oldest_first)
     order = (moment.asc(), key.asc()) if oldest_first else (moment.desc(), key.desc())
-    rows = connection.execute(wanted.order_by(*order).limit(limit + 1)).all()
-    return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
+    rest = None
+    if within is not None:
+        edge = select(moment, key).where(*after).order_by(*order).offset(within - 1).limit(1)
+        rest = connection.execute(edge).one_or_none()
+        if rest is not None:
+            inside = _beyond(moment, key, rest, forward=not oldest_first)
+            after += [inside[0], or_(key == rest[1], inside[1])]
+    rows = connection.execute(wanted.where(*after).order_by(*order).limit(limit + 1)).all()
+    if len(rows) > limit:
+        return rows[:limit], str(rows[limit - 1].id)
+    return rows, None if rest is None else str(rest[1])
+
+
+def _beyond(
+    moment: Column[Any], key: Column[Any], place: Row[Any], *, forward: bool
+) -> list[ColumnElement[bool]]:
+    """What comes after a place in the order; the first condition alone is a range of the index."""
+    tie = and_(moment == place[0], key > place[1] if forward else key < place[1])
+    if forward:
+        return [moment >= place[0], or_(moment > place[0], tie)]
+    return [moment <= place[0], or_(moment < place[0], tie)]
 
 
 def incident_of(row: Row[Any]) -> Incident:

@@ -77,7 +77,10 @@ class IncidentRepository(Protocol):
         ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
-        """Newest first, or in the filter's order; a cursor that this store did not issue raises `Invalid`."""
+        """Newest first, or in the filter's order; a cursor that this store did not issue raises `Invalid`.
+
+        A search for a text may look at a part of the incidents: its page is short, and has a cursor.
+        """
         ...
 
     async def all_open(self) -> tuple[Incident, ...]:
