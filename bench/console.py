@@ -317,7 +317,7 @@ async def _migrated(url: str) -> None:
 def _gigabytes(server: PostgresServer, database: str) -> float:
     engine = engine_of(server.url(database))
     with engine.connect() as connection:
-        size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+        size = int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
     engine.dispose()
     return round(size / 1e9, 2)
 

@@ -25,6 +25,8 @@ from tests.contract.eventually import eventually
 _SLOW_SECONDS = 1.0
 _SMALL_BUFFER = 4096
 """Of the kernel, so that a client that reads nothing is noticed after some 100 kB."""
+_AT_ONCE = 25
+"""Clients that connect before the next ones do."""
 _ASK = b"GET /v1/changes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -76,14 +78,21 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         address = listening.getsockname()
-        followers = [await _reading(address) for _ in range(reading)]
-        tasks = [asyncio.create_task(one.follow()) for one in followers]
-        mute = [_silent(address) for _ in range(silent)]
+        followers: list[Follower] = []
+        tasks: list[asyncio.Task[None]] = []
+        mute: list[socket.socket] = []
 
-        async def connected(number: int) -> bool:
-            return feed.clients == number
+        async def connected() -> bool:
+            return feed.clients == len(followers) + len(mute)
 
-        await eventually(lambda: connected(reading + silent))
+        for _ in range(reading):
+            followers.append(await _reading(address))
+            tasks.append(asyncio.create_task(followers[-1].follow()))
+            if len(followers) % _AT_ONCE == 0:
+                await eventually(connected)
+        for _ in range(silent):
+            mute.append(_silent(address))
+            await eventually(connected)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}", trust_env=False) as client:
             refused = await client.get("/v1/changes")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
@@ -104,14 +113,15 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
         await _all_know(followers, incident_id)
         followers.append(await _reading(address))
         tasks.append(asyncio.create_task(followers[-1].follow()))
-        await eventually(lambda: connected(reading + 1))
+        gone, mute = mute, []
+        await eventually(connected)
         app.state.stop.request()
         server.should_exit = True
         await serving
         await asyncio.gather(*tasks)
         assert all(one.ended for one in followers), "a stop ends every stream"
         assert feed.clients == 0
-        for each in mute:
+        for each in gone:
             each.close()
     await container.close()
 

@@ -34,6 +34,7 @@ def filled(stage: Staged) -> dict[str, str]:
     waiting = stage.run(awaiting(stage.container, service="cart"))
     stage.run(failed_often(stage.container, service="mail", times=2))
     stage.run(opened(stage.container, "payments-worker"))
+    stage.run(stage.story.clock.advance(30))
     return {
         "board": "/dashboard",
         "board-search": "/dashboard?q=cart",

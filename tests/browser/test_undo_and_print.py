@@ -89,6 +89,8 @@ def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) 
     )
     assert page.evaluate(f"{shown}.map((one) => one.outerHTML)") == []
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    raw = "[...document.querySelectorAll('.entries pre')].filter((one) => one.checkVisibility()).length"
+    assert page.evaluate(raw) == 0, "raw data is for the JSON export"
     paper = page.pdf(format="A4")
     assert paper.startswith(b"%PDF")
     assert watched.faults == []

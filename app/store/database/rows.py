@@ -78,13 +78,14 @@ def page_of(
 
 
 def _beyond(
-    moment: Column[Any], key: Column[Any], place: Row[Any], *, forward: bool
+    moment: Column[Any], key: Column[Any], place: Row[Any, Any], *, forward: bool
 ) -> list[ColumnElement[bool]]:
     """What comes after a place in the order; the first condition alone is a range of the index."""
-    tie = and_(moment == place[0], key > place[1] if forward else key < place[1])
+    at, name = place
+    tie = and_(moment == at, key > name if forward else key < name)
     if forward:
-        return [moment >= place[0], or_(moment > place[0], tie)]
-    return [moment <= place[0], or_(moment < place[0], tie)]
+        return [moment >= at, or_(moment > at, tie)]
+    return [moment <= at, or_(moment < at, tie)]
 
 
 def incident_of(row: Row[Any]) -> Incident:
