@@ -29,6 +29,7 @@ from urllib.parse import urlencode
 import httpx2
 from sqlalchemy import text
 
+from app.errors import TransientError
 from app.store import open_store
 from bench.console_history import ACTIVE, Size, chain, engine_of, load, played_in
 from bench.console_plans import LOGGED, Plan, plans_of
@@ -45,6 +46,7 @@ SLOW_ROUNDS = 12
 """Of requests that may take longer: statistics."""
 PAGE_MS = 100.0
 YEAR_MS = 500.0
+_ATTEMPTS = 20
 _MEMORY = {"shared_buffers": "1GB", "effective_cache_size": "4GB", "maintenance_work_mem": "512MB"}
 _LOADING = {
     **THROWAWAY,
@@ -215,8 +217,15 @@ def sample(url: str, number: int) -> list[str]:
 async def count_days(url: str, now: datetime) -> None:
     """As the sweep does, until no day is left."""
     store = await open_store(url)
-    while await store.statistics.roll_up(now):
-        pass
+    left = _ATTEMPTS
+    while left:
+        try:
+            if not await store.statistics.roll_up(now):
+                break
+        except TransientError:  # a busy machine: the next sweep goes on
+            left -= 1
+            if not left:
+                raise
     await store.close()
 
 

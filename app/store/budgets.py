@@ -61,7 +61,12 @@ _SHOWN = 2_000
 _RESULT = (incidents.c.state.label("incident_state"), incidents.c.body.label("incident_body"))
 
 _UNDOING = intents.alias("undoing")
-_UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id, _UNDOING.c.started_at.is_not(None))
+# An undo belongs to the incident of what it undoes: the index over incidents finds it.
+_UNDONE = exists().where(
+    _UNDOING.c.incident_id == intents.c.incident_id,
+    _UNDOING.c.undoes == intents.c.id,
+    _UNDOING.c.started_at.is_not(None),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,8 +125,11 @@ async def test_a_report_is_the_same_with_roll_ups_and_after_any_change(
     await _agrees(store, database_url, period)
 
 
-async def test_what_many_changed_days_cost_is_bounded(store: Store, database_url: str) -> None:
+async def test_what_many_changed_days_cost_is_bounded(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The newest are counted again for the report, the others are as last counted, and the report says so."""
+    monkeypatch.setattr(rollups, "MOST_STALE", 4)
     await history(store, seed=11, size=20)
     days = block_of(day_at(NOW) + BLOCK).start + BLOCK - day_at(NOW)
     await _rolled_up(store, days)
