@@ -11,21 +11,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.agent.models import IncidentState, KillSwitch
 from tests.api.stories import awaiting, opened, proposed
+from tests.browser.axe import violations
 from tests.browser.conftest import Served, Watched, serving
 from tests.browser.hostile import HOSTILE_TEXTS
 from tests.browser.stage import staged
 from tests.stories import ACTING, NAMESPACE, SERVICE
 
 pytestmark = pytest.mark.browser
-
-AXE = Path(__file__).parent / "assets" / "axe-4.14.1.min.js"
-_RUN_AXE = """
-async () => {
-  const rules = { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] };
-  const found = await axe.run(document, rules);
-  return found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" | ")}`);
-}
-"""
 
 
 def test_an_incident_is_watched_from_open_to_recovered(tmp_path: Path, watched: Watched) -> None:
@@ -211,14 +203,12 @@ def test_every_page_meets_wcag(served: Served, in_berlin: Page) -> None:
         "/dashboard/incidents/none",
     ):
         page.goto(served.url + path)
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-        assert page.evaluate(_RUN_AXE) == [], path
+        assert violations(page) == [], path
     page.goto(f"{served.url}/docs")
     expect(page.locator(".opblock").first).to_be_visible()
     page.locator(".opblock-summary-control").first.click()
     expect(page.locator(".opblock-body").first).to_be_visible()
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate(_RUN_AXE) == [], "/docs"
+    assert violations(page) == [], "/docs"
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     at = page.locator(".facts time").first
     expect(at).to_contain_text("GMT+")
@@ -230,3 +220,14 @@ async def _engage(served: Served, reason: str) -> None:
     await served.container.store.guardrails.set_kill_switch(
         KillSwitch(engaged=True, by="ann", reason=reason, at=now)
     )
+
+
+def test_the_page_to_sign_in_by_token_meets_wcag(tmp_path: Path, in_berlin: Page) -> None:
+    """The form, and the form after a token that is not known."""
+    with serving(tmp_path, require_identity=True) as served:
+        in_berlin.goto(f"{served.url}/sign-on/token")
+        assert violations(in_berlin) == []
+        in_berlin.get_by_label("Your API token").fill("no-such-token")
+        in_berlin.get_by_role("button", name="Sign in").click()
+        expect(in_berlin.get_by_role("alert")).to_be_visible()
+        assert violations(in_berlin) == []

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from app.config import Settings
 from app.main import create_app
 from tests.api.harness import RUNBOOKS
+from tests.browser.axe import violations
 from tests.browser.conftest import START_SECONDS, Watched
 
 pytestmark = pytest.mark.browser
@@ -51,6 +52,8 @@ def test_a_rollback_is_approved_and_the_service_recovers(watched: Watched, sandb
     page.goto(sandbox)
     expect(page.get_by_text("Simulated cluster")).to_be_visible()
     page.get_by_role("link", name="Start a scenario").first.click()
+    expect(page.get_by_role("button", name="Start bad-release", exact=True)).to_be_visible()
+    assert violations(page) == []
     page.get_by_role("button", name="Start bad-release", exact=True).click()
     expect(page.get_by_role("heading", name="A bad release sandbox")).to_be_visible()
     page.get_by_role("link", name="awaiting your approval").click()

@@ -143,6 +143,7 @@ async def test_what_many_changed_days_cost_is_bounded(
     after = report(where, await store.statistics.counted(where))
     assert after.outdated == len(changed) - rollups.MOST_STALE
     assert after.ends.incidents == before.ends.incidents
+    assert len(after.causes) > 1, "older days are as they were counted"
     newest = replace(where, since=begin_of(sorted(changed)[-rollups.MOST_STALE]))
     with engine_of(database_url).connect() as connection:
         assert report(newest, await store.statistics.counted(newest)) == _by_records(connection, newest)
