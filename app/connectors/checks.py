@@ -217,6 +217,9 @@ def people(kinds: Sequence[ChannelKind]) -> Check:
             return
         if settings.dry_run:
             yield ok("people", f"{named} set; a dry run sends no notifications")
+            for kind in kinds:
+                if kind.configured(settings) and (problem := kind.unusable(settings)) is not None:
+                    yield warn("people", f"{problem}; without a dry run the agent would not start", _CORRECT)
             return
         try:
             channels = constructed_channels(kinds, settings)
