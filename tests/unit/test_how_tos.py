@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from app.connectors.git.pull_requests import PullRequestWriter
 from app.connectors.registry import ALERT_FORMATS
 from app.errors import Forbidden, Invalid
 from tests.api.stories import awaiting
+from tests.deliveries import alerts_to_signals
 from tests.unit.heal_command import REPOSITORY, Heal
 from tests.unit.test_cli_people import in_file
 
@@ -134,3 +136,24 @@ async def test_doctor_warns_in_a_dry_run_where_git_is_missing(
     found = {one.check: one async for one in examine(load_settings())}["reverts"]
     assert found.status is Status.WARN
     assert "GIT_REVERT needs the program git" in found.message
+
+
+def test_the_test_of_a_contact_point_is_listed_as_unmapped() -> None:
+    """Grafana's own test alert names no service: nothing is opened, and the sender sees why."""
+    labels = {"alertname": "TestAlert", "instance": "Grafana"}
+    alert = {
+        "status": "firing",
+        "labels": labels,
+        "annotations": {"summary": "Notification test"},
+        "startsAt": "2026-02-20T17:00:00Z",
+        "endsAt": "0001-01-01T00:00:00Z",
+        "fingerprint": "57c6d9296de2ad39",
+        "values": None,
+    }
+    body = {"receiver": "heal", "status": "firing", "version": "1", "orgId": 1, "alerts": [alert]}
+    batch = alerts_to_signals(
+        body, settings=load_settings(), received_at=datetime(2026, 2, 20, 17, tzinfo=UTC)
+    )
+    assert batch.signals == ()
+    (unmapped,) = batch.unmapped
+    assert "service" in unmapped.reason
