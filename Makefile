@@ -17,7 +17,8 @@ JOBS := 3
 IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
 FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
 GITOPS := tests/gitops
-REAL = $(BIN)/pytest --ignore=$(GITOPS) -m real -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
+IMAGE := tests/image
+REAL = $(BIN)/pytest --ignore=$(GITOPS) --ignore=$(IMAGE) -m real -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py \
     tests/e2e/test_scenarios.py tests/e2e/test_upgrade_data.py
@@ -26,7 +27,7 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run sandbox demo test coverage test-real test-gitops soak testbed lint format docs bench release lock clean
+.PHONY: help run sandbox demo test coverage test-real test-gitops test-image soak testbed lint format docs bench release lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +60,11 @@ test-gitops: $(DEV) ## against a real Argo CD, built from its Go module the firs
 	@scripts/debian.sh redis-server=redis-server
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-gitops.xml $(GITOPS) $(ARGS)
+
+test-image: $(DEV) ## build the image without an engine and start it: another user, read-only root, secrets as files
+	@scripts/debian.sh buildah=buildah podman=podman runc=runc mmdebstrap=mmdebstrap
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-image.xml $(IMAGE) $(ARGS)
 
 soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point, 20,000 requests; before a release
 	@$(REAL_NEEDS)

@@ -16,6 +16,7 @@ from app.clock import Clock
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
 from app.connectors.findings import Check, DoctorRun, Finding, fail, ok, warn
+from app.connectors.git.branch import git_program
 from app.connectors.git.connect import connect_repositories
 from app.connectors.kinds import (
     ChannelKind,
@@ -171,6 +172,10 @@ def _reverts(settings: Settings) -> Finding:
         connect_repositories(settings)
     except ConfigurationError as error:
         return fail("reverts", str(error), _CORRECT)
+    try:
+        git_program()  # a dry run writes to no repository, and starts without it
+    except ConfigurationError as error:
+        return warn("reverts", f"{error}; without a dry run the agent would not start", _CORRECT)
     repositories = counted(len(settings.git_repositories), "repository", "repositories")
     return ok("reverts", f"proposed as {way} in {repositories}")
 
@@ -217,6 +222,9 @@ def people(kinds: Sequence[ChannelKind]) -> Check:
             return
         if settings.dry_run:
             yield ok("people", f"{named} set; a dry run sends no notifications")
+            for kind in kinds:
+                if kind.configured(settings) and (problem := kind.unusable(settings)) is not None:
+                    yield warn("people", f"{problem}; without a dry run the agent would not start", _CORRECT)
             return
         try:
             channels = constructed_channels(kinds, settings)

@@ -173,6 +173,8 @@ class ChannelKind:
     configured: Callable[[Settings], bool]
     connect: Callable[[Settings], Channel]
     """Connects on first use; raises `ConfigurationError` for settings that cannot work."""
+    unusable: Callable[[Settings], str | None] = lambda _: None
+    """What is wrong with a value among its settings, without it, for a dry run that constructs no channel."""
     inbound: InboundKind | None = None
 
 

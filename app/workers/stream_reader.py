@@ -213,6 +213,7 @@ class StreamReader:
             else:
                 self._well()
                 return result
+            await self._measure()  # the lag grows meanwhile
             await self.clock.sleep(pause)
 
     def _blocked(self, doing: str, why: str) -> None:

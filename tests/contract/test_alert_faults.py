@@ -6,6 +6,8 @@ Only the time that a rule waits (`for`) is cut; expressions and thresholds are a
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import signal
 import threading
@@ -17,9 +19,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import text
 
 from testbed.postgres import THROWAWAY, postgres_server
+from testbed.redis import RedisServer
 from testbed.supervisor import Supervisor
 from testbed.waiting import NotYet, wait_for
 from tests.contract.metric_worlds import prometheus
@@ -32,6 +36,7 @@ pytestmark = pytest.mark.real
 ANSWER = b'{"result": {"decision": "deny", "reasons": ["as asked"]}}'
 SERIES = b'{"status": "success", "data": {"resultType": "vector", "result": []}}'
 EVENT = {"service": "shop", "environment": "prod", "version": "2", "status": "failed"}
+STREAM = "signals"
 
 
 @contextmanager
@@ -124,6 +129,41 @@ def test_each_fault_of_a_running_agent_fires_its_rule(
                 agent.send_signal(signal.SIGKILL)
                 fires.wait({"HealAgentDown"})
     finally:
+        supervisor.close()
+
+
+async def _publish(url: str, entries: int) -> None:
+    client: Redis = Redis.from_url(url)
+    body = json.dumps({"type": "deploy", **EVENT})
+    async with client, client.pipeline(transaction=False) as pipeline:
+        for _ in range(entries):
+            pipeline.xadd(STREAM, {"body": body})
+        await pipeline.execute()
+
+
+def test_a_stream_that_is_not_read_fires_its_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is down, so that nothing is acknowledged, while more than 10,000 messages arrive."""
+    supervisor = Supervisor()
+    redis = RedisServer(supervisor=supervisor, directory=tmp_path)
+    port = free_port()
+    try:
+        redis.start()
+        with (
+            postgres_server(supervisor, settings=THROWAWAY) as postgres,
+            prometheus(tmp_path / "ours", config=_config(tmp_path, f"127.0.0.1:{port}")) as ours,
+        ):
+            monkeypatch.setenv("DATABASE_URL", postgres.tcp_url(postgres.create()))
+            monkeypatch.setenv("RUNBOOKS_DIR", str(REPOSITORY / "runbooks"))
+            monkeypatch.setenv("INTAKE_FROM", f"{redis.url}?stream={STREAM}")
+            with agent_process(tmp_path, "run", "--role", "worker", port=port) as (url, _):
+                fires = _Alerts(url, ours)
+                fires.wait(set())
+                postgres.kill()
+                fires.wait({"HealDatabaseDown"})
+                asyncio.run(_publish(redis.url, 10_100))
+                fires.wait({"HealDatabaseDown", "HealStreamLag"})
+    finally:
+        redis.stop()
         supervisor.close()
 
 

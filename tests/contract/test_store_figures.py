@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, event
 
 from app.agent.models import DecisionKind, IncidentState, KillSwitch, OutcomeKind
 from app.agent.ports.store import Store
+from app.store import store_over
+from app.store.database.port import Work
 from tests.contract.store_values import (
     MINUTE,
     NOW,
@@ -22,8 +27,11 @@ from tests.contract.store_values import (
 )
 from tests.contract.test_store_budgets import begin, ended, ready
 from tests.contract.test_store_circuits import SERVICE
+from tests.repositories import database_of
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+T = TypeVar("T")
 
 
 async def test_an_empty_database_has_zeros_and_no_ages(store: Store) -> None:
@@ -90,3 +98,47 @@ async def test_a_signal_without_a_disposition_waits_from_its_arrival(store: Stor
     await store.signals.accept([one], pending(), dry_run=True)
     found = await store.figures.figures(NOW + MINUTE)
     assert (found.pending_signals, found.oldest_pending_signal_at) == (1, one.received_at)
+
+
+class _Watching:
+    """A `Database` that keeps the statements of what it reads, and SQLite's plan for each."""
+
+    def __init__(self, store: Store) -> None:
+        self._database = database_of(store)
+        self.statements: list[str] = []
+        self.plan: list[str] = []
+
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        def watched(connection: Connection) -> T:
+            event.listen(connection, "before_cursor_execute", self._note)
+            try:
+                return work(connection)
+            finally:
+                event.remove(connection, "before_cursor_execute", self._note)
+
+        return await self._database.read(watched, urgent=urgent)
+
+    def _note(self, connection: Connection, cursor: Any, statement: str, given: Any, *_: object) -> None:
+        if connection.dialect.name == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", given)
+            self.plan += [row[-1] for row in cursor.fetchall()]
+        self.statements.append(statement)
+
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        return await self._database.write(work, urgent=urgent)
+
+    async def same(self) -> None:
+        """It always is."""
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+async def test_one_statement_reads_every_figure_over_indexes(store: Store) -> None:
+    """Each further one is a wait for a thread beside busy intake; a scan grows with the history."""
+    watching = _Watching(store)
+    await store_over(watching).figures.figures(NOW)
+    assert len(watching.statements) == 1
+    scans = {words.split()[1] for words in watching.plan if words.startswith("SCAN") and "INDEX" not in words}
+    # One row for each day and shard, process and guardrail; one for each incident and channel, without JSON.
+    assert scans <= {"intake_ledger", "workers", "brakes", "postings"}

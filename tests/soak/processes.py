@@ -105,6 +105,17 @@ class Agent:
             if process is not None:
                 process.stop(grace_seconds)
 
+    def restart(self, grace_seconds: float) -> int:
+        """As a rolling deploy does: SIGTERM, then the next process; how the first one ended."""
+        with self._turn:
+            process = self._process
+            if process is None:
+                raise RuntimeError(f"{self.name} does not run")
+            process.stop(grace_seconds)
+            code = process.exit_code()
+            self.start()
+            return -1 if code is None else code
+
     def keep(self) -> None:
         """Start it again if it ended by itself."""
         with self._turn:

@@ -120,6 +120,8 @@ class Trouble(StrEnum):
     WORKER_JOINS = "worker joins"
     WORKER_LEAVES = "worker leaves"
     """In good order: both share the work anew."""
+    WORKERS_RESTARTED = "workers restarted in turn"
+    """Every worker, one after the other, by SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -543,6 +543,22 @@ async def test_in_a_dry_run_no_channel_is_asked() -> None:
     )
 
 
+async def test_a_dry_run_warns_of_a_channel_that_could_not_be_constructed() -> None:
+    """Before the dry run ends, not at the start after it; nothing is asked."""
+    async with loopback(reply(200)) as server:
+        found = await findings(
+            settings_with(
+                notify_webhook_url=SecretStr(server.url), notify_webhook_secret=SecretStr("hunter2")
+            )
+        )
+        assert server.requests == []
+    configured, wrong = found["people"]
+    assert configured.status is Status.OK
+    assert wrong.status is Status.WARN
+    assert "NOTIFY_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64" in wrong.message
+    assert "hunter2" not in repr(found)
+
+
 async def test_roles_that_no_person_can_have_are_reported() -> None:
     """ROLE_SCOPES without a source of roles has no effect; approval roles are then for tokens only."""
     found = await findings(settings_with(require_identity=True, role_scopes={"sre": ("approve",)}))

@@ -36,6 +36,16 @@ def test_each_secret_is_a_file_that_prepare_writes_once(prepared: Path) -> None:
     assert not re.search(r"(TOKEN|PASSWORD|DATABASE_URL):", (FOLDER / "compose.yaml").read_text())
 
 
+def test_only_the_owner_may_enter_their_folder(prepared: Path) -> None:
+    """Another user reads none; each file is readable where it is mounted by itself (`make test-image`)."""
+    folder = prepared / ".secrets"
+    folder.chmod(0o755)  # as written before
+    (folder / "scrape-token").chmod(0o600)  # as an editor writes it
+    subprocess.run([prepared / "prepare"], check=True, capture_output=True)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
 def test_the_agent_reads_them(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of the agent mounts what its settings name, and requires identity."""
     for role in ("api", "worker", "watch"):

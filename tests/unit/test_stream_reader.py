@@ -365,6 +365,22 @@ async def test_a_store_in_trouble_is_waited_for(desk: Desk, error: Exception) ->
     await stopped(task)
 
 
+async def test_the_lag_is_measured_while_the_store_is_down(desk: Desk) -> None:
+    """What arrives meanwhile counts: an alert rule watches it."""
+    desk.topic.append(deploy())
+    desk.doors.before = lambda _: TransientError("no connection")
+    reader = desk.reader()
+    task = asyncio.create_task(reader.run())
+    await desk.clock.advance(60)
+    before = reader.progress.lag
+    assert before is not None
+    for number in range(3):
+        desk.topic.append(deploy(version=f"2.{number}"))
+    await desk.clock.advance(600)
+    assert reader.progress.lag == before + 3
+    await stopped(task)
+
+
 async def test_waiting_makes_a_signal_stale(desk: Desk) -> None:
     """What was fresh when it was read, and is accepted after an outage of an hour, leads to no action."""
     desk.topic.append(deploy(at=desk.clock.now()))

@@ -202,10 +202,21 @@ def _text(lines: Sequence[str]) -> str:
     return calm if len(calm) <= _MAX_TEXT else calm[: _MAX_TEXT - 1] + "…"
 
 
+def unusable(settings: Settings) -> str | None:
+    """Why documents could not be signed; None when they can, or need not be."""
+    try:
+        if settings.notify_webhook_secret is not None:
+            Signer.of(settings.notify_webhook_secret)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
 KIND = ChannelKind(
     name=WebhookChannel.name,
     title="a webhook",
     setting="NOTIFY_WEBHOOK_URL",
     configured=lambda settings: settings.notify_webhook_url is not None,
     connect=WebhookChannel.from_settings,
+    unusable=unusable,
 )

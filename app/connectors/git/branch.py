@@ -59,10 +59,7 @@ class BranchWriter:
 
     def __init__(self, access: GitAccess) -> None:
         """Raises `ConfigurationError` without the program `git`."""
-        program = shutil.which("git")
-        if program is None:
-            raise ConfigurationError("GIT_REVERT needs the program git: install it")
-        self._git = program
+        self._git = git_program()
         self._access = access
         if access.token is not None:
             remember([access.token.get_secret_value()])
@@ -167,6 +164,14 @@ class BranchWriter:
             "GIT_CONFIG_COUNT": str(len(settings)),
             **numbered,
         }
+
+
+def git_program() -> str:
+    """The path of git; raises `ConfigurationError` where it is not installed."""
+    program = shutil.which("git")
+    if program is None:
+        raise ConfigurationError("GIT_REVERT needs the program git: install it (image: PACKAGES=git)")
+    return program
 
 
 def branch_of(request: RevertRequest) -> str:

@@ -12,7 +12,8 @@ class FiguresRepository(Protocol):
     """Reads what `/metrics` exposes of all processes on one database."""
 
     async def figures(self, now: datetime, budget_window: timedelta = FIGURES_WINDOW) -> AgentFigures:
-        """Counts and ages in one snapshot; every part is counted over an index.
+        """Counts and ages in one snapshot, read by one statement. Signals, incidents and actions are
+        counted over indexes, failing messages over one short row for each incident and channel.
 
         `budget_window`: how long a started action counts in the budgets.
         """

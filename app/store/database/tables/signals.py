@@ -105,6 +105,8 @@ signal_tally = Table(
     Column("forgotten", BigInteger, nullable=False),
 )
 
+# The names `mendings` and `mended` stay: processes of the version before write them while an upgrade rolls
+# through, so that a new name would need both for a release, and the API shows `mended` as it always did.
 mendings = Table(
     "mendings",
     metadata,
