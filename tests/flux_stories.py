@@ -50,7 +50,11 @@ async def flux_story(
             **ACTING,
             **settings,
         }
-        own = {"flux_enabled": True, "kubeconfig": kubeconfig_of(server.url, folder), "kube_timeout_seconds": 60}
+        own = {
+            "flux_enabled": True,
+            "kubeconfig": kubeconfig_of(server.url, folder),
+            "kube_timeout_seconds": 60,
+        }
         asked = settings_for(folder, **known, **own)
         made = KIND.connect(asked, connect_repositories(asked))
         ports = made.ports

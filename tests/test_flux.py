@@ -1,4 +1,4 @@
-"""Rollbacks of workloads that Flux owns: healed through the source, reverted in Git, given back to its branch."""
+"""Rollbacks of workloads that Flux owns: healed through the source, reverted in Git, given back to it."""
 
 from __future__ import annotations
 

@@ -206,7 +206,9 @@ def configured_gitops(kinds: Sequence[GitOpsKind], settings: Settings) -> GitOps
     configured = [kind for kind in kinds if kind.configured(settings)]
     if len(configured) > 1:
         named = " and ".join(kind.settings[0] for kind in configured)
-        raise ConfigurationError(f"{named} are set, and the agent works with one GitOps controller: unset one")
+        raise ConfigurationError(
+            f"{named} are set, and the agent works with one GitOps controller: unset one"
+        )
     return configured[0] if configured else None
 
 

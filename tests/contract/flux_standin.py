@@ -1,4 +1,4 @@
-"""A stand-in of Flux on an API server, from its published resources and the behaviour of the real controllers.
+"""A stand-in of Flux on an API server, from its published resources and what the real controllers do.
 
 Labelled so: it is no Flux and no Kubernetes. It keeps one Kustomization and its
 GitRepository over a real bare repository, fetches, applies, corrects drift and keeps a
@@ -59,7 +59,8 @@ class FluxStandIn:
         if not self.objects:
             reference = {"kind": "GitRepository", "name": NAME}
             self.add(
-                KUSTOMIZATION, {"path": f"./{FOLDER}", "prune": True, "interval": "5s", "sourceRef": reference}
+                KUSTOMIZATION,
+                {"path": f"./{FOLDER}", "prune": True, "interval": "5s", "sourceRef": reference},
             )
             self.add(SOURCE, {"url": str(self.repository.bare), "ref": {"branch": BRANCH}, "interval": "5s"})
 
@@ -128,7 +129,10 @@ class FluxStandIn:
         self._touch(source)
 
     def _apply(self) -> None:
-        kustomization, revision = self.kustomization, self.source["status"].get("artifact", {}).get("revision")
+        kustomization, revision = (
+            self.kustomization,
+            self.source["status"].get("artifact", {}).get("revision"),
+        )
         if kustomization["spec"].get("suspend") or revision is None:
             return
         commit = revision.rpartition(":")[2]
@@ -201,7 +205,10 @@ class FluxStandIn:
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         parts = url.path.strip("/").split("/")[3:]
         if parts[0] == "namespaces":
-            verb, place = ("patch" if request.method == "PATCH" else "get"), "/".join((parts[2], parts[1], parts[3]))
+            verb, place = (
+                ("patch" if request.method == "PATCH" else "get"),
+                "/".join((parts[2], parts[1], parts[3])),
+            )
         else:
             verb, place = "list", parts[0]
         if verb not in self.rights:
@@ -219,7 +226,9 @@ class FluxStandIn:
     def _patch(self, place: str, found: dict[str, Any], body: dict[str, Any], *, dry: bool) -> Answer:
         version = body.get("metadata", {}).pop("resourceVersion", None)
         if version not in (None, found["metadata"]["resourceVersion"]):
-            return status(409, "the object has been modified; please apply your changes to the latest version")
+            return status(
+                409, "the object has been modified; please apply your changes to the latest version"
+            )
         changed = _merged(copy.deepcopy(found), body)
         if changed["spec"] != found["spec"]:
             changed["metadata"]["generation"] += 1

@@ -41,9 +41,7 @@ class _World:
         self.folder = folder
         self.images: list[tuple[str, datetime]] = []
         self.repository = GitRepository.create(folder, NAMESPACE, NAME)
-        self.standin = FluxStandIn(
-            repository=self.repository, live_image=self.live, deploy=self.deploy
-        )
+        self.standin = FluxStandIn(repository=self.repository, live_image=self.live, deploy=self.deploy)
         self.repository.release("shop:1")
         self.standin.reconcile()
 
@@ -267,7 +265,9 @@ async def test_a_dry_run_reads_and_has_no_writer(made: tuple[_World, GitOpsWorld
 
 
 @pytest.mark.parametrize("mark", [None, "shop", "OCIRepository:a/b"])
-async def test_without_the_labels_there_is_no_owner(made: tuple[_World, GitOpsWorld], mark: str | None) -> None:
+async def test_without_the_labels_there_is_no_owner(
+    made: tuple[_World, GitOpsWorld], mark: str | None
+) -> None:
     """The incident is escalated as before: managed by flux."""
     assert await made[1].ports.reader.owner_of(made[0].view(mark)) is None
 
@@ -283,7 +283,10 @@ async def test_labels_that_were_copied_do_not_count(made: tuple[_World, GitOpsWo
 async def test_a_helm_release_is_recognised_and_left_to_people(made: tuple[_World, GitOpsWorld]) -> None:
     """Its state and its charts stand in the sentence that hands it over."""
     world, contract = made
-    history = [{"chartVersion": "1.3.0", "status": "failed"}, {"chartVersion": "1.2.9", "status": "superseded"}]
+    history = [
+        {"chartVersion": "1.3.0", "status": "failed"},
+        {"chartVersion": "1.2.9", "status": "superseded"},
+    ]
     ready = {"type": "Ready", "status": "False", "message": "upgrade failed"}
     world.standin.add("helmreleases/prod/shop", {}, history=history, conditions=[ready])
     found = await contract.ports.reader.owner_of(world.view("HelmRelease:prod/shop"))
@@ -326,9 +329,13 @@ async def test_a_source_of_another_intent_is_not_taken_over(made: tuple[_World, 
     """Two incidents never hold one source."""
     standin = made[0].standin
     standin.source["metadata"]["annotations"] = {"self-healing-devops-agent/intent": "int_other"}
+    standin.change(SOURCE, {"suspend": True})
     with pytest.raises(Invalid, match="another action of the agent"):
         await made[1].writer.switch_off(REF, INTENT)
     assert standin.writes == []
+    standin.change(SOURCE, {"suspend": None})
+    await made[1].writer.switch_off(REF, INTENT)
+    assert standin.writes == ['{"suspend": true}']
 
 
 async def _held(world: _World, contract: GitOpsWorld) -> Application:
@@ -342,7 +349,7 @@ async def _held(world: _World, contract: GitOpsWorld) -> Application:
 
 
 async def test_another_commit_is_not_the_revert(made: tuple[_World, GitOpsWorld]) -> None:
-    """A commit elsewhere in the repository does not end the wait; one elsewhere after the revert does not hinder."""
+    """A commit elsewhere in the repository does not end the wait, and after the revert it does not hinder."""
     world, contract = made
     good = world.repository.head()
     await _held(world, contract)

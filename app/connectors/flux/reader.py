@@ -84,7 +84,9 @@ class FluxReader:
             problems = [str(error)]
         if problems:
             return Rehearsal(accepted=False, message="; ".join(problems))
-        checked = "its source and the history were checked, and the API server accepts the change of the source"
+        checked = (
+            "its source and the history were checked, and the API server accepts the change of the source"
+        )
         return Rehearsal(accepted=True, message=f"{read.in_words} would be rolled back: {checked}")
 
     async def _try(self, found: Deployed, commit: str | None) -> None:
@@ -110,7 +112,9 @@ class FluxReader:
                 f"{repository} is shared with {also}, which would be rolled back as well: revert it in Git"
             )
         if self._contents is None or not self._contents.allows(found.repository):
-            setting = "GIT_REVERT is not set" if self._contents is None else "GIT_REPOSITORIES does not list it"
+            setting = (
+                "GIT_REVERT is not set" if self._contents is None else "GIT_REPOSITORIES does not list it"
+            )
             more.append(
                 f"the agent may not read the repository of {kustomization} ({setting}), and could not tell "
                 "when Git asks for what runs: revert it in Git"
@@ -138,6 +142,4 @@ async def deployed(api: FluxApi, ref: ApplicationRef) -> Deployed:
         return Deployed(kustomization=kustomization, source={})
     space = text(kustomization, "spec", "sourceRef", "namespace") or ref.namespace
     named = text(kustomization, "spec", "sourceRef", "name") or ""
-    return Deployed(
-        kustomization=kustomization, source=await api.get(FluxKind.GIT_REPOSITORY, space, named)
-    )
+    return Deployed(kustomization=kustomization, source=await api.get(FluxKind.GIT_REPOSITORY, space, named))

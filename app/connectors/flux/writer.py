@@ -30,7 +30,8 @@ class FluxWriter:
         """The source fetches no further commits, and carries the mark of the intent."""
 
         def change(found: Deployed) -> JsonObject:
-            if found.mark not in (None, intent_id):
+            free = not found.suspended and found.pinned is None  # a mark that is left means nothing then
+            if not free and found.mark not in (None, intent_id):
                 raise Invalid(f"the source of {ref} is suspended by another action of the agent")
             return {"metadata": {"annotations": {MARK: intent_id}}, "spec": {"suspend": True}}
 
@@ -41,7 +42,9 @@ class FluxWriter:
 
         def change(found: Deployed) -> JsonObject:
             if found.mark is None or not found.suspended or found.pinned is not None:
-                raise Invalid(f"the source of {ref} is not suspended by the agent, so that it is not rolled back")
+                raise Invalid(
+                    f"the source of {ref} is not suspended by the agent, so that it is not rolled back"
+                )
             history = application_from(found).history
             entry = next((one for one in history if one.id == history_id), None)
             if entry is None:

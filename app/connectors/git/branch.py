@@ -25,7 +25,9 @@ class BranchWriter:
     async def find(self, request: RevertRequest) -> str | None:
         self._check(request)
         branch = branch_of(request)
-        found = await self._git.run(["ls-remote", "--heads", "--", request.repository, f"refs/heads/{branch}"])
+        found = await self._git.run(
+            ["ls-remote", "--heads", "--", request.repository, f"refs/heads/{branch}"]
+        )
         return _words(request) if found.strip() else None
 
     async def open(self, request: RevertRequest) -> str:

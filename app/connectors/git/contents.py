@@ -63,9 +63,7 @@ class RepositoryContents:
             for one in (commit, head):
                 await self._git.run(["checkout", "--quiet", one], folder)
                 counted = folders_of(Path(folder), path)
-                different = await self._git.run(
-                    ["diff", "--name-only", commit, head, "--", *counted], folder
-                )
+                different = await self._git.run(["diff", "--name-only", commit, head, "--", *counted], folder)
                 if different.strip():
                     return False
         return True

@@ -18,12 +18,12 @@ from app.sandbox.cluster.access import WorldAccess
 from app.sandbox.cluster.drains import load_of
 from app.sandbox.cluster.views import (
     GITOPS,
-    managed_as,
     RELEASE,
     WITHOUT_TRAFFIC,
     autoscalers_of,
     config_map_view,
     last_scaled,
+    managed_as,
     pod_view,
     released_by,
     revision_view,
