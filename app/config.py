@@ -162,11 +162,12 @@ class Settings(BaseSettings):
     service_workloads: dict[ServiceName, WorkloadName] = {}
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
-    # Argo CD and Git
+    # Argo CD, Flux and Git
     argocd_url: str | None = None
     argocd_token: SecretStr | None = None
     argocd_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     argocd_applications: dict[WorkloadName, ApplicationName] = {}
+    flux_enabled: bool = False
     git_revert: RevertWay | None = None
     git_repositories: tuple[RepositoryPrefix, ...] = ()
     git_username: str = "git"

@@ -51,12 +51,18 @@ def _rights() -> str:
             name.upper(): _as_json(one for one in needed_rights(_with(**{name: True})) if one not in read)
             for name in _WITH_RIGHTS
         },
+        "everywhere": {
+            name.upper(): _as_json(one for one in needed_rights(_with(**{name: True})) if one not in read)
+            for name in _WITH_RIGHTS_EVERYWHERE
+        },
     }
     return json.dumps(found, indent=1) + "\n"
 
 
 _WITH_RIGHTS = ("helm_releases", "log_evidence")
 """Settings that need rights of their own."""
+_WITH_RIGHTS_EVERYWHERE = ("flux_enabled",)
+"""Settings that need rights of their own in all namespaces, whichever are watched."""
 
 
 def _with(*actions: ActionName, **settings: bool) -> Settings:

@@ -60,6 +60,8 @@ def generated() -> dict[Path, str]:
             files |= _granting(f"actions/{name}", needed, _nodes(name))
     for setting, needed in rights["settings"].items():
         files |= _granting(f"settings/{setting.lower()}", needed)
+    for setting in rights["everywhere"]:
+        files |= _folder(f"settings/{setting.lower()}", _everywhere(setting), component=True)
     return {KUSTOMIZE / path: content for path, content in files.items()}
 
 
@@ -84,6 +86,12 @@ def _nodes(action: str) -> list[Object]:
         if "roleRef" in one:
             one["roleRef"]["name"] += f"-{action}"
     return found
+
+
+def _everywhere(setting: str) -> list[Object]:
+    """What a setting needs in all namespaces, beside the role of either scope."""
+    plain, asked = (rendered(*_SINGLE, *more) for more in ((), ("--set-string", f"settings.{setting}=true")))
+    return [one for one in _of(asked, "ClusterRole", "ClusterRoleBinding") if one not in plain]
 
 
 def _folder(

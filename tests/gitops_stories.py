@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from app.agent.models import IncidentRecord
 from app.agent.ports.store import Store
@@ -79,12 +79,23 @@ class FusedStore:
         return getattr(self._inner, name)
 
 
+class Controller(Protocol):
+    """The stand-in of a GitOps controller."""
+
+    def reconcile(self) -> None:
+        """One turn of it."""
+        ...
+
+
+C = TypeVar("C", bound=Controller)
+
+
 @dataclass
-class GitOpsStory:
+class GitOpsStory(Generic[C]):
     """The story with its application."""
 
     stage: Story
-    standin: ArgoStandIn
+    standin: C
     repository: GitRepository
     fuse: Fuse
 
@@ -120,7 +131,7 @@ class GitOpsStory:
 @asynccontextmanager
 async def gitops_story(
     folder: Path, *, fuse: Fuse | None = None, **settings: Any
-) -> AsyncIterator[GitOpsStory]:
+) -> AsyncIterator[GitOpsStory[ArgoStandIn]]:
     """A service released by automated sync with self-heal that has served well, and shop:2-crash not yet."""
     fuse = fuse or Fuse()
     repository = GitRepository.create(folder, NAMESPACE, SERVICE)

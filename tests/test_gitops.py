@@ -11,6 +11,7 @@ from app.agent.loop import NextStage, next_stage
 from app.agent.models import IncidentRecord, IncidentState, OutcomeKind, VerdictKind
 from app.agent.responders.request import ResponderAct
 from app.agent.timeline import verify_chain
+from tests.contract.argocd_standin import ArgoStandIn
 from tests.gitops_stories import Fuse, GitOpsStory, gitops_story
 from tests.stories import NAMESPACE, SERVICE, messages
 from tests.test_undo_on_request import ask
@@ -23,7 +24,7 @@ def _reverted(record: IncidentRecord) -> bool:
     return GitOpsStep.REVERT in progress(record, record.intents[0].id).done if record.intents else False
 
 
-async def _healed(told: GitOpsStory) -> IncidentRecord:
+async def _healed(told: GitOpsStory[ArgoStandIn]) -> IncidentRecord:
     """Release a bad version in Git, let the agent heal it, merge its revert, and wait for the end."""
     told.repository.release("shop:2-crash")
     await told.live_until(lambda record: _reverted(record) or record.incident.state.closed)

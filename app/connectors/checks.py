@@ -16,8 +16,8 @@ from app.clock import Clock
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
 from app.connectors.findings import Check, DoctorRun, Finding, fail, ok, warn
-from app.connectors.git.branch import git_program
 from app.connectors.git.connect import connect_repositories
+from app.connectors.git.program import git_program
 from app.connectors.kinds import (
     ChannelKind,
     ConnectedMetrics,

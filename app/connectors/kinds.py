@@ -204,8 +204,14 @@ def configured_silences(kinds: Sequence[SilenceSourceKind], settings: Settings) 
 
 
 def configured_gitops(kinds: Sequence[GitOpsKind], settings: Settings) -> GitOpsKind | None:
-    """The configured GitOps controller; the first of several."""
-    return next((kind for kind in kinds if kind.configured(settings)), None)
+    """The configured GitOps controller; raises `ConfigurationError` for several."""
+    configured = [kind for kind in kinds if kind.configured(settings)]
+    if len(configured) > 1:
+        named = " and ".join(kind.settings[0] for kind in configured)
+        raise ConfigurationError(
+            f"{named} are set, and the agent works with one GitOps controller: unset one"
+        )
+    return configured[0] if configured else None
 
 
 def constructed_channels(kinds: Sequence[ChannelKind], settings: Settings) -> tuple[Channel, ...]:

@@ -13,6 +13,7 @@ from app.connectors.argocd import registration as argocd
 from app.connectors.chat import teams, webhook
 from app.connectors.chat.slack import channel as slack
 from app.connectors.datadog import registration as datadog
+from app.connectors.flux import registration as flux
 from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, SilenceSourceKind
 from app.connectors.prometheus import registration as prometheus
 
@@ -20,7 +21,7 @@ ALERT_FORMATS: tuple[AlertFormat, ...] = (
     alertmanager.format_with(grafana.DIALECT),
     datadog_alerts.FORMAT,
 )
-GITOPS: tuple[GitOpsKind, ...] = (argocd.KIND,)
+GITOPS: tuple[GitOpsKind, ...] = (argocd.KIND, flux.KIND)
 METRIC_SOURCES: tuple[MetricSourceKind, ...] = (prometheus.KIND, datadog.KIND)
 SILENCE_SOURCES: tuple[SilenceSourceKind, ...] = (silences.KIND,)
 CHANNELS: tuple[ChannelKind, ...] = (

@@ -9,7 +9,8 @@ import pytest
 
 from app.agent.ids import IntentId
 from app.agent.ports.gitops import RevertRequest
-from app.connectors.git.branch import BranchWriter, GitAccess, branch_of
+from app.connectors.git.branch import BranchWriter, branch_of
+from app.connectors.git.program import GitAccess, GitProgram
 from app.connectors.git.pull_requests import GITHUB, GITLAB, Forge, PullRequestWriter
 from app.connectors.http import HttpPeer
 from app.errors import Forbidden, Invalid, UnknownOutcome
@@ -124,5 +125,5 @@ async def test_what_an_application_names_becomes_no_option(
     access = GitAccess(repositories=(str(tmp_path),), username="git", token=None, timeout_seconds=60)
     values = {"repository": str(repository.bare), "good": good, **changes}
     with pytest.raises((Invalid, Forbidden), match=words):
-        await BranchWriter(access).open(request(**values))
+        await BranchWriter(GitProgram(access)).open(request(**values))
     assert repository.branches() == []

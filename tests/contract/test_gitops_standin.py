@@ -20,7 +20,7 @@ from app.connectors.git.connect import connect_repositories  # noqa: E402 - as a
 from app.errors import Forbidden, Invalid, TransientError, UnknownOutcome  # noqa: E402 - as above
 from tests.contract.argocd_standin import TOKEN, ArgoStandIn, refusal  # noqa: E402 - as above
 from tests.contract.gitops_repository import GitRepository  # noqa: E402 - as above
-from tests.contract.gitops_suite import INTENT, GitOpsContract, GitOpsWorld  # noqa: E402 - as above
+from tests.contract.gitops_suite import ARGO_CD, INTENT, GitOpsContract, GitOpsWorld  # noqa: E402 - as above
 from tests.contract.loopback import Fate, loopback  # noqa: E402 - as above
 
 NAMESPACE, NAME = "prod", "shop"
@@ -106,6 +106,7 @@ async def made(tmp_path: Path) -> AsyncIterator[tuple[_World, GitOpsWorld]]:
                 image=image,
                 change_behind=change_behind,
                 close_window=close_window,
+                refusals=ARGO_CD,
             ),
         )
 

@@ -22,7 +22,7 @@ from testbed.rbac import AGENT
 from testbed.world import TestBed
 from tests.contract.eventually import eventually
 from tests.contract.gitops_repository import BRANCH, FOLDER, GitRepository, git
-from tests.contract.gitops_suite import GitOpsWorld
+from tests.contract.gitops_suite import ARGO_CD, GitOpsWorld
 from tests.contract.kubernetes_harness import cluster_for
 
 SERVICE = "shop"
@@ -140,6 +140,7 @@ class RealApplication:
             image=self.image,
             change_behind=self.change_behind,
             close_window=close_window,
+            refusals=ARGO_CD,
         )
         await made.until(lambda a: a.sync == "Synced" and not a.busy and bool(a.history), "the first sync")
 

@@ -94,11 +94,13 @@ class Application:
     resources: int = 0
     """How many objects the application owns."""
     health_message: str = ""
+    kind: str = "application"
+    """What the controller calls it, for text."""
 
     @property
     def in_words(self) -> str:
         """Controller and application, for the middle of a sentence."""
-        return f"{self.controller} application {self.ref}"
+        return f"{self.controller} {self.kind} {self.ref}"
 
     @property
     def matches_repository(self) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from app.agent.ports.gitops import RepositoryWriter
 from app.config import Settings
-from app.connectors.git.branch import BranchWriter, GitAccess
+from app.connectors.git.branch import BranchWriter
+from app.connectors.git.contents import RepositoryContents
+from app.connectors.git.program import GitAccess, GitProgram
 from app.connectors.git.pull_requests import GITHUB, GITLAB, PullRequestWriter
 from app.connectors.http import HttpPeer
 from app.errors import ConfigurationError
@@ -21,18 +23,9 @@ def connect_repositories(settings: Settings) -> RepositoryWriter | None:
     way = settings.git_revert
     if way is None:
         return None
-    if not settings.git_repositories:
-        raise ConfigurationError("GIT_REVERT needs GIT_REPOSITORIES: the repositories that may be written")
-    if settings.dry_run:
+    if settings.dry_run and settings.git_repositories:
         return None
-    branches = BranchWriter(
-        GitAccess(
-            repositories=settings.git_repositories,
-            username=settings.git_username,
-            token=settings.git_token,
-            timeout_seconds=settings.git_timeout_seconds,
-        )
-    )
+    branches = BranchWriter(_program(settings))
     if way is RevertWay.BRANCH:
         return branches
     forge = GITHUB if way is RevertWay.GITHUB else GITLAB
@@ -44,3 +37,24 @@ def connect_repositories(settings: Settings) -> RepositoryWriter | None:
         bearer_token=settings.git_token,
     )
     return PullRequestWriter(forge, peer, branches)
+
+
+def connect_contents(settings: Settings) -> RepositoryContents | None:
+    """What reads the same repositories, in a dry run too; None without GIT_REVERT.
+
+    Raises `ConfigurationError` for settings that cannot work.
+    """
+    return None if settings.git_revert is None else RepositoryContents(_program(settings))
+
+
+def _program(settings: Settings) -> GitProgram:
+    if not settings.git_repositories:
+        raise ConfigurationError("GIT_REVERT needs GIT_REPOSITORIES: the repositories that may be written")
+    return GitProgram(
+        GitAccess(
+            repositories=settings.git_repositories,
+            username=settings.git_username,
+            token=settings.git_token,
+            timeout_seconds=settings.git_timeout_seconds,
+        )
+    )

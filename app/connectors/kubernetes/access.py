@@ -42,6 +42,12 @@ _AUTOSCALERS = "horizontalpodautoscalers"
 _NODES = "nodes"
 """Of the whole cluster, whatever namespaces are watched."""
 _LOGS = "pods/log"
+_FLUX = (
+    *((verb, "kustomize.toolkit.fluxcd.io", "kustomizations") for verb in ("get", "list")),
+    *((verb, "source.toolkit.fluxcd.io", "gitrepositories") for verb in ("get", "list", "patch")),
+    *((verb, "helm.toolkit.fluxcd.io", "helmreleases") for verb in ("get", "list")),
+)
+"""In all namespaces: a source may be shared with a Kustomization of any."""
 _LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
 """Kinds that are listed again and again where they may not be watched."""
 
@@ -291,9 +297,10 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     if ActionName.DRAIN_NODE in settings.enabled_actions:
         # The pods of a node are of any namespace.
         nodes += [("list", "", "pods"), ("create", "", "pods/eviction"), ("get", "", "namespaces")]
+    flux = _FLUX if settings.flux_enabled else ()
     return tuple(
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
-        for rights, places in ((needed, namespaces), (nodes, ("",)))
+        for rights, places in ((needed, namespaces), ((*nodes, *flux), ("",)))
         for namespace in places
         for verb, group, resource in rights
     )

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import StrEnum
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import httpx2
 import msgspec
@@ -40,6 +40,15 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.
 _MOST_METADATA = 100
 _MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """More than any page of objects is long."""
+
+
+CustomResource: TypeAlias = type[NamespacedResourceG]
+"""A kind that a vendor's own folder knows."""
+
+
+def custom_resource(group: str, version: str, kind: str, plural: str) -> CustomResource:
+    """A namespaced kind by its group, version, name and plural."""
+    return create_namespaced_resource(group, version, kind, plural)
 
 
 class Kind(StrEnum):
@@ -102,7 +111,7 @@ class _Sender(Protocol):
         method: str,
         *,
         res: type[NamespacedResourceG] | type[GlobalResource] | type[PodLog],
-        obj: Sequence[JsonObject] | None = None,
+        obj: Sequence[JsonObject] | JsonObject | None = None,
         name: str | None = None,
         namespace: str | None = None,
         watch: bool = False,
@@ -165,6 +174,26 @@ class Connection:
             name=ref.name,
             namespace=None if kind in _WITHOUT_NAMESPACE else ref.namespace,
             headers={"Content-Type": PatchType.JSON.value},
+        )
+
+    def prepare_read(
+        self, resource: CustomResource, namespace: str, name: str | None = None, **more: str
+    ) -> BasicRequest:
+        """A request for one object of a custom resource, or for a page of them without `name`."""
+        verb = "list" if name is None else "get"
+        return self._sender.prepare_request(verb, res=resource, name=name, namespace=namespace, params=more)
+
+    def prepare_merge(
+        self, resource: CustomResource, namespace: str, name: str, body: JsonObject
+    ) -> BasicRequest:
+        """A merge patch of an object of a custom resource."""
+        return self._sender.prepare_request(
+            "patch",
+            res=resource,
+            obj=body,
+            name=name,
+            namespace=namespace,
+            headers={"Content-Type": PatchType.MERGE.value},
         )
 
     def prepare_dry_create(self, kind: Kind, namespace: str, body: JsonObject) -> BasicRequest:

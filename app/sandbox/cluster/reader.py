@@ -23,6 +23,7 @@ from app.sandbox.cluster.views import (
     autoscalers_of,
     config_map_view,
     last_scaled,
+    managed_as,
     pod_view,
     released_by,
     revision_view,
@@ -204,7 +205,7 @@ class SandboxReader:
             config_maps=tuple(config_map_view(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
-            managed_as=next((labelled[name] for name in GITOPS if name in labelled), None),
+            managed_as=managed_as(labelled),
             released_by=released_by(deployment),
             release_records=world.release_records.get(
                 (deployment.meta.namespace, annotations.get(RELEASE, "")), ()

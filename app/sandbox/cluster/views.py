@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from app.agent.actions.target_parts import parts_held
 from app.agent.guardrails.target_token import REPLICAS, workload_token
 from app.agent.ids import IntentId
@@ -30,6 +32,8 @@ GITOPS = {
 }
 """What marks the workloads of a GitOps controller."""
 
+_FLUX_KINDS = {"kustomize": "Kustomization", "helm": "HelmRelease"}
+
 RELEASE = "meta.helm.sh/release-name"
 
 
@@ -47,6 +51,15 @@ def target_of(thing: Target, action: Action | None = None) -> TargetState:
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
+
+
+def managed_as(marks: Mapping[str, str]) -> str | None:
+    """What a GitOps controller wrote on a workload to find it again, of its labels and annotations."""
+    for group, kind in _FLUX_KINDS.items():
+        space, named = (marks.get(f"{group}.toolkit.fluxcd.io/{part}") for part in ("namespace", "name"))
+        if space and named:
+            return f"{kind}:{space}/{named}"
+    return next((marks[name] for name, owner in GITOPS.items() if owner != "flux" and name in marks), None)
 
 
 def released_by(deployment: Deployment) -> str | None:

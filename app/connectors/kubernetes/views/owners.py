@@ -36,6 +36,8 @@ _MARKS = {
     "kapp.k14s.io/app": "kapp-controller",
 }
 """Labels and annotations of such controllers."""
+_FLUX_KINDS = {"kustomize": "Kustomization", "helm": "HelmRelease"}
+"""The groups of Flux's labels, and the kind of the object that they name."""
 _STAND_IN_MANAGERS = {"rollouts-controller": "a Rollout", "flagger": "a Canary"}
 """Field managers of controllers that scale a workload to 0 and run its pods themselves."""
 _HELM = "Helm"
@@ -56,15 +58,24 @@ def managed_by(workload: JsonObject) -> str | None:
         return "argocd"
     if "app.kubernetes.io/instance" in labels and any(item.startswith(_ARGO) for item in annotations):
         return "argocd"
-    if any(f"{part}.toolkit.fluxcd.io/name" in labels for part in ("kustomize", "helm")):
+    if any(f"{group}.toolkit.fluxcd.io/name" in labels for group in _FLUX_KINDS):
         return "flux"
     marked = next((by for mark, by in _MARKS.items() if mark in annotations or mark in labels), None)
     return marked or next((_MANAGERS[by] for by in _spec_managers(workload) if by in _MANAGERS), None)
 
 
 def managed_as(workload: JsonObject) -> str | None:
-    """What a GitOps controller wrote on a workload to find it again: a tracking id, else an instance."""
+    """What a GitOps controller wrote on a workload to find it again.
+
+    The object that deploys it (`Kustomization:NAMESPACE/NAME`), a tracking id, else an instance.
+    """
     labels = texts(workload, "metadata", "labels")
+    if managed_by(workload) == "flux":
+        for group, kind in _FLUX_KINDS.items():
+            space, named = (labels.get(f"{group}.toolkit.fluxcd.io/{part}") for part in ("namespace", "name"))
+            if space and named:
+                return f"{kind}:{space}/{named}"
+        return None
     tracking = texts(workload, "metadata", "annotations").get(_ARGO + "tracking-id")
     return tracking or labels.get(_ARGO + "instance") or labels.get("app.kubernetes.io/instance")
 

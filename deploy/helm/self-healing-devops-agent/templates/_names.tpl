@@ -23,6 +23,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- /* Rights of the enabled actions, from files/rights.json, which is generated from the code. */ -}}
+{{- define "heal.given" -}}
+{{- $given := get .root.Values.settings .setting | toString }}
+{{- if not $given }}{{ $given = get .root.Values.config (lower .setting) | toString }}{{ end }}
+{{- if has (lower $given) (list "true" "1" "yes" "on" "t" "y") }}true{{ end }}
+{{- end }}
+
 {{- define "heal.rules" -}}
 {{- $rights := .Files.Get "files/rights.json" | fromJson }}
 {{- $verbs := dict }}
@@ -32,9 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   {{- $all = concat $all (get $rights.actions $action) }}
 {{- end }}
 {{- range $setting, $more := $rights.settings }}
-  {{- $given := get $.Values.settings $setting | toString }}
-  {{- if not $given }}{{ $given = get $.Values.config (lower $setting) | toString }}{{ end }}
-  {{- if has (lower $given) (list "true" "1" "yes" "on" "t" "y") }}
+  {{- if include "heal.given" (dict "root" $ "setting" $setting) }}
     {{- $all = concat $all $more }}
   {{- end }}
 {{- end }}
