@@ -20,6 +20,7 @@ from app import spans
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.firings import is_late
 from app.agent.freshness.levels import without_future
 from app.agent.freshness.memory import opened_by
 from app.agent.freshness.own_alerts import is_own_alert
@@ -220,7 +221,7 @@ class IntakeRules:
             case Alert() as alert if signal.key == ALERTS_SOURCE and alert.trigger is None:
                 return _judge_watchdog(signal, alert, levels)
             case Alert() as alert:
-                return _judge_alert(alert, levels)
+                return _judge_alert(signal, alert, levels)
             case ClusterCondition() as condition:
                 return _judge_condition(condition, levels)
 
@@ -482,7 +483,12 @@ def _remembering(
     if isinstance(payload, MetricSample | ConfigChange):
         return judged
     levels = judged.levels or known
-    over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
+    over = (
+        isinstance(payload, Alert)
+        and not judged.joins
+        and payload.identity in levels.resolved_alerts
+        and not remembers(levels.reasons, payload)
+    )
     if not over:
         levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
@@ -542,7 +548,7 @@ def _judge_watchdog(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Jud
     return _Judged(healthy_reason=f"watchdog {alert.name}: {what}", levels=heard, joins=False)
 
 
-def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
+def _judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
             healthy_reason=f"alert {alert.name} reports that a rule could not be evaluated: "
@@ -561,6 +567,8 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
         return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
     if alert.trigger is None:
         return _Judged(healthy_reason=f"alert {alert.name} has no trigger in ALERT_TRIGGERS")
+    if is_late(levels.reasons, signal, alert):
+        return _Judged(healthy_reason=f"alert {alert.name} has ended and fired again since", joins=False)
     return _Judged(triggers=(alert.trigger,))
 
 
