@@ -20,11 +20,11 @@ from app import spans
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.firings import is_late
+from app.agent.freshness.firings import is_late, polled_alert
 from app.agent.freshness.levels import without_future
 from app.agent.freshness.memory import opened_by
 from app.agent.freshness.own_alerts import is_own_alert
-from app.agent.freshness.reasons import Reason
+from app.agent.freshness.reasons import Reason, alert_subject, find
 from app.agent.freshness.reports import (
     remember_condition,
     remember_level,
@@ -557,6 +557,11 @@ def _judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Judged
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
     identity = alert.identity
+    if alert.polled and not alert.firing:
+        found = find(levels.reasons, alert_subject(alert))
+        if found is None or polled_alert(found) is None:
+            said = "it was delivered, or has ended"
+            return _Judged(healthy_reason=f"alert {alert.name} is no longer listed: {said}", joins=False)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.agent.freshness.memory import ended_in_short, may_fire, stored
-from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal, alert_identity
+from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal, alert_identity, alert_name
 from app.agent.models import Alert, Signal
 
 
@@ -56,6 +56,23 @@ def is_late(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> bool:
     if not alert.firing or later_firing(known, signal, alert) is None:
         return False
     return not any(may_fire(one) and alert_identity(one) == alert.identity for one in known)
+
+
+def polled_alert(reason: Reason) -> Alert | None:
+    """The alert behind a reason that polling found and that still fires; None for every other reason."""
+    began = began_at(reason)
+    if reason.kind is not ReasonKind.ALERT or not reason.polled or not may_fire(reason) or began is None:
+        return None
+    return Alert(
+        name=alert_name(reason),
+        firing=True,
+        fingerprint=alert_identity(reason).rpartition("@")[0],
+        starts_at=began,
+        trigger=reason.trigger,
+        cluster=reason.cluster,
+        labels=reason.labels,
+        polled=True,
+    )
 
 
 def began_at(reason: Reason) -> datetime | None:

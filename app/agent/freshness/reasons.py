@@ -97,6 +97,8 @@ class Reason:
     """When the alert began, where its sender links a start to its end by something else."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All labels of the alert, which silences are matched with; None where they are not known."""
+    polled: bool = False
+    """The alert was read from what its source lists, and never delivered: its end may not be either."""
     merged: MergedAlerts | None = None
     """Set in the entry that represents merged alerts, which is no reason for an action."""
     opened: bool = False

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
-from app.agent.freshness.firings import later_firing, with_earlier_ended, with_later_ended
+from app.agent.freshness.firings import later_firing, polled_alert, with_earlier_ended, with_later_ended
 from app.agent.freshness.memory import may_fire, one_less_unknown, recalled, stored
 from app.agent.freshness.reasons import (
     ALERT_WORDS,
@@ -179,6 +179,8 @@ def _remember_alert(
     known: tuple[Reason, ...], signal: Signal, alert: Alert, *, delivered_before: bool = False
 ) -> tuple[Reason, ...]:
     assert alert.trigger is not None  # noqa: S101 - both callers have checked
+    if alert.polled and not alert.firing:
+        return _no_longer_listed(known, signal, alert)
     subject, at = alert_subject(alert), reported_at(signal)
     said = ALERT_WORDS + alert.name
     known = with_earlier_ended(known, signal, alert)
@@ -199,6 +201,7 @@ def _remember_alert(
         last_true_at=at,
         opened=before is not None and before.opened,
         starts_at=alert.starts_at if alert.cycle is not None else None,
+        polled=alert.polled and (before is None or before.polled),
     )
     later = later_firing(known, signal, alert) if alert.firing else None
     if later is not None and (before is None or may_fire(later)):
@@ -225,6 +228,19 @@ def _remember_alert(
     if signal.received_at - before.repeated_at < REPEAT_APART:
         return stored_before
     return stored(known, claim)
+
+
+def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
+    """With the end of an alert that polling found, which its source lists no more.
+
+    The end of one that was delivered is delivered too: a poll does not end it.
+    """
+    before = find(known, alert_subject(alert))
+    if before is None or polled_alert(before) is None:
+        return known
+    at = max(signal.received_at, before.last_true_at)
+    said = f"the alert {alert.name} was no longer listed by {signal.source}"
+    return stored(known, replace(before, withdrawn=Withdrawal(at=at, by=signal.source, said=said)))
 
 
 def _suppress(
