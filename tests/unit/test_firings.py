@@ -116,6 +116,13 @@ def test_an_earlier_firing_that_is_repeated_after_the_later_one_ended_fires_agai
     assert fires(known) == [FIRST.starts_at.isoformat()]
 
 
+def test_an_earlier_start_long_after_the_later_end_is_a_new_firing() -> None:
+    """The clock of its sender went back: no delivery is late by so much."""
+    ended = remembered(reported(SECOND, 30), reported(replace(SECOND, firing=False), 60, ended=50))
+    for seconds, expected in ((60 + 15 * 60, []), (61 + 15 * 60, [FIRST.starts_at.isoformat()])):
+        assert fires(remember_signal(ended, reported(FIRST, seconds)), 2000) == expected
+
+
 def test_one_firing_with_two_starts_ends_with_the_earlier() -> None:
     """Two replicas of Prometheus: Alertmanager merges their starts, and reports the end with the earliest."""
     known = remembered(reported(SECOND, 30), reported(FIRST, 40))

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.freshness.memory import ended_in_short, may_fire, stored
 from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal, alert_identity, alert_name
 from app.agent.models import Alert, Signal
+
+LATE_BY = timedelta(minutes=15)
+"""A delivery is repeated for as long at most, and then made again with what is true."""
 
 
 def with_earlier_ended(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
@@ -39,7 +42,10 @@ def with_later_ended(known: tuple[Reason, ...], signal: Signal, alert: Alert) ->
 
 
 def later_firing(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> Reason | None:
-    """The last firing of this alert that began later, one that may still fire first; None without one."""
+    """The last firing of this alert that began later, one that may still fire first; None without one.
+
+    One that ended longer ago than deliveries are late proves nothing: a clock may have gone back.
+    """
     found = [
         one
         for one in known
@@ -47,6 +53,7 @@ def later_firing(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> Rea
         and (began := began_at(one)) is not None
         and began > alert.starts_at
         and alert_identity(one) != alert.identity
+        and (one.withdrawn is None or may_fire(one) or signal.received_at - one.withdrawn.at <= LATE_BY)
     ]
     return max(found, key=lambda one: (may_fire(one), one.last_true_at), default=None)
 
