@@ -46,7 +46,7 @@ METRIC_ONLY = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 """Triggers that do not concern the pods or a rollout."""
 
 WAITS_NOTED = 8
-"""So many changes of what cannot be told are in the timeline of one verification: some alternate."""
+"""So many changes of what cannot be determined are in the timeline of one verification: some alternate."""
 _FIGURES = re.compile(r"[0-9][0-9.:]*")
 _REASON_CHARS = 300
 
@@ -271,7 +271,7 @@ def advance(verification: Verification, now: Assessment, at: datetime, rules: Ve
 
 
 def _waited_for(before: tuple[str, ...], now: Assessment) -> tuple[str, ...]:
-    """With what cannot be told now, where it is another reason than the last one; at most `WAITS_NOTED`."""
+    """With what cannot be determined now, where it is another reason than the last one; at most `WAITS_NOTED`."""
     if now.health is not Health.UNKNOWN or len(before) >= WAITS_NOTED:
         return before
     reason = _FIGURES.sub("", "; ".join(now.reasons))[:_REASON_CHARS]

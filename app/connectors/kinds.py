@@ -51,7 +51,7 @@ class AlertSource(Protocol):
         ...
 
     async def listed(self, name: str) -> frozenset[str]:
-        """The fingerprints of all alerts of that name that have not ended, whoever mutes or receives them.
+        """The fingerprints of all alerts of that name that have not ended, muted or not, for any receiver.
 
         An empty name is any. Raises like every port, also where one of them cannot be read: an
         answer is complete.

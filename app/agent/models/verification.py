@@ -66,5 +66,5 @@ class Verification:
     lost_seconds: float = 0.0
     """The length of the attempts that a gap between observations ended; bounds the number of restarts."""
     waited_for: tuple[str, ...] = ()
-    """What could not be told in a row, in words without figures, since the service was last known to be
+    """What could not be determined in a row, in words without figures, since the service was last known to be
     healthy; the timeline has an entry for each."""

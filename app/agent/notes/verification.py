@@ -21,7 +21,7 @@ def verdict_note(verdict: Verdict) -> Note:
 
 def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
     """A note for the first observation, for each change between healthy and not healthy, and for each change
-    of what cannot be told."""
+    of what cannot be determined."""
     notes = [_restarted(before, at)] if dated_in_future(before, at) else []
     began = before.healthy_since is None and after.healthy_since is not None
     ended = before.healthy_since is not None and after.healthy_since is None
