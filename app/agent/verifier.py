@@ -271,7 +271,7 @@ def advance(verification: Verification, now: Assessment, at: datetime, rules: Ve
 
 
 def _waited_for(before: tuple[str, ...], now: Assessment) -> tuple[str, ...]:
-    """With what cannot be determined now, where it is another reason than the last one; at most `WAITS_NOTED`."""
+    """With what cannot be determined now, if that is another reason than the last; at most `WAITS_NOTED`."""
     if now.health is not Health.UNKNOWN or len(before) >= WAITS_NOTED:
         return before
     reason = _FIGURES.sub("", "; ".join(now.reasons))[:_REASON_CHARS]
