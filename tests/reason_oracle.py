@@ -24,6 +24,8 @@ class ReportedAlert:
     """One alert with one start."""
 
     fired_at: float
+    fingerprint: str = ""
+    began: float = 0.0
     over: bool = False
     severity: str | None = None
     repeats: list[float] = field(default_factory=list)
@@ -96,8 +98,22 @@ class Reported:
     def _alert(self, alert: Alert, at: float) -> None:
         identity = f"{alert.fingerprint}@{alert.starts_at}"
         severity = dict(alert.labels or ()).get("severity")
-        new = ReportedAlert(fired_at=at, over=not alert.firing, severity=severity)
+        began = (alert.starts_at - self.start).total_seconds()
+        others = [one for one in self.alerts.values() if one.fingerprint == alert.fingerprint]
+        for one in others:
+            if one.began < began:  # its end was never delivered: it fires again since
+                one.over, one.repeats = True, []
+        followed = any(one.began > began and not one.over for one in others)
+        new = ReportedAlert(
+            fired_at=at,
+            fingerprint=alert.fingerprint,
+            began=began,
+            over=followed or not alert.firing,
+            severity=severity,
+        )
         known = self.alerts.setdefault(identity, new)
+        if followed and alert.firing:
+            return
         if not alert.firing:
             known.over, known.repeats = True, []
         elif not known.over:

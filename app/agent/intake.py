@@ -20,10 +20,11 @@ from app import spans
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.firings import is_late, polled_alert
 from app.agent.freshness.levels import without_future
 from app.agent.freshness.memory import opened_by
 from app.agent.freshness.own_alerts import is_own_alert
-from app.agent.freshness.reasons import Reason
+from app.agent.freshness.reasons import Reason, alert_subject, find
 from app.agent.freshness.reports import (
     remember_condition,
     remember_level,
@@ -220,7 +221,7 @@ class IntakeRules:
             case Alert() as alert if signal.key == ALERTS_SOURCE and alert.trigger is None:
                 return _judge_watchdog(signal, alert, levels)
             case Alert() as alert:
-                return _judge_alert(alert, levels)
+                return _judge_alert(signal, alert, levels)
             case ClusterCondition() as condition:
                 return _judge_condition(condition, levels)
 
@@ -482,7 +483,12 @@ def _remembering(
     if isinstance(payload, MetricSample | ConfigChange):
         return judged
     levels = judged.levels or known
-    over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
+    over = (
+        isinstance(payload, Alert)
+        and not judged.joins
+        and payload.identity in levels.resolved_alerts
+        and not remembers(levels.reasons, payload)
+    )
     if not over:
         levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
@@ -542,7 +548,7 @@ def _judge_watchdog(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Jud
     return _Judged(healthy_reason=f"watchdog {alert.name}: {what}", levels=heard, joins=False)
 
 
-def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
+def _judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
             healthy_reason=f"alert {alert.name} reports that a rule could not be evaluated: "
@@ -551,6 +557,11 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
     identity = alert.identity
+    if alert.polled and not alert.firing:
+        found = find(levels.reasons, alert_subject(alert))
+        if found is None or polled_alert(found) is None:
+            said = "it was delivered, or has ended"
+            return _Judged(healthy_reason=f"alert {alert.name} is no longer listed: {said}", joins=False)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(
@@ -561,6 +572,8 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
         return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
     if alert.trigger is None:
         return _Judged(healthy_reason=f"alert {alert.name} has no trigger in ALERT_TRIGGERS")
+    if is_late(levels.reasons, signal, alert):
+        return _Judged(healthy_reason=f"alert {alert.name} has ended and fired again since", joins=False)
     return _Judged(triggers=(alert.trigger,))
 
 

@@ -6,6 +6,7 @@ healthy nor as unhealthy: without fresh data the verdict is "cannot tell" (promi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -43,6 +44,11 @@ _WORSE_ERROR_RATE = 0.2
 
 METRIC_ONLY = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 """Triggers that do not concern the pods or a rollout."""
+
+WAITS_NOTED = 8
+"""So many changes of what cannot be determined are in the timeline of one verification: some alternate."""
+_FIGURES = re.compile(r"[0-9][0-9.:]*")
+_REASON_CHARS = 300
 
 
 class Health(StrEnum):
@@ -253,13 +259,23 @@ def advance(verification: Verification, now: Assessment, at: datetime, rules: Ve
     """
     verification = resumed(verification, at, rules)
     if now.health is Health.HEALTHY:
-        return replace(verification, healthy_since=verification.healthy_since or at, last_observed_at=at)
+        healthy_since = verification.healthy_since or at
+        return replace(verification, healthy_since=healthy_since, last_observed_at=at, waited_for=())
     return replace(
         verification,
+        waited_for=_waited_for(verification.waited_for, now),
         healthy_since=None,
         last_observed_at=at,
         last_unhealthy_at=at if now.health is Health.UNHEALTHY else verification.last_unhealthy_at,
     )
+
+
+def _waited_for(before: tuple[str, ...], now: Assessment) -> tuple[str, ...]:
+    """With what cannot be determined now, if that is another reason than the last; at most `WAITS_NOTED`."""
+    if now.health is not Health.UNKNOWN or len(before) >= WAITS_NOTED:
+        return before
+    reason = _FIGURES.sub("", "; ".join(now.reasons))[:_REASON_CHARS]
+    return before if before[-1:] == (reason,) else (*before, reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

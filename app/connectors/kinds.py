@@ -50,12 +50,21 @@ class AlertSource(Protocol):
         """
         ...
 
+    async def listed(self, name: str) -> frozenset[str]:
+        """The fingerprints of all alerts of that name that have not ended, muted or not, for any receiver.
+
+        An empty name is any. Raises like every port, also where one of them cannot be read: an
+        answer is complete.
+        """
+        ...
+
 
 class ConnectedSilences(SilenceSource, Protocol):
     """A source of silences and of alerts, with its connections."""
 
     async def active(self, at: datetime) -> tuple[Silence, ...]: ...
     async def firing(self) -> AlertDelivery: ...
+    async def listed(self, name: str) -> frozenset[str]: ...
     async def aclose(self) -> None: ...
 
 

@@ -198,6 +198,9 @@ class _GuardedAlerts:
     async def firing(self) -> AlertDelivery:
         return await self.breaker.ask(self.source.firing)
 
+    async def listed(self, name: str) -> frozenset[str]:
+        return await self.breaker.ask(lambda: self.source.listed(name))
+
 
 @dataclass(frozen=True, slots=True)
 class _GuardedSilences:

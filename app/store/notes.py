@@ -162,7 +162,8 @@ def _told(payload: Payload) -> tuple[str, JsonObject]:
         case MetricSample():
             return _sample(payload)
         case Alert():
-            state = "firing" if payload.firing else "resolved"
+            over = "no longer listed by its source" if payload.polled else "resolved"
+            state = "firing" if payload.firing else over
             detail = f", {_quoted(payload.summary)}" if payload.summary else ""
             return f"alert {_quoted(payload.name)} is {state}{detail}", {
                 "alert": payload.name,

@@ -271,6 +271,7 @@ def _listening(container: Container) -> list[Work]:
             source=container.world.alerts,
             settings=container.settings,
             signals=container.store.signals,
+            incidents=container.store.incidents,
             intake=container.intake,
             owners=container.pod_owners,
             clock=container.clock,

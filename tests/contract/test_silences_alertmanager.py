@@ -121,5 +121,12 @@ async def test_firing_alerts_are_read_as_alertmanager_would_deliver_them(tmp_pat
             Settings.model_validate({**given, "alertmanager_receiver": "another"})
         )
         assert (await another.firing()).entries == ()
+        every = {one["fingerprint"] for one in listed}
+        assert len(every) == 2
+        assert await source.listed("HighErrorRate") == await another.listed("") == every, "silenced too"
+        assert await source.listed('High"ErrorRate') == frozenset()
+        over = {**posted[0], "endsAt": (now - timedelta(seconds=1)).isoformat()}
+        httpx2.post(f"{url}/api/v2/alerts", json=[over], trust_env=False).raise_for_status()
+        assert await source.listed("HighErrorRate") == every - {shop["fingerprint"]}
         await source.aclose()
         await another.aclose()

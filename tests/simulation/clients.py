@@ -144,7 +144,9 @@ class Client:
             alert = telling.payload
             status = "firing" if alert.firing else "resolved"
             made = replace(
-                made, dedup_key=f"alert:{alert.fingerprint}:{alert.starts_at.isoformat()}:{status}"
+                made,
+                source="alertmanager",
+                dedup_key=f"alert:{alert.fingerprint}:{alert.starts_at.isoformat()}:{status}",
             )
         if door is not Door.STREAM:
             return made

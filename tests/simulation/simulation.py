@@ -432,6 +432,8 @@ class _Run:
         fate = dice.random()
         if fate < 0.15:
             self.tape.fault(Kind.NEVER_RESOLVED, "people")
+            if fate < 0.07:
+                await self._fire_later(telling, alert, dice)
             return
         early = fate < 0.35
         while not early and self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
@@ -449,6 +451,19 @@ class _Run:
         while self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
             await asyncio.sleep(2.0)
         await client.deliver([self._now(telling, replace(alert, firing=False))])
+
+    async def _fire_later(self, telling: Telling, alert: Alert, dice: Random) -> None:
+        """It fires again with a later start, and only the end of that firing is delivered."""
+        await asyncio.sleep(dice.uniform(5, 25))
+        client = Client(self.ground, dice, self.case.ledger)
+        later = replace(alert, starts_at=moment(self.loop.time()))
+        self.tape.fault(Kind.FIRES_AGAIN, "people")
+        await client.deliver([self._now(telling, later)])
+        if dice.random() < 0.5:
+            await client.deliver([self._now(telling, alert)])
+        while self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
+            await asyncio.sleep(2.0)
+        await client.deliver([self._now(telling, replace(later, firing=False))])
 
     def _now(self, telling: Telling, alert: Alert) -> Telling:
         at = self.loop.time()

@@ -282,6 +282,25 @@ def test_a_release_that_did_not_correct_a_bad_one_is_rolled_back_with_it() -> No
     assert target.parameters == {"revision": OLD.number}
 
 
+def test_a_bad_release_that_another_corrected_is_not_called_uncorrected() -> None:
+    """Bad, good, bad again: the symptom had ended in between, and is rolled back as before."""
+    bad, good, newest = revision(7, -15), revision(8, -9), revision(9, -3)
+
+    def errors(minute: float) -> float:
+        return 0.3 if -14.75 <= minute < -8.75 or minute >= -2.75 else 0.001
+
+    seen = failing(
+        -2.75,
+        workload=workload([newest, good, bad, OLD], pods(newest, ready_changed_at=at(-2.9))),
+        sli=measured(curves(errors=errors)),
+    )
+    best = diagnose(seen).best
+    assert best.cause is Cause.BAD_RELEASE
+    assert "the release of revision 7, whose symptom returned with revision 9," in best.evidence_for[0]
+    lasting = replace(seen, sli=measured(curves(errors=step(-14.75, 0.001, 0.3))))
+    assert "which revision 9 did not correct" in diagnose(lasting).best.evidence_for[0]
+
+
 def test_the_revision_that_served_when_the_symptom_began_is_no_target() -> None:
     """Its pods still serve beside the newest ones, and it has no record of serving well."""
     first, second = revision(7, -3), revision(8, -2)

@@ -35,7 +35,7 @@ from app.agent.notes import turning_points
 from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
-from app.agent.verifier import Assessment, Health, VerifyRules, advance
+from app.agent.verifier import WAITS_NOTED, Assessment, Health, VerifyRules, advance
 from app.agent.workload import ObjectRef
 from app.store import open_store
 from app.store.signals.openings import not_before
@@ -187,6 +187,41 @@ def test_a_verification_begun_in_the_future_begins_again(moved: Verification) ->
     assert "the clock went back" in turning_points(moved, after, health, NOW)[0].message
     later = NOW + timedelta(seconds=5)
     assert turning_points(after, advance(after, health, later, rules), health, later) == []
+
+
+def test_the_timeline_says_what_a_verification_waits_for_when_that_changes() -> None:
+    """Not with each figure, not while it is healthy, and not for ever where two reasons alternate."""
+    rules = VerifyRules(
+        slo=SLO,
+        soak=timedelta(minutes=1),
+        timeout=timedelta(minutes=10),
+        interval=timedelta(seconds=5),
+        max_sample_age=timedelta(minutes=1),
+    )
+    seen, notes, at = Verification(started_at=NOW, intent_id=None, baseline=None), list[str](), NOW
+
+    def look(said: str, health: Health = Health.UNKNOWN) -> None:
+        nonlocal seen, at
+        at += timedelta(seconds=5)
+        before, now = seen, Assessment(health=health, reasons=(said,))
+        seen = advance(before, now, at, rules)
+        notes.extend(note.message for note in turning_points(before, seen, now, at))
+
+    for said in (
+        "no fresh error rate",
+        "no fresh error rate",
+        "last reported at 17:00",
+        "last reported at 17:05",
+    ):
+        look(said)
+    expected = ["Service unknown: no fresh error rate.", "Service unknown: last reported at 17:00."]
+    assert notes == expected
+    look("well", Health.HEALTHY)
+    look("no fresh error rate")
+    assert notes[2:] == ["Service healthy: well.", "Service unknown: no fresh error rate."]
+    for number in range(40):
+        look("a" if number % 2 else "b")
+    assert len(notes) == 4 + WAITS_NOTED - 1
 
 
 # ------------------------------------------------------------------ limits

@@ -75,13 +75,41 @@ def test_owner_release_and_autoscaler_are_named() -> None:
         released_by="Helm release payments",
         autoscalers=(scaler, AutoscalerView(kind="VerticalPodAutoscaler", name="sizes")),
     )
-    assert of(view)[0] == (
+    assert of(view)[0][:-1] == (
         "3 of 3 replicas serve",
         "argocd manages it and reverts changes made in the cluster",
         "it was released by Helm release payments, which does not notice a rollback",
         "HorizontalPodAutoscaler auto sets its replicas between 2 and 3 and is at its maximum",
         "VerticalPodAutoscaler sizes sets the resources of its pods",
     )
+
+
+def test_a_handover_without_a_cause_says_what_was_not_checked() -> None:
+    """Secrets of the template by name, and lines that show who wrote what and when, without any content."""
+    fed = replace(OLD, references=frozenset({"Secret db", "Secret api", "ConfigMap settings"}))
+    facts, commands = of(workload([fed], pods(fed)))
+    assert facts[-1] == (
+        "not checked, because the agent does not read them: changes of Services, Ingresses, "
+        "NetworkPolicies, and the content of Secret api, db"
+    )
+    writers = (
+        "'custom-columns=KIND:.kind,NAME:.metadata.name,"
+        "BY:.metadata.managedFields[*].manager,AT:.metadata.managedFields[*].time'"
+    )
+    assert commands == (
+        f"kubectl -n prod get services,ingresses,networkpolicies -o {writers}",
+        f"kubectl -n prod get secrets api db -o {writers}",
+        "kubectl -n prod describe deployment checkout",
+    )
+    many = replace(OLD, references=frozenset(f"Secret s{number}" for number in range(5)))
+    assert of(workload([many], pods(many)))[0][-1].endswith("Secret s0, s1, s2 and 2 more")
+    assert "Secret" not in of(workload([OLD], pods(OLD)))[0][-1]
+    for known in (
+        of(workload([fed], pods(fed)), Cause.BAD_RELEASE),
+        of(workload([fed], (LOST, *pods(fed)[1:]))),
+    ):
+        assert "not checked" not in " ".join(known[0])
+        assert "managedFields" not in " ".join(known[1])
 
 
 def test_the_note_repeats_the_clusters_own_messages() -> None:

@@ -17,6 +17,9 @@ from app.agent.loop import NextStage, _noted_lately, next_stage
 from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
     ActionName,
+    Cause,
+    Diagnosis,
+    Hypothesis,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -228,6 +231,19 @@ def test_an_action_that_failed_has_no_verdict() -> None:
     failed = done(2, ActionName.SCALE, kind=OutcomeKind.FAILED)
     assert "scale was not executed" in why_escalated(record(FIRST, UNDO, failed, judged=FIRST))
     assert "rollback did not help: errors" in why_escalated(record(FIRST, UNDO, judged=FIRST))
+
+
+def test_a_summary_names_the_evidence_as_such() -> None:
+    """For a named cause; of an unknown one there is none."""
+    best = Hypothesis(
+        cause=Cause.NODE_FAILURE, confidence=0.8, rule="node", evidence_for=("node n-1 is lost", "b", "c")
+    )
+    known = Diagnosis(at=NOW, hypotheses=(best,))
+    found = replace(record(), incident=replace(INCIDENT, diagnosis=known))
+    assert why_escalated(found).endswith(", node failure. Evidence: node n-1 is lost; b.")
+    unknown = replace(best, cause=Cause.UNKNOWN)
+    found = replace(record(), incident=replace(INCIDENT, diagnosis=replace(known, hypotheses=(unknown,))))
+    assert "Evidence" not in why_escalated(found)
 
 
 def test_only_the_rollback_that_helped_condemns_the_revision_that_it_left() -> None:

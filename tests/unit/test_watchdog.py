@@ -205,6 +205,7 @@ async def test_a_missed_delivery_is_found_once(tmp_path: Path) -> None:
                 source=guarded_alerts(source, PeerBreaker(name="Alertmanager"), MINUTE),
                 settings=one.settings,
                 signals=one.store.signals,
+                incidents=one.store.incidents,
                 intake=one.intake,
                 owners=None,
                 clock=one.clock,

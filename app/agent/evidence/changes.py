@@ -19,9 +19,9 @@ from app.agent.evidence.facts import (
     rollout_stuck,
     runs_version,
 )
-from app.agent.evidence.onset.departure import departure
+from app.agent.evidence.onset.departure import departure, returned_at
 from app.agent.evidence.releases import releases, reported_deploys
-from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset
+from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset, reported
 from app.agent.models import (
     Change,
     ChangeKind,
@@ -94,8 +94,14 @@ def _uncorrected_release(
         return None
     if health_of(evidence, first) is RevisionHealth.SERVED_WELL:
         return None
+    returned = any(
+        (at := returned_at(evidence, one)) is not None and at >= since for one in reported(evidence)
+    )
+    fate = f"whose symptom returned with revision {current.number}"
+    if not returned:
+        fate = f"which revision {current.number} did not correct"
     return CandidateChange(
-        what=f"the release of revision {first.number}, which revision {current.number} did not correct,",
+        what=f"the release of revision {first.number}, {fate},",
         at=first.created_at,
         confirmed=True,
         irreversible=current.irreversible or first.irreversible or _barrier_since(evidence, first.created_at),

@@ -15,6 +15,7 @@ from app.agent.freshness.reasons import (
     ReasonKind,
     Trace,
     Withdrawal,
+    alert_identity,
     alert_name,
     alert_subject,
     find,
@@ -146,18 +147,45 @@ def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...
     for entry in known:
         merged = merged_alerts(entry)
         traces = () if merged is None else (*merged.firing, *merged.over)
-        trace = next((one for one in traces if one[0] == digest), None)
+        trace = next((one for one in traces if one[0].endswith(digest)), None)
         if merged is None or trace is None:
             continue
         left = replace(
             merged,
             firing=tuple(one for one in merged.firing if one is not trace),
             over=tuple(one for one in merged.over if one is not trace),
-            suppressed=tuple(one for one in merged.suppressed if one != digest),
+            suppressed=tuple(one for one in merged.suppressed if one != trace[0]),
         )
         without = tuple(_entry(entry, left) if one is entry else one for one in known)
-        return without, _in_full(trace, alert, entry, suppressed=digest in merged.suppressed)
+        return without, _in_full(trace, alert, entry, suppressed=trace[0] in merged.suppressed)
     return known, None
+
+
+def ended_in_short(known: tuple[Reason, ...], alert: Alert, source: str, at: datetime) -> tuple[Reason, ...]:
+    """With the merged firings of this alert ended that were last reported before this one began."""
+    digest, subject, began = (
+        _digest(alert.fingerprint.lower()),
+        _digest(alert_subject(alert)),
+        alert.starts_at,
+    )
+    for entry in known:
+        merged = merged_alerts(entry)
+        past = [
+            one
+            for one in (() if merged is None or entry.source != source else merged.firing)
+            if one[0] != subject and one[0] == digest + one[0][-len(subject) :] and one[1] < _micros(began)
+        ]
+        if merged is None or not past:
+            continue
+        ended = [(one[0], one[1], _micros(at), 0) for one in past]
+        left = replace(
+            merged,
+            firing=tuple(one for one in merged.firing if one not in past),
+            over=(*merged.over, *ended)[-MERGED_KEPT:],
+            suppressed=tuple(one for one in merged.suppressed if one not in {each[0] for each in past}),
+        )
+        known = tuple(_entry(entry, left) if one is entry else one for one in known)
+    return known
 
 
 def one_less_unknown(known: tuple[Reason, ...], trigger: Trigger, cluster: str) -> tuple[Reason, ...]:
@@ -236,7 +264,8 @@ def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Rea
     before = find(known, subject)
     merged = (merged_alerts(before) if before is not None else None) or MergedAlerts()
     ended = one.withdrawn.at if one.withdrawn is not None and not one.withdrawn.muted else None
-    trace = (_digest(one.subject), _micros(one.last_true_at), _micros(ended), _micros(one.repeated_at))
+    digest = _digest(alert_identity(one).rpartition("@")[0]) + _digest(one.subject)
+    trace = (digest, _micros(one.last_true_at), _micros(ended), _micros(one.repeated_at))
     if ended is not None:
         merged = replace(merged, over=(*merged.over, trace)[-MERGED_KEPT:])
     else:

@@ -51,7 +51,8 @@ class Withdrawal:
 
 
 Trace: TypeAlias = tuple[str, int, int, int]
-"""An alert in short: the digest of its fingerprint and start; then, in microseconds since 1970 and 0 for
+"""An alert in short: the digests of its fingerprint and of the whole with its start (older versions kept
+the second alone); then, in microseconds since 1970 and 0 for
 never, when it was last reported firing, when it was resolved, and when it first fired again after that."""
 
 
@@ -92,8 +93,12 @@ class Reason:
     """The cluster that an alert names; empty where it names none."""
     repeated_at: datetime | None = None
     """When the alert was first reported as firing once more after it had been resolved."""
+    starts_at: datetime | None = None
+    """When the alert began, where its sender links a start to its end by something else."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All labels of the alert, which silences are matched with; None where they are not known."""
+    polled: bool = False
+    """The alert was read from what its source lists, and never delivered: its end may not be either."""
     merged: MergedAlerts | None = None
     """Set in the entry that represents merged alerts, which is no reason for an action."""
     opened: bool = False

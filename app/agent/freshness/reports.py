@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
-from app.agent.freshness.memory import one_less_unknown, recalled, stored
+from app.agent.freshness.firings import later_firing, polled_alert, with_earlier_ended, with_later_ended
+from app.agent.freshness.memory import may_fire, one_less_unknown, recalled, stored
 from app.agent.freshness.reasons import (
     ALERT_WORDS,
     Reason,
@@ -47,7 +48,7 @@ def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, 
         case Alert(suppressed=True) as alert:
             said = f"the alert {alert.name} was reported as suppressed"
             over = Withdrawal(at=reported_at(signal), by=signal.source, said=said, muted=True)
-            return _suppress(known, alert, over)
+            return _suppress(known, signal, alert, over)
         case Alert(trigger=None):
             return known
         case Alert() as alert:
@@ -178,8 +179,13 @@ def _remember_alert(
     known: tuple[Reason, ...], signal: Signal, alert: Alert, *, delivered_before: bool = False
 ) -> tuple[Reason, ...]:
     assert alert.trigger is not None  # noqa: S101 - both callers have checked
+    if alert.polled and not alert.firing:
+        return _no_longer_listed(known, signal, alert)
     subject, at = alert_subject(alert), reported_at(signal)
     said = ALERT_WORDS + alert.name
+    known = with_earlier_ended(known, signal, alert)
+    if not alert.firing:
+        known = with_later_ended(known, signal, alert)
     stored_before = known
     known, before = recalled(known, alert)
     if before is None and (delivered_before or not alert.firing):
@@ -194,7 +200,17 @@ def _remember_alert(
         said=said,
         last_true_at=at,
         opened=before is not None and before.opened,
+        starts_at=alert.starts_at if alert.cycle is not None else None,
+        polled=alert.polled and (before is None or before.polled),
     )
+    later = later_firing(known, signal, alert) if alert.firing else None
+    if later is not None and (before is None or may_fire(later)):
+        if before is not None and not may_fire(before):
+            return stored_before
+        followed = Withdrawal(
+            at=max(at, signal.received_at), by=signal.source, said=f"{said} ended and fired again"
+        )
+        return stored(known, replace(claim, withdrawn=followed))
     if not alert.firing:
         ended = Withdrawal(
             at=max(at, signal.received_at), by=signal.source, said=f"{said} was reported as resolved"
@@ -214,12 +230,49 @@ def _remember_alert(
     return stored(known, claim)
 
 
-def _suppress(known: tuple[Reason, ...], alert: Alert, over: Withdrawal) -> tuple[Reason, ...]:
-    """With an alert that fired and is muted now; one that was merged is remembered with all that is known."""
-    others, before = recalled(known, alert)
-    if before is None or before.withdrawn is not None or over.at < before.last_true_at:
+def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
+    """With the end of an alert that polling found, which its source lists no more.
+
+    The end of one that was delivered is delivered too: a poll does not end it.
+    """
+    before = find(known, alert_subject(alert))
+    if before is None or polled_alert(before) is None:
         return known
-    return stored(others, replace(before, withdrawn=over))
+    at = max(signal.received_at, before.last_true_at)
+    said = f"the alert {alert.name} was no longer listed by {signal.source}"
+    return stored(known, replace(before, withdrawn=Withdrawal(at=at, by=signal.source, said=said)))
+
+
+def _suppress(
+    known: tuple[Reason, ...], signal: Signal, alert: Alert, over: Withdrawal
+) -> tuple[Reason, ...]:
+    """With an alert that fired and is muted now; one that was merged is remembered with all that is known.
+
+    A later firing that is muted ends the earlier ones, and takes their place: nothing has recovered.
+    """
+    others, before = recalled(known, alert)
+    if before is not None:
+        if before.withdrawn is not None or over.at < before.last_true_at:
+            return known
+        return stored(others, replace(before, withdrawn=over))
+    if alert.trigger is None:
+        return known
+    after = with_earlier_ended(known, signal, alert)
+    if after == known:
+        return known
+    muted = Reason(
+        trigger=alert.trigger,
+        kind=ReasonKind.ALERT,
+        cluster=alert.cluster,
+        labels=alert.labels,
+        subject=alert_subject(alert),
+        source=signal.source,
+        said=ALERT_WORDS + alert.name,
+        last_true_at=over.at,
+        withdrawn=over,
+        starts_at=alert.starts_at if alert.cycle is not None else None,
+    )
+    return stored(after, muted)
 
 
 def reported_at(signal: Signal) -> datetime:

@@ -120,6 +120,8 @@ class Alert:
     """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
+    polled: bool = False
+    """It was found, or missed, by reading what its source lists, and not delivered."""
     cycle: str | None = None
     """What links a start to its end where the sender repeats no start time; None: `starts_at` does."""
 

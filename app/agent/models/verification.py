@@ -65,3 +65,6 @@ class Verification:
     """Service levels right before the action: what "worse" is measured against."""
     lost_seconds: float = 0.0
     """The length of the attempts that a gap between observations ended; bounds the number of restarts."""
+    waited_for: tuple[str, ...] = ()
+    """What could not be determined in a row, in words without figures, since the service was last known to be
+    healthy; the timeline has an entry for each."""

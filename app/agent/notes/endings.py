@@ -34,6 +34,9 @@ from app.agent.models import (
 )
 from app.agent.notes.plans import why_no_action
 
+_EVIDENCE_NAMED = 2
+"""A summary repeats so much of the evidence; the timeline has all of it."""
+
 
 def why_escalated(record: IncidentRecord) -> str:
     """One sentence: why the incident is escalated to a person."""
@@ -58,10 +61,10 @@ def why_escalated(record: IncidentRecord) -> str:
 
 
 def _what_is_wrong(diagnosis: Diagnosis | None) -> str:
-    """The strongest evidence for a named cause, as a sentence."""
+    """The strongest evidence for a named cause, as a sentence that says what it is."""
     if diagnosis is None or diagnosis.best.cause is Cause.UNKNOWN or not diagnosis.best.evidence_for:
         return ""
-    return f" {diagnosis.best.evidence_for[0]}."
+    return f" Evidence: {'; '.join(diagnosis.best.evidence_for[:_EVIDENCE_NAMED])}."
 
 
 def _to_inspect(record: IncidentRecord) -> str:

@@ -20,11 +20,13 @@ def verdict_note(verdict: Verdict) -> Note:
 
 
 def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
-    """A note for the first observation and for each change between healthy and not healthy."""
+    """A note for the first observation, for each change between healthy and not healthy, and for each change
+    of what cannot be determined."""
     notes = [_restarted(before, at)] if dated_in_future(before, at) else []
     began = before.healthy_since is None and after.healthy_since is not None
     ended = before.healthy_since is not None and after.healthy_since is None
-    if not (began or ended or before.last_observed_at is None):
+    waits = len(after.waited_for) > len(before.waited_for)
+    if not (began or ended or waits or before.last_observed_at is None):
         return notes
     reasons = "; ".join(health.reasons)
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +20,10 @@ from app.errors import PermanentError
 
 class _Receiver(msgspec.Struct):
     name: str
+
+
+class _Identified(msgspec.Struct):
+    fingerprint: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{1,64}$")]
 
 
 class _Standing(msgspec.Struct):
@@ -42,19 +46,39 @@ def parameters(receiver: str) -> Mapping[str, str]:
     }
 
 
+def of_name(name: str) -> Mapping[str, str]:
+    """The query for every alert of that name, or of any, that has not ended: muted too, for any receiver."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    everything = dict.fromkeys(("active", "silenced", "inhibited", "unprocessed"), "true")
+    return {**everything, "filter": f'alertname="{quoted}"'} if name else everything
+
+
+def fingerprints(body: bytes) -> frozenset[str]:
+    """The fingerprints in an answer; `PermanentError` where one alert has none that can be read."""
+    try:
+        given = msgspec.json.decode(body, type=list[_Identified])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _no_list_of_alerts(error) from None
+    return frozenset(one.fingerprint.lower() for one in given)
+
+
 def as_delivery(body: bytes, receiver: str) -> AlertDelivery:
     """The alerts of an answer; `PermanentError` for what is no list of alerts."""
     try:
         given: list[dict[str, Any]] = msgspec.json.decode(body, type=list[dict[str, Any]])
         firing = [one for one in given if _goes_to(msgspec.convert(one, _Held), receiver)]
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise PermanentError(
-            f"unexpected response from Alertmanager to a list of alerts ({shorten(str(error))}); "
-            "is ALERTMANAGER_URL the address of Alertmanager?"
-        ) from None
+        raise _no_list_of_alerts(error) from None
     if not firing:
         return AlertDelivery(source=NAME, entries=())
     return read_delivery({"alerts": [{**one, "status": "firing"} for one in firing]})
+
+
+def _no_list_of_alerts(error: Exception) -> PermanentError:
+    return PermanentError(
+        f"unexpected response from Alertmanager to a list of alerts ({shorten(str(error))}); "
+        "is ALERTMANAGER_URL the address of Alertmanager?"
+    )
 
 
 def _goes_to(held: _Held, receiver: str) -> bool:

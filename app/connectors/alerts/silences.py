@@ -22,7 +22,7 @@ from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertDelivery
-from app.connectors.alerts.firing import as_delivery, parameters
+from app.connectors.alerts.firing import as_delivery, fingerprints, of_name, parameters
 from app.connectors.alerts.labels import (
     CLUSTER_LABELS,
     ENVIRONMENT_LABELS,
@@ -117,6 +117,13 @@ class AlertmanagerSilences:
         if reply.status != 200:
             raise self._peer.refusal(reply)
         return as_delivery(reply.body, receiver)
+
+    async def listed(self, name: str) -> frozenset[str]:
+        """The fingerprints of all alerts of that name, in any state, for any receiver."""
+        reply = await self._peer.send("GET", "/api/v2/alerts", params=of_name(name))
+        if reply.status != 200:
+            raise self._peer.refusal(reply)
+        return fingerprints(reply.body)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -1,25 +1,32 @@
 """Finds alerts whose delivery was missed: those that fire and that no signal is on record of.
 
 They become signals by the reader of deliveries, so that a delivery that comes after all
-is recognised as the same signal. An alert is left to its delivery for one interval.
+is recognised as the same signal. An alert is left to its delivery for one interval. The end
+of an alert that was found so, and not delivered since, is found as well (`unlisted`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.intake import Intake
-from app.agent.models import ALERTS_SOURCE, Alert, Signal
+from app.agent.models import ALERTS_SOURCE, Alert, DispositionKind, Signal
+from app.agent.observer import new_signal
 from app.agent.ports.cluster import PodOwners
+from app.agent.ports.store.incidents import IncidentRepository
 from app.agent.ports.store.signals import SignalRepository
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.alerts.delivery import AlertDelivery
 from app.connectors.alerts.owners import owners_of
 from app.connectors.kinds import AlertSource
 from app.errors import AgentError
 from app.measures.process import Measures
+from app.workers.alerts.unlisted import UnlistedAlerts
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +38,21 @@ class AlertPoller:
     source: AlertSource
     settings: Settings
     signals: SignalRepository
+    incidents: IncidentRepository
     intake: Intake
     owners: PodOwners | None
     clock: Clock
     measures: Measures
     _recorded: set[str] = field(default_factory=set)
     """Deduplication keys of firing alerts that are on record."""
+    _ended: set[str] = field(default_factory=set)
+    """Those of alerts that this process ended: if they are listed again, they are reported again."""
+    _unlisted: list[UnlistedAlerts] = field(default_factory=list)
+    """What it found; empty until the record was read, once for each term of the process."""
 
     async def run(self) -> None:
         """Poll until cancelled; a source out of reach is tried again next time."""
+        self._unlisted.clear()  # another process may have polled meanwhile
         while True:
             try:
                 await self.poll()
@@ -49,6 +62,7 @@ class AlertPoller:
 
     async def poll(self) -> int:
         """One round; how many missed alerts were accepted."""
+        unlisted = await self._memory()
         delivery = await self.source.firing()
         batch = delivery.batch(
             settings=self.settings,
@@ -56,22 +70,71 @@ class AlertPoller:
             owners=await owners_of(self.owners, delivery.pods_to_ask(self.settings)),
         )
         # The watchdog alert is not taken from here: it shows whether deliveries arrive.
-        due = {one.dedup_key: one for one in batch.signals if self._due(one)}
+        due = {one.dedup_key: _found(one, delivery) for one in batch.signals if self._due(one)}
         self._recorded.intersection_update(due)
         self._recorded.update(await self.signals.known([key for key in due if key not in self._recorded]))
         missed = [one for key, one in due.items() if key not in self._recorded]
-        if not missed:
+        accepted = await self._take(missed, unlisted)
+        await self._take([one for key, one in due.items() if key in self._ended], unlisted)
+        await self._end(delivery, unlisted)
+        return accepted
+
+    async def _memory(self) -> UnlistedAlerts:
+        if not self._unlisted:
+            memory = UnlistedAlerts(signals=self.signals, incidents=self.incidents)
+            await memory.recall(self.clock.now())
+            self._unlisted.append(memory)
+        return self._unlisted[0]
+
+    async def _take(self, signals: Collection[Signal], unlisted: UnlistedAlerts) -> int:
+        """Accept alerts that no delivery reported; how many are new."""
+        if not signals:
             return 0
-        sender = Sender(kind=SenderKind.WEBHOOK, name=delivery.source)
-        await self.intake.accept([replace(one, sender=sender) for one in missed])
-        self._recorded.update(one.dedup_key for one in missed)
-        self.measures.missed_alerts.inc(len(missed))
-        named = ", ".join(
-            f"{one.payload.name} of {one.key}" for one in missed if isinstance(one.payload, Alert)
-        )
-        log.warning("alerts without a delivery: %d (%s)", len(missed), named[:500])
-        return len(missed)
+        answers = await self.intake.accept([*signals])
+        news = []
+        for one, answer in zip(signals, answers, strict=True):
+            self._recorded.add(one.dedup_key)
+            if answer.disposition.kind is DispositionKind.DEDUPLICATED or not isinstance(one.payload, Alert):
+                continue
+            news.append(f"{one.payload.name} of {one.key}")
+            self._ended.discard(one.dedup_key)
+            unlisted.add(one.key, one.payload)
+        if news:
+            self.measures.missed_alerts.inc(len(news))
+            log.warning("alerts without a delivery: %d (%s)", len(news), ", ".join(news)[:500])
+        return len(news)
+
+    async def _end(self, delivery: AlertDelivery, unlisted: UnlistedAlerts) -> None:
+        """Report the ends of alerts that were found here and are listed no more."""
+        held = {one.fingerprint.lower() for one in delivery.entries}
+        now = self.clock.now()
+        for key, alert in await unlisted.over(self.source, held, self.source.every, now):
+            identity = f"{delivery.source}:{alert.identity}"
+            end = new_signal(
+                key=key,
+                source=delivery.source,
+                observed_at=now,
+                received_at=now,
+                payload=replace(alert, firing=False),
+                stale_after=timedelta.max,
+                dedup_key=f"{identity}:unlisted:{now.isoformat()}",
+            )
+            await self.intake.accept([replace(end, sender=_sender(delivery))])
+            unlisted.forget(alert)
+            self._ended.add(f"{delivery.source}:{alert.fingerprint}:{alert.starts_at.isoformat()}:firing")
+            log.info("alert %s of %s is no longer listed: ended", alert.name, key)
 
     def _due(self, signal: Signal) -> bool:
         waited = signal.received_at - signal.observed_at
         return signal.key != ALERTS_SOURCE and waited >= self.source.every
+
+
+def _found(signal: Signal, delivery: AlertDelivery) -> Signal:
+    """The signal of an alert that was read, and not delivered."""
+    payload = signal.payload
+    assert isinstance(payload, Alert)  # noqa: S101 - a delivery of alerts holds nothing else
+    return replace(signal, payload=replace(payload, polled=True), sender=_sender(delivery))
+
+
+def _sender(delivery: AlertDelivery) -> Sender:
+    return Sender(kind=SenderKind.WEBHOOK, name=delivery.source)

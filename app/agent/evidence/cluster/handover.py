@@ -13,7 +13,7 @@ from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.conditions import pod_words, serving_words
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, current_revision, trouble
 from app.agent.evidence.format import span
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
@@ -21,6 +21,14 @@ from app.agent.workload import PodView, WorkloadView
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
+
+_SECRETS = 3
+_TRAFFIC = ("changes of Services", "Ingresses", "NetworkPolicies")
+_WRITERS = (
+    "custom-columns=KIND:.kind,NAME:.metadata.name,"
+    "BY:.metadata.managedFields[*].manager,AT:.metadata.managedFields[*].time"
+)
+"""Who wrote each object and when, without its content."""
 
 _OVERDUE = timedelta(seconds=10)
 """A node confirms the end of a pod within seconds."""
@@ -47,6 +55,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
         facts=(
             *_facts(workload),
             *_removed_pods(workload),
+            *([_unchecked(workload)] if _unexplained(failing, cause) else []),
             *_pod_facts(failing, evidence),
             *pattern_facts(evidence.log_patterns),
         ),
@@ -115,6 +124,26 @@ def _removed_pods(workload: WorkloadView) -> list[str]:
     return facts
 
 
+def _unexplained(failing: list[PodView], cause: Cause) -> bool:
+    """Whether neither a rule nor a pod says what is wrong: what the agent does not read comes next."""
+    return cause is Cause.UNKNOWN and not failing
+
+
+def _unchecked(workload: WorkloadView) -> str:
+    """What may have changed and is not read: no right to Secrets, no watch of what carries the traffic."""
+    secrets = _secrets(workload)
+    more = f" and {len(secrets) - _SECRETS} more" if len(secrets) > _SECRETS else ""
+    content = f", and the content of Secret {', '.join(secrets[:_SECRETS])}{more}" if secrets else ""
+    return f"not checked, because the agent does not read them: {', '.join(_TRAFFIC)}{content}"
+
+
+def _secrets(workload: WorkloadView) -> list[str]:
+    """The Secrets without which no pod of the current template starts."""
+    current = current_revision(workload)
+    named = sorted((current.references if current is not None else None) or ())
+    return [name for kind, _, name in (one.partition(" ") for one in named) if kind == "Secret"]
+
+
 def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
     """Each reason once, with the first pod that shows it."""
     by_words: dict[str, str] = {}
@@ -138,6 +167,11 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
         )
     for pod in failing:
         found += _pod_commands(here, pod, evidence)
+    if _unexplained(failing, cause):
+        found.append(f"{here} get services,ingresses,networkpolicies -o '{_WRITERS}'")
+        found += (
+            [f"{here} get secrets {' '.join(one)} -o '{_WRITERS}'"] if (one := _secrets(workload)) else []
+        )
     found.append(f"{here} describe {kind} {ref.name}")
     return found
 

@@ -1,0 +1,209 @@
+"""The end of an alert that polling found: Alertmanager, which never notified of it, lists it no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.freshness.all_clear import firing_alerts
+from app.agent.ids import ServiceKey
+from app.agent.models import SignalKind, Trigger
+from app.agent.ports.store.incidents import IncidentFilter
+from app.bootstrap import Container
+from app.connectors.alerts.firing import fingerprints, of_name
+from app.connectors.alerts.silences import AlertmanagerSilences
+from app.connectors.peer_breaker import PeerBreaker, guarded_alerts
+from app.errors import AgentError, PermanentError
+from app.testing import VirtualClock
+from app.workers.alerts.poller import AlertPoller
+from tests.unit.loopback import Request, loopback, reply
+from tests.unit.test_watchdog import MINUTE, agent, alert, deliver, held
+
+SHOP = ServiceKey(environment="prod", service="shop")
+ALL = tuple(Trigger)
+MISSED = alert("HighErrorRate", namespace="prod", service="shop")
+
+
+@dataclass(kw_only=True)
+class Alertmanager:
+    """What the API lists: to the query of a poll, and to one for any state and receiver."""
+
+    firing: list[dict[str, Any]] = field(default_factory=list)
+    others: list[Any] = field(default_factory=list)
+    """Silenced, of another receiver, or malformed."""
+    status: int = 200
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        polls = "receiver" in request.query
+        answer = self.firing if polls or self.status != 200 else [*self.firing, *self.others]
+        await reply(200 if polls else self.status, answer)(request, writer)
+
+
+def poller(container: Container, source: AlertmanagerSilences) -> AlertPoller:
+    """As a process has it that polls for the first time."""
+    return AlertPoller(
+        source=guarded_alerts(source, PeerBreaker(name="Alertmanager"), MINUTE),
+        settings=container.settings,
+        signals=container.store.signals,
+        incidents=container.store.incidents,
+        intake=container.intake,
+        owners=None,
+        clock=container.clock,
+        measures=container.measures,
+    )
+
+
+async def still_fires(container: Container) -> bool:
+    levels = await container.store.signals.levels(SHOP)
+    assert levels is not None
+    return bool(firing_alerts(levels.reasons, ALL, container.clock.now()))
+
+
+async def poll(container: Container, one: AlertPoller, minutes: int) -> None:
+    """A round each minute; one without an answer is a round without a conclusion."""
+    assert isinstance(container.clock, VirtualClock)
+    for _ in range(minutes):
+        await container.clock.advance(60)
+        try:
+            await one.poll()
+        except AgentError:
+            continue
+
+
+@asynccontextmanager
+async def found(folder: Path) -> AsyncIterator[tuple[Container, Alertmanager, AlertmanagerSilences]]:
+    """An alert that polling found, and that no delivery reported."""
+    served = Alertmanager(firing=[held(MISSED)])
+    async with (
+        loopback(served) as server,
+        agent(folder, alertmanager_url=server.url, alertmanager_receiver="heal") as one,
+    ):
+        source = AlertmanagerSilences.from_settings(one.settings)
+        await poll(one, poller(one, source), 2)
+        assert await still_fires(one)
+        yield one, served, source
+        await source.aclose()
+
+
+async def test_an_alert_that_is_listed_no_more_is_over(tmp_path: Path) -> None:
+    """After several answers over minutes; the timeline says why, and the process may be another one."""
+    async with found(tmp_path) as (one, served, source):
+        served.firing = []
+        await poll(one, poller(one, source), 4)
+        assert await still_fires(one), "a source that restarted lists nothing for minutes"
+        await poll(one, poller(one, source), 7)
+        assert not await still_fires(one)
+        (record,) = (await one.store.incidents.find(IncidentFilter(), limit=9, cursor=None)).items
+        timeline = await one.store.incidents.timeline(record.incident.id)
+        assert "no longer listed by its source" in " ".join(entry.message for entry in timeline)
+        kinds = [signal.kind for signal in await one.store.signals.of_incident(record.incident.id, 99)]
+        assert kinds == [SignalKind.ALERT] * 2, "the end is reported once"
+
+
+@pytest.mark.parametrize(
+    ("others", "status"),
+    [
+        ([held(MISSED, state="suppressed")], 200),
+        ([held(MISSED, receiver="another")], 200),
+        ([held(MISSED, state="unprocessed")], 200),
+        ([{"labels": {}}], 200),
+        ([{"fingerprint": ""}], 200),
+        (["an alert"], 200),
+        ([], 500),
+        ([], 403),
+        ([], 204),
+    ],
+    ids=[
+        "silenced",
+        "other receiver",
+        "unprocessed",
+        "without one",
+        "empty",
+        "odd",
+        "500",
+        "403",
+        "empty body",
+    ],
+)
+async def test_no_other_answer_ends_it(tmp_path: Path, others: list[Any], status: int) -> None:
+    """Silenced, routed elsewhere, in part, or not at all: nothing shows that it is over."""
+    async with found(tmp_path) as (one, served, source):
+        served.firing, served.others, served.status = [], others, status
+        await poll(one, poller(one, source), 15)
+        assert await still_fires(one)
+
+
+async def test_answers_that_fail_in_between_prove_nothing(tmp_path: Path) -> None:
+    """Three answers have to agree, and one with the alert begins the count again."""
+    async with found(tmp_path) as (one, served, source):
+        polls = poller(one, source)
+        for firing in ([], [held(MISSED)], []):
+            served.firing = firing
+            await poll(one, polls, 4)
+        served.status = 503
+        await poll(one, polls, 30)
+        assert await still_fires(one)
+
+
+async def test_a_delivered_alert_is_not_ended_by_a_poll(tmp_path: Path) -> None:
+    """Its end is delivered: before the poll misses it, and while the poll counts."""
+    async with found(tmp_path) as (one, served, source):
+        served.firing = []
+        polls = poller(one, source)
+        await poll(one, polls, 5)
+        await deliver(one, MISSED)
+        await poll(one, polls, 9)
+        await poll(one, poller(one, source), 9)
+        assert await still_fires(one)
+        await deliver(one, {**MISSED, "status": "resolved", "endsAt": one.clock.now().isoformat()})
+        assert not await still_fires(one)
+
+
+async def test_an_alert_that_is_listed_again_fires_again(tmp_path: Path) -> None:
+    """A source that was empty for longer lists it with the start that it had."""
+    async with found(tmp_path) as (one, served, source):
+        served.firing = []
+        polls = poller(one, source)
+        await poll(one, polls, 9)
+        assert not await still_fires(one)
+        served.firing = [held(MISSED)]
+        await poll(one, polls, 3)
+        assert await still_fires(one)
+        served.firing = []
+        await poll(one, polls, 9)
+        assert not await still_fires(one)
+
+
+def test_a_name_is_one_matcher_and_an_odd_one_is_none() -> None:
+    assert of_name('a"b\\c')["filter"] == 'alertname="a\\"b\\\\c"'
+    assert "filter" not in of_name("")
+    assert fingerprints(b'[{"fingerprint": "C0FFEE"}]') == {"c0ffee"}
+    with pytest.raises(PermanentError, match="ALERTMANAGER_URL"):
+        fingerprints(b'[{"fingerprint": "not hexadecimal"}]')
+
+
+async def test_a_name_that_is_known_in_part_asks_for_every_alert(tmp_path: Path) -> None:
+    """A filter by a shortened name would match nothing, and look like an end."""
+    long = {
+        **MISSED,
+        "labels": {**MISSED["labels"], "alertname": "H" * 300, "heal_trigger": "high_error_rate"},
+    }
+    served = Alertmanager(firing=[held(long)])
+    async with (
+        loopback(served) as server,
+        agent(tmp_path, alertmanager_url=server.url, alertmanager_receiver="heal") as one,
+    ):
+        source = AlertmanagerSilences.from_settings(one.settings)
+        await poll(one, poller(one, source), 2)
+        served.firing, before = [], len(server.requests)
+        await poll(one, poller(one, source), 2)
+        asked = [request.query for request in server.requests[before:] if "receiver" not in request.query]
+        assert asked
+        assert all("filter" not in query for query in asked)
+        await source.aclose()
