@@ -25,12 +25,14 @@ class GoTool:
     """The required module, such as `helm.sh/helm/v4`."""
     package: str
     """The package that is built."""
+    within: str = ""
+    """The folder that holds the folder of the module; empty: this one."""
     version_variable: str | None = None
     """The string variable that holds the version, where the program reports it."""
 
     @property
     def folder(self) -> Path:
-        return Path(__file__).parent / self.name
+        return Path(__file__).parent / self.within / self.name
 
     def version(self) -> str:
         """The version that `go.mod` asks for, such as `v1.22.2`."""

@@ -40,6 +40,11 @@ _READ_RULES = [
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts"], verbs=_READ),
+    PolicyRule(
+        apiGroups=["kustomize.toolkit.fluxcd.io", "source.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"],
+        resources=["kustomizations", "gitrepositories", "helmreleases"],
+        verbs=["get", "list"],
+    ),  # FLUX_ENABLED
     PolicyRule(apiGroups=["flagger.app"], resources=["canaries"], verbs=_READ),
     PolicyRule(apiGroups=["keda.sh"], resources=["scaledobjects"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling.k8s.io"], resources=["verticalpodautoscalers"], verbs=_READ),
@@ -55,6 +60,7 @@ _WRITE_RULES = [
     PolicyRule(apiGroups=[""], resources=["pods/eviction"], verbs=["create"]),  # drain_node
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts", "rollouts/status"], verbs=["patch"]),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=["patch"]),
+    PolicyRule(apiGroups=["source.toolkit.fluxcd.io"], resources=["gitrepositories"], verbs=["patch"]),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.argocd import ArgoCd, ensure_argocd
+from testbed.flux import Flux, ensure_flux
 from testbed.git_http import GitHttpServer
 from testbed.supervisor import Supervisor
 from testbed.world import TestBed
@@ -36,6 +37,23 @@ def argocd(testbed_world: TestBed, tmp_path_factory: pytest.TempPathFactory) -> 
         control_plane=testbed_world.control_plane,
         supervisor=supervisor,
         folder=tmp_path_factory.mktemp("argocd"),
+    )
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        supervisor.close()
+
+
+@pytest.fixture(scope="session")
+def flux(testbed_world: TestBed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flux]:
+    ensure_flux()
+    supervisor = Supervisor()
+    found = Flux(
+        control_plane=testbed_world.control_plane,
+        supervisor=supervisor,
+        folder=tmp_path_factory.mktemp("flux"),
     )
     try:
         found.start()
