@@ -55,7 +55,7 @@ test-real: $(DEV) ## against the real thing: Kubernetes, Prometheus, Kafka, Redi
 	@mkdir -p $(REPORTS)
 	$(REAL) --junitxml=$(REPORTS)/test-real.xml $(ARGS)
 
-test-gitops: $(DEV) ## against a real Argo CD, built from its Go module the first time (minutes, 2 GB)
+test-gitops: $(DEV) ## against a real Argo CD and Flux, built from their Go modules the first time (minutes, 2 GB)
 	@scripts/debian.sh redis-server=redis-server
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-gitops.xml $(GITOPS) $(ARGS)

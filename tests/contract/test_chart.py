@@ -214,6 +214,28 @@ def test_settings_that_need_rights_of_their_own_get_them_only_where_set() -> Non
     )
 
 
+@pytest.mark.parametrize("scope", [(), ("--set", "environmentNamespaces.prod=payments")])
+def test_flux_is_read_and_written_in_all_namespaces_only_where_it_is_enabled(scope: tuple[str, ...]) -> None:
+    """A source may be shared with a Kustomization of any namespace, whichever the agent watches."""
+
+    def rights(*options: str) -> set[tuple[str, str, str]]:
+        return {
+            (verb, group, resource)
+            for role in of_kind(rendered(*scope, *options), "ClusterRole")
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    enabled = Settings(_env_file=None, flux_enabled=True, enabled_actions=frozenset())
+    plain = set(needed_rights(Settings(_env_file=None, enabled_actions=frozenset())))
+    needed = {(one.verb, one.group, one.resource) for one in needed_rights(enabled) if one not in plain}
+    assert len(needed) == 7
+    for options in (("--set-string", "settings.FLUX_ENABLED=true"), ("--set", "config.flux_enabled=true")):
+        assert rights(*options) - rights() == needed
+
+
 async def test_a_release_keeps_its_token_over_upgrades(
     api: Api, testbed_world: TestBed, namespace: str
 ) -> None:

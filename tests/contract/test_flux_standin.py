@@ -16,6 +16,7 @@ from app.agent.gitops.application import Application, ApplicationRef  # noqa: E4
 from app.agent.ports.gitops import GitOps  # noqa: E402 - as above
 from app.agent.workload import ObjectRef, Revision, TargetState, WorkloadView  # noqa: E402 - as above
 from app.config import Settings  # noqa: E402 - as above
+from app.connectors.flux.reader import FluxReader  # noqa: E402 - as above
 from app.connectors.flux.registration import KIND  # noqa: E402 - as above
 from app.connectors.git.connect import connect_repositories  # noqa: E402 - as above
 from app.errors import Forbidden, Invalid, TransientError, UnknownOutcome  # noqa: E402 - as above
@@ -28,7 +29,7 @@ from tests.contract.flux_standin import (  # noqa: E402 - as above
 )
 from tests.contract.gitops_repository import GitRepository  # noqa: E402 - as above
 from tests.contract.gitops_suite import FLUX, INTENT, GitOpsContract, GitOpsWorld  # noqa: E402 - as above
-from tests.contract.loopback import Fate, loopback, status  # noqa: E402 - as above
+from tests.contract.loopback import Answer, Fate, loopback, status  # noqa: E402 - as above
 
 NAMESPACE, NAME = "prod", "shop"
 REF = ApplicationRef(namespace=SPACE, name="shop")
@@ -323,6 +324,34 @@ async def test_a_status_that_moves_is_read_again(made: tuple[_World, GitOpsWorld
     standin.fates["PATCH"] = status(409, "the object has been modified")
     await made[1].writer.switch_off(REF, INTENT)
     assert standin.writes == ['{"suspend": true}']
+
+
+async def test_a_request_that_arrives_late_is_refused(made: tuple[_World, GitOpsWorld]) -> None:
+    """Cut off and delivered after the source was given back: it names the version that it was decided on."""
+    world = made[0]
+    async with loopback(world.standin.rule) as server:
+        writer = world.ports(server.url).writer
+        assert writer is not None
+        await writer.switch_off(REF, INTENT)
+        (late,) = [one for one in server.requests if one.method == "PATCH"]
+        await writer.restore(REF, {"suspend": None, "commit": None})
+    before = list(world.standin.writes)
+    answer = world.standin.rule(late)
+    assert isinstance(answer, Answer)
+    assert answer.code == 409
+    assert (world.standin.writes, world.standin.automated) == (before, True)
+
+
+async def test_the_doctor_reads_every_kind(made: tuple[_World, GitOpsWorld]) -> None:
+    """A missing right is found before an incident needs it."""
+    world = made[0]
+    async with loopback(world.standin.rule) as server:
+        reader = world.ports(server.url).reader
+        assert isinstance(reader, FluxReader)
+        assert await reader.ping() == "with 1 Kustomizations"
+        world.standin.rights = set()
+        with pytest.raises(Forbidden, match="Kustomization in all namespaces"):
+            await reader.ping()
 
 
 async def test_a_source_of_another_intent_is_not_taken_over(made: tuple[_World, GitOpsWorld]) -> None:

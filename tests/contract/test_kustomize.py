@@ -146,3 +146,16 @@ def test_the_right_of_a_setting_is_a_component(tmp_path: Path) -> None:
     (there / "kustomization.yaml").write_text(yaml.safe_dump(body))
     more = rights(*of_kind(built(there), "ClusterRole")) - plain
     assert more == {("list", "", "secrets"), ("get", "", "pods/log")}
+
+
+def test_the_rights_on_flux_hold_in_all_namespaces(tmp_path: Path) -> None:
+    """They are a ClusterRole of their own beside the role of either scope."""
+    there = elsewhere(tmp_path, "namespace", "healing", "payments")
+    body = yaml.safe_load((there / "kustomization.yaml").read_text())
+    body["components"] = [*body.get("components", []), "../../settings/flux_enabled"]
+    (there / "kustomization.yaml").write_text(yaml.safe_dump(body))
+    more = rights(*of_kind(built(there), "ClusterRole"))
+    assert {(verb, resource) for verb, _, resource in more} == {
+        *((verb, kind) for verb in ("get", "list") for kind in ("kustomizations", "helmreleases")),
+        *((verb, "gitrepositories") for verb in ("get", "list", "patch")),
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 
 from app.agent.gitops.application import ApplicationRef
@@ -51,7 +52,7 @@ class RealKustomization:
     def create(self) -> None:
         """With shop:1 on the branch."""
         self.repository.release("shop:1")
-        meta = {"name": SERVICE, "namespace": self.namespace}
+        meta = ObjectMeta(name=SERVICE, namespace=self.namespace)
         source = {"url": self.address, "ref": {"branch": BRANCH}, "interval": "2s"}
         reference = {"kind": "GitRepository", "name": SERVICE}
         kustomization = {"path": f"./{FOLDER}", "prune": True, "interval": "5s", "sourceRef": reference}

@@ -20,6 +20,7 @@ from app.connectors.kubernetes.templates import (
 )
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
+    managed_as,
     managed_by,
     target_state,
     workload_view,
@@ -271,6 +272,22 @@ def test_the_token_of_a_config_map_is_its_data() -> None:
 def test_gitops_owners_are_recognised(metadata: JsonObject, owner: str | None) -> None:
     """A Helm release alone is no owner that would undo a change."""
     assert managed_by(deployment(metadata=metadata)) == owner
+
+
+@pytest.mark.parametrize(
+    ("labels", "mark"),
+    [
+        ({f"kustomize.toolkit.fluxcd.io/{part}": part for part in ("name", "namespace")}, "Kustomization"),
+        ({f"helm.toolkit.fluxcd.io/{part}": part for part in ("name", "namespace")}, "HelmRelease"),
+        ({"kustomize.toolkit.fluxcd.io/name": "name", "app.kubernetes.io/instance": "other"}, None),
+    ],
+)
+def test_the_object_that_deploys_a_workload_is_read_from_its_labels(
+    labels: JsonObject, mark: str | None
+) -> None:
+    """Flux writes namespace and name; a label of something else does not stand in for them."""
+    wanted = None if mark is None else f"{mark}:namespace/name"
+    assert managed_as(deployment(metadata={"labels": labels})) == wanted
 
 
 # ------------------------------------------------------------------ the view

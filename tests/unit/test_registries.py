@@ -11,7 +11,7 @@ import pytest
 from app.cli.commands.doctor import CHECKS
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
-from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, chosen_metrics
+from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, chosen_metrics, configured_gitops
 from app.connectors.registry import (
     ALERT_FORMATS,
     CHANNELS,
@@ -182,6 +182,18 @@ def test_names_are_unique() -> None:
         [kind.title for kind in SILENCE_SOURCES],
     ):
         assert len(names) == len(set(names))
+
+
+def test_the_agent_works_with_one_gitops_controller() -> None:
+    """None, one, and an error that names the settings of both."""
+    none, url = Settings(_env_file=None), "http://127.0.0.1:9"
+    both = Settings.model_validate({"argocd_url": url, "flux_enabled": True})
+    assert configured_gitops(GITOPS, none) is None
+    (first, second) = GITOPS
+    assert configured_gitops(GITOPS, both.model_copy(update={"flux_enabled": False})) is first
+    assert configured_gitops(GITOPS, both.model_copy(update={"argocd_url": None})) is second
+    with pytest.raises(ConfigurationError, match="ARGOCD_URL and FLUX_ENABLED are set"):
+        configured_gitops(GITOPS, both)
 
 
 def test_a_metric_source_is_chosen_by_name_or_by_its_settings() -> None:
