@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import pytest
 
 from app.agent.gitops.application import OperationPhase, SyncedRevision
+from app.agent.ids import Json, JsonObject
 from app.connectors.flux.answers import Deployed, application_from, commit_of, history_id, images_at
 from app.connectors.git.contents import Tip
+from app.connectors.kubernetes.fields import mapping
 from tests.unit.scenes import revision
 
 GOOD, BAD = "a" * 40, "b" * 40
@@ -40,7 +41,7 @@ def deployed(
     source_ready: str = "True",
 ) -> Deployed:
     """By default the newest commit of the branch is applied."""
-    reference = {"branch": "main", **({"commit": pinned} if pinned else {})}
+    reference: dict[str, Any] = {"branch": "main", **({"commit": pinned} if pinned else {})}
     return Deployed(
         kustomization={
             "metadata": {"name": "shop", "namespace": "flux-system", "generation": 1},
@@ -142,8 +143,9 @@ def test_a_commit_that_is_being_applied_is_the_newest_entry() -> None:
     found = deployed(applied=GOOD, ready="Unknown")
     newest, older = application_from(found).history
     assert (newest.revision, older.revision) == (BAD, GOOD)
-    recorded = copy.deepcopy(found.kustomization)
-    recorded["status"]["history"] = [entry(BAD, "HealthCheckFailed"), entry(GOOD)]  # type: ignore[index] # as built
+    state = mapping(found.kustomization, "status")
+    history: list[Json] = [entry(BAD, "HealthCheckFailed"), entry(GOOD)]
+    recorded: JsonObject = {**found.kustomization, "status": {**state, "history": history}}
     later = application_from(Deployed(kustomization=recorded, source=found.source)).history
     assert [one.id for one in later] == [newest.id, older.id] == [history_id(BAD), history_id(GOOD)]
 

@@ -20,11 +20,11 @@ from app.connectors.kubernetes.templates import (
 )
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
-    managed_as,
     managed_by,
     target_state,
     workload_view,
 )
+from app.connectors.kubernetes.views.owners import managed_as
 from tests.unit.k8s_samples import CONFIG_REF, REF, config_map, container, deployment, replica_set, template
 
 NOW = datetime(2026, 2, 20, 18, tzinfo=UTC)
