@@ -426,3 +426,12 @@ async def test_a_template_that_was_used_again_says_nothing_about_its_time(
     found = await contract.ports.reader.owner_of(swapped)
     assert found is not None
     assert found.history[0].images is None
+
+
+async def test_a_commit_that_was_not_healthy_is_none_to_go_back_to(made: tuple[_World, GitOpsWorld]) -> None:
+    """Its images are not named, so that no rollback finds it."""
+    world, contract = made
+    await contract.released("shop:2")
+    world.standin.kustomization["status"]["history"][1]["lastReconciledStatus"] = "HealthCheckFailed"
+    newest, older = (await contract.owner()).history
+    assert (newest.images, older.images) == (("shop:2",), None)
