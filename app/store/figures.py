@@ -66,13 +66,13 @@ class SqlFigures(Repository):
     def figures(
         self, connection: Connection, now: datetime, budget_window: timedelta = FIGURES_WINDOW
     ) -> AgentFigures:
-        found: dict[str, dict[str, _Count]] = defaultdict(dict)
+        found: dict[str, dict[str, _Figure]] = defaultdict(dict)
         for figure, kind, number, oldest in connection.execute(
             _all(), {"now": now, "since": now - FIGURES_WINDOW, "budget_since": now - budget_window}
         ):
-            found[figure][kind] = _Count(number, oldest)
+            found[figure][kind] = _Figure(number, oldest)
 
-        def one(figure: str) -> _Count:
+        def one(figure: str) -> _Figure:
             return found[figure].get("", _NONE)
 
         return AgentFigures(
@@ -96,12 +96,12 @@ class SqlFigures(Repository):
         )
 
 
-class _Count(NamedTuple):
+class _Figure(NamedTuple):
     number: int
     oldest: datetime | None
 
 
-_NONE = _Count(0, None)
+_NONE = _Figure(0, None)
 
 
 @functools.cache
@@ -183,6 +183,6 @@ def _due() -> Select[Any]:
     )
 
 
-def _by(kinds: type[Kind], found: Mapping[str, _Count]) -> Mapping[Kind, int]:
+def _by(kinds: type[Kind], found: Mapping[str, _Figure]) -> Mapping[Kind, int]:
     """Every kind with its count, zeros included: the first event of a new series would show no increase."""
     return {each: found.get(each.value, _NONE).number for each in kinds}

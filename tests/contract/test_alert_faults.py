@@ -134,7 +134,7 @@ def test_each_fault_of_a_running_agent_fires_its_rule(
 
 async def _publish(url: str, entries: int) -> None:
     client: Redis = Redis.from_url(url)
-    body = json.dumps({"type": "deploy", **EVENT})
+    body = json.dumps({"type": "deploy", **EVENT, "timestamp": datetime.now(UTC).isoformat()})
     async with client, client.pipeline(transaction=False) as pipeline:
         for _ in range(entries):
             pipeline.xadd(STREAM, {"body": body})
