@@ -10,6 +10,7 @@ runs everything. Environment variables override each figure:
 - SEEDS and SEEDS_START: seeds of the simulation, and the first of them
 - CRASH_POINTS: how many crash points are tried, at most; BROKEN_BUILDS: the same of the simulation's
 - SCENARIOS: how many scenarios of the healing benchmark are played on the control plane, at most
+- OPENAPI_CASES: requests made from the OpenAPI document, in the whole size only
 - SOAK_INTAKES: how many of the soak's intakes run; SOAK_SIGNALS and others: `tests.soak.score.Size`
 """
 

@@ -30,7 +30,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _SETTING = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)", re.MULTILINE)
-_OF_TESTS = re.compile(r"(TEST|TESTBED|SOAK|SEEDS|CRASH|BROKEN)_[A-Z]+")
+_OF_TESTS = re.compile(r"(TEST|TESTBED|SOAK|OPENAPI|SEEDS|CRASH|BROKEN)_[A-Z]+")
 _NOT_SETTINGS = {"KUBEBUILDER_ASSETS", "FORWARDED_ALLOW_IPS", "NAME_FILE"}
 
 
