@@ -9,7 +9,12 @@ from app import redaction
 from tests import sizes
 from tests.shared_policy import close_shared_policy
 
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=sizes.examples(100),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("any machine")
 
 REAL_TIMEOUT_SECONDS = 1800
