@@ -85,7 +85,7 @@ def agent_process(folder: Path, *command_line: str, port: int | None = None) -> 
     agent = forked(said, folder=folder, environment=os.environ, log=folder / "agent.log")
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, agent, folder / "agent.log")
+        wait_until_ready(url, agent, folder / "agent.log")
         yield url, agent
     finally:
         agent.send_signal(signal.SIGINT)
@@ -96,7 +96,8 @@ def agent_process(folder: Path, *command_line: str, port: int | None = None) -> 
             agent.wait()
 
 
-def _wait_until_ready(url: str, agent: Forked, log: Path) -> None:
+def wait_until_ready(url: str, agent: Forked, log: Path) -> None:
+    """Return once it serves; fail the test with its log if it ends before."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and agent.poll() is None:
         try:
