@@ -22,6 +22,8 @@ REAL = $(BIN)/pytest --ignore=$(GITOPS) --ignore=$(IMAGE) -m real -n $(JOBS) --d
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py \
     tests/e2e/test_scenarios.py tests/e2e/test_upgrade_data.py
+# What tries a share of its examples for every change and all of them before a release.
+PROPERTIES := $(shell grep -rl --include='test_*.py' '@given' tests)
 # What tries the decisions of app/agent most.
 DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timeline
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
@@ -66,9 +68,10 @@ test-image: $(DEV) ## build the image without an engine and start it: another us
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-image.xml $(IMAGE) $(ARGS)
 
-soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point, 20,000 requests; before a release
+soak: $(DEV) ## the full size of both tiers: four soaks, 2,000 seeds, every crash point, every example; before a release
 	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
+	TEST_SIZE=whole $(FAST) --junitxml=$(REPORTS)/soak-properties.xml $(PROPERTIES)
 	TEST_SIZE=whole $(BIN)/pytest -m real -rP --durations=0 --junitxml=$(REPORTS)/soak.xml $(SIZED) $(ARGS)
 
 testbed: $(DEV) ## start the control plane, monitoring and a sample service of test-real, and keep them up

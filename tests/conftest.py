@@ -7,8 +7,14 @@ from hypothesis import HealthCheck, settings
 
 from app import redaction
 from tests import sizes
+from tests.shared_policy import close_shared_policy
 
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=sizes.examples(100),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("any machine")
 
 REAL_TIMEOUT_SECONDS = 1800
@@ -27,6 +33,11 @@ LONGEST = (
 def pytest_report_header(config: pytest.Config) -> str | None:
     """The size and the turn of the real tier, so that a run can be repeated."""
     return sizes.described() if config.option.markexpr == "real" else None
+
+
+def pytest_sessionfinish() -> None:
+    """Stop what the stories of this process shared."""
+    close_shared_policy()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ runs everything. Environment variables override each figure:
 - TEST_TURN: the number that decides which share is taken, instead of HEAD's hash
 - SEEDS and SEEDS_START: seeds of the simulation, and the first of them
 - CRASH_POINTS: how many crash points are tried, at most; BROKEN_BUILDS: the same of the simulation's
+- EXAMPLES: how many of a property's examples are tried, in percent
 - SCENARIOS: how many scenarios of the healing benchmark are played on the control plane, at most
 - OPENAPI_CASES: requests made from the OpenAPI document, in the whole size only
 - SOAK_INTAKES: how many of the soak's intakes run; SOAK_SIGNALS and others: `tests.soak.score.Size`
@@ -34,6 +35,8 @@ CHANGE_CRASH_POINTS = 12
 CHANGE_BROKEN_BUILDS = 12
 CHANGE_INTAKES = 2
 CHANGE_SCENARIOS = 3
+CHANGE_EXAMPLES_PERCENT = 35
+"""They are chosen anew in every run, so that several changes try more than one whole run does."""
 CHANGE_SOAK: Mapping[str, int] = {
     "services": 40,
     "signals": 1_200,
@@ -94,6 +97,12 @@ def scenarios(files: Sequence[T]) -> list[T]:
     """The scenarios to play on the control plane, of all that there are."""
     most = len(files) if whole() else CHANGE_SCENARIOS
     return share(files, int(os.environ.get("SCENARIOS", most)))
+
+
+def examples(number: int) -> int:
+    """How many of a property's examples to try, of the whole number; at least ten."""
+    percent = int(os.environ.get("EXAMPLES", 100 if whole() else CHANGE_EXAMPLES_PERCENT))
+    return min(number, max(10, math.ceil(number * percent / 100)))
 
 
 def broken_builds(names: Sequence[T]) -> list[T]:

@@ -35,8 +35,6 @@ from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.ports.store.signals import Accepted
 from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
-from app.connectors.policy.bundle import shipped_policies
-from app.connectors.policy.embedded import EmbeddedPolicy
 from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
@@ -49,6 +47,7 @@ from app.testing import VirtualClock
 from app.workers.alerts.own import ServiceAlerts
 from app.workers.cluster_watcher import Watcher
 from app.workers.metric_poller import Poller
+from tests.shared_policy import shared_policy
 from tests.sqlite_template import migrated
 
 NAMESPACE = "prod"
@@ -267,7 +266,6 @@ async def story(
     metrics = SandboxMetrics(world)
     url = settings.database_url.get_secret_value()
     store = shaken_store(await open_store(url) if on_file else open_in_memory())
-    policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
     adapters = connected(
         Adapters(
             reader=cluster.reader,
@@ -275,7 +273,7 @@ async def story(
             writer=None if settings.dry_run else cluster.writer(),
             watch=cluster.watch,
             metrics=metrics,
-            policy_engine=policy,
+            policy_engine=shared_policy(),
         )
     )
 
@@ -297,7 +295,6 @@ async def story(
             start=start,
         )
     finally:
-        await policy.aclose()
         await store.close()
 
 

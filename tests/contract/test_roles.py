@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,6 +26,7 @@ from app.workers import LocalRunner, attended
 from testbed.ports import free_ports
 from tests.contract.eventually import eventually
 from tests.contract.memory_channel import MemoryChannel
+from tests.forked import Forked, forked
 from tests.stories import settings_for
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -171,17 +170,12 @@ class Agents:
             "VERIFY_TIMEOUT_SECONDS": "0.5",
             "VERIFY_INTERVAL_SECONDS": "0.1",
         }
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Forked] = []
 
-    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
-        with (self.directory / "heal.log").open("ab") as log:
-            one = subprocess.Popen(
-                [sys.executable, "-c", "from app.cli import main; main()", *arguments],
-                cwd=self.directory,
-                env={**self.environment, "PYTHONPATH": str(Path.cwd()), **settings},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    def start(self, *arguments: str, **settings: str) -> Forked:
+        environment = {**self.environment, **settings}
+        log = self.directory / "heal.log"
+        one = forked(arguments, folder=self.directory, environment=environment, log=log)
         self.started.append(one)
         return one
 

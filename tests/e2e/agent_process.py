@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx2
 
 from testbed.ports import free_ports
 from testbed.waiting import PATIENCE, NotYet, wait_for
+from tests.forked import Forked, forked
 
 ENVIRONMENT = "prod"
 TOKEN = "a-token-of-the-test"
@@ -50,7 +50,7 @@ class AgentProcess:
     settings: Mapping[str, str] = field(default_factory=dict)
     module: str = "uvicorn"
     port: int = field(default_factory=lambda: free_ports(1)[0])
-    _process: subprocess.Popen[bytes] | None = None
+    _process: Forked | None = None
 
     @property
     def url(self) -> str:
@@ -76,15 +76,13 @@ class AgentProcess:
             **(extra or {}),
         }
         arguments = ["app.main:app"] if self.module == "uvicorn" else []
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, *arguments, "--port", str(self.port)],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = forked(
+            [*arguments, "--port", str(self.port)],
+            module=self.module,
+            folder=ROOT,
+            environment=environment,
+            log=self.log,
+        )
         if wait:
             wait_for("the agent to be ready", self._ready, timeout_seconds=300)
 

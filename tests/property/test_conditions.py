@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS, workload_conditions
 from app.agent.workload import FailingContainer, PodView, WarningView
+from tests.sizes import examples
 from tests.unit.scenes import NEW, OLD, at, pods, workload
 
 NOW = 0.3
@@ -95,7 +96,7 @@ def normal_pods(draw: st.DrawFn) -> tuple[PodView, ...]:
 
 
 @given(running=normal_pods(), refused=st.one_of(st.none(), st.floats(0, 59)), paused=st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_what_passes_by_itself_opens_nothing(
     running: tuple[PodView, ...], refused: float | None, paused: bool
 ) -> None:
@@ -113,7 +114,7 @@ def test_what_passes_by_itself_opens_nothing(
     kind=st.integers(0, len(PASSING) - 2),
     at_=st.integers(0, 8),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_what_does_not_pass_is_a_condition_with_a_trigger(
     running: tuple[PodView, ...], seconds: float, kind: int, at_: int
 ) -> None:

@@ -39,6 +39,7 @@ from app.agent.workload import (
     RevisionRecord,
     WorkloadView,
 )
+from tests.sizes import examples
 from tests.unit.scenes import (
     CALLER,
     CATALOGUE,
@@ -55,7 +56,7 @@ from tests.unit.scenes import (
     workload,
 )
 
-GENTLE = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+GENTLE = settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 
 minutes = st.one_of(
     st.sampled_from([-3.0, -2.0, -10.0, 0.0, 0.2, -30.0]), st.floats(-5000, 5, allow_nan=False)

@@ -14,6 +14,7 @@ from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from tests.contract.store_values import NOW, PAYMENTS
+from tests.sizes import examples
 
 RULES = IntakeRules(
     slo=SloThresholds(
@@ -67,7 +68,7 @@ _levels = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     sample=_samples,
     levels=_levels,

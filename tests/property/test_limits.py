@@ -47,6 +47,7 @@ from tests.contract.store_values import NOW, SNAPSHOT, claimed, closed, intent, 
 from tests.contract.test_store_budgets import diagnosis
 from tests.contract.test_store_database import engine_of
 from tests.limit_oracle import Frozen, Row, Set, beyond
+from tests.sizes import examples
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
@@ -245,7 +246,7 @@ def test_no_limit_is_exceeded_on_either_database(database_url: str) -> None:
 # ---------------------------------------------------------------- waits, over one service
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=40))
 def test_every_failure_in_a_row_doubles_the_wait(steps: list[tuple[int, bool]]) -> None:
     """However impatiently it is asked: between two actions lies what the failures before them demand."""
@@ -267,7 +268,7 @@ def test_every_failure_in_a_row_doubles_the_wait(steps: list[tuple[int, bool]]) 
 _STATES = st.sampled_from(["a", "b", "c"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(wishes=st.lists(_STATES, max_size=12))
 def test_the_agent_never_goes_in_a_circle(wishes: list[str]) -> None:
     """Left to itself it leaves every state once: no state that it left is ever brought back by it."""

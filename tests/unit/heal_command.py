@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from app.cli import main
+from tests.forked import Forked, forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
@@ -76,19 +77,15 @@ def running_agent(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def agent_process(
-    folder: Path, *command_line: str, port: int | None = None
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def agent_process(folder: Path, *command_line: str, port: int | None = None) -> Iterator[tuple[str, Forked]]:
     """The same, or another command that serves, with the process itself; its log is `agent.log`."""
     port = port or free_port()
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     said = [*(command_line or ("run",)), "--port", str(port)]
-    command = [sys.executable, "-c", "from app.cli import main; main()", *said]
-    with (folder / "agent.log").open("w") as log:
-        agent = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    (folder / "agent.log").write_text("")
+    agent = forked(said, folder=folder, environment=os.environ, log=folder / "agent.log")
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, agent, folder / "agent.log")
+        wait_until_ready(url, agent, folder / "agent.log")
         yield url, agent
     finally:
         agent.send_signal(signal.SIGINT)
@@ -99,7 +96,8 @@ def agent_process(
             agent.wait()
 
 
-def _wait_until_ready(url: str, agent: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(url: str, agent: Forked, log: Path) -> None:
+    """Return once it serves; fail the test with its log if it ends before."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and agent.poll() is None:
         try:

@@ -14,7 +14,9 @@ from tests.soak.score import Size
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a run finds it where nobody asked for anything."""
-    for name in [name for name in os.environ if name.startswith(("TEST_", "SEEDS", "CRASH_", "SOAK_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("TEST_", "SEEDS", "CRASH_", "SOAK_", "EXAMPLES"))
+    ]:
         monkeypatch.delenv(name)
 
 
@@ -43,6 +45,11 @@ def test_every_intake_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert soaked == {"postgresql", "sqlite", "kafka", "redis"}
 
 
+def test_a_change_tries_a_share_of_the_examples_of_each_property() -> None:
+    """Never fewer than ten, nor more than there are."""
+    assert [sizes.examples(number) for number in (400, 100, 25, 5)] == [140, 35, 10, 5]
+
+
 def test_the_whole_is_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """`make soak` leaves nothing out, whatever the turn."""
     monkeypatch.setenv("TEST_SIZE", "whole")
@@ -50,6 +57,7 @@ def test_the_whole_is_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes.crash_points(range(52)) == list(range(52))
     assert sizes.intakes("abcd") == list("abcd")
     assert sizes.seeds() == range(2000)
+    assert sizes.examples(400) == 400
     assert (Size.from_environment().signals, Size.from_environment().kills) == (10_000, 32)
 
 
@@ -57,6 +65,8 @@ def test_each_figure_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment wins over both sizes; the turn decides which share of the rest is taken."""
     monkeypatch.setenv("TEST_TURN", "1")
     monkeypatch.setenv("SEEDS", "50")
+    monkeypatch.setenv("EXAMPLES", "50")
+    assert sizes.examples(400) == 200
     monkeypatch.setenv("CRASH_POINTS", "26")
     monkeypatch.setenv("SOAK_INTAKES", "1")
     monkeypatch.setenv("SOAK_KILLS", "3")

@@ -23,6 +23,7 @@ from app.connectors.streams.avro import FlatSchema, flat_schema, schema_id
 from app.connectors.streams.envelope import Poison, read_message
 from app.errors import Invalid
 from app.wire.events import Event
+from tests.sizes import examples
 
 LATEST = datetime(2026, 2, 20, 17, 6, tzinfo=UTC)
 MAX_BYTES = 4096
@@ -361,14 +362,14 @@ _VALUES = st.recursive(
 _BODIES = st.binary(max_size=64) | _VALUES.map(lambda value: json.dumps(value).encode())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=_BODIES, headers=_HEADERS, key=st.none() | st.just("prod/payments-api"))
 def test_any_message_is_an_event_or_poison(body: bytes, headers: dict[str, str], key: str | None) -> None:
     """Whatever arrives, reading it answers events or `Poison`, and nothing else."""
     assert outcome(message(body, headers, key))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(data=st.binary(max_size=48))
 @example(data=b"\x02a\x02b\x02" + struct.pack("<d", 0.5) + b"\0" + b"\xff" * 9 + b"\x01")
 @example(data=b"\x01a")

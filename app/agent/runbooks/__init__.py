@@ -1,0 +1,26 @@
+"""The approved catalogue of runbooks: what it holds, the YAML it is read from, the schema it must match."""
+
+from app.agent.runbooks.catalogue import (
+    EVERYWHERE,
+    Catalogue,
+    Example,
+    Runbook,
+    RunbookScope,
+    Step,
+    load_catalogue,
+)
+from app.agent.runbooks.document import Document, Place
+from app.agent.runbooks.schema import runbook_schema
+
+__all__ = [
+    "EVERYWHERE",
+    "Catalogue",
+    "Document",
+    "Example",
+    "Place",
+    "Runbook",
+    "RunbookScope",
+    "Step",
+    "load_catalogue",
+    "runbook_schema",
+]

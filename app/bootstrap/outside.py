@@ -1,0 +1,116 @@
+"""Connects what the settings name outside the process: cluster, metrics, channels, policy, chats, streams.
+
+Nothing is asked here; each connection is made on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from app.agent.ports.store import Store
+from app.bootstrap.container import Adapters
+from app.clock import Clock
+from app.config import Settings
+from app.connectors.git.connect import connect_repositories
+from app.connectors.k8s import connect
+from app.connectors.kinds import (
+    ChatInbound,
+    MetricPace,
+    chosen_metrics,
+    configured_gitops,
+    configured_silences,
+    constructed_channels,
+)
+from app.connectors.peer_breaker import (
+    PeerBreaker,
+    guarded_alerts,
+    guarded_metrics,
+    guarded_owners,
+    guarded_reader,
+    guarded_rehearsal,
+    guarded_silences,
+)
+from app.connectors.policy.connect import connect_policy, policy_peer
+from app.connectors.registry import CHANNELS, GITOPS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.streams.open import OpenStream, open_streams
+from app.settings.entries import Role
+
+
+def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[[], Awaitable[None]]]:
+    """The adapters of everything outside, asking nothing yet, and what closes them.
+
+    In a dry run no writer and no channel is constructed (promise 5).
+    """
+    closers: list[Callable[[], Awaitable[None]]] = []
+    cluster = connect(settings, clock)
+    metrics = chosen_metrics(METRIC_SOURCES, settings)
+    source = metrics.connect(settings) if metrics is not None else None
+    silences = configured_silences(SILENCE_SOURCES, settings)
+    silenced = silences.connect(settings) if silences is not None else None
+    polled = silences.polled_every(settings) if silences is not None else None
+    controller = configured_gitops(GITOPS, settings)
+    gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
+    channels = constructed_channels(CHANNELS, settings)
+    engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
+    if cluster is not None:
+        closers.append(cluster.close)
+    if gitops is not None:
+        closers.append(gitops.close)
+    closers += [one.aclose for one in (engine, *channels, source, silenced) if one is not None]
+
+    async def close() -> None:
+        for closer in closers:
+            await closer()
+
+    api_server = PeerBreaker(name="the cluster")
+    metric_source = PeerBreaker(name=metrics.title) if source and metrics else None
+    silence_source = PeerBreaker(name=silences.title) if silenced and silences else None
+    peers = (api_server if cluster else None, metric_source, silence_source, policy_peer(engine))
+    return (
+        Adapters(
+            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            steady=cluster.steady if cluster is not None else None,
+            owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
+            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
+            writer=cluster.writer if cluster is not None else None,
+            logs=cluster.logs if cluster is not None else None,
+            watch=cluster.watch if cluster is not None else None,
+            coverage=cluster.reader if cluster is not None else None,
+            informer_ages=cluster.ages if cluster is not None else dict,
+            metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
+            silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
+            alerts=guarded_alerts(silenced, silence_source, polled)
+            if silenced and silence_source and polled
+            else None,
+            gitops=gitops.ports if gitops is not None else None,
+            channels=channels,
+            policy_engine=engine,
+            peers=tuple(peer for peer in peers if peer is not None),
+        ),
+        close,
+    )
+
+
+def metric_pace(settings: Settings) -> MetricPace:
+    """The pace of the chosen metric source; of the first where none is configured."""
+    return (chosen_metrics(METRIC_SOURCES, settings) or METRIC_SOURCES[0]).pace(settings)
+
+
+def connect_chats(settings: Settings, store: Store, clock: Clock) -> dict[str, ChatInbound]:
+    """What receives buttons and commands, by channel, where people are served.
+
+    Raises `ConfigurationError`, naming the setting, for what cannot be used.
+    """
+    found = {
+        kind.name: kind.inbound.connect(settings, store, clock)
+        for kind in CHANNELS
+        if kind.inbound is not None and settings.serves_people
+    }
+    return {name: chat for name, chat in found.items() if chat is not None}
+
+
+def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:
+    """The streams that a worker reads; they connect on first use."""
+    if settings.role not in (Role.ALL, Role.WORKER):
+        return ()
+    return open_streams(settings)
