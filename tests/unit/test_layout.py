@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 
 MOST_MODULES = 15
-LARGER = {"app/agent": 19}
+LARGER = {"app/agent": 18}
 """Folders above the limit; the numbers only shrink."""
 
 ONE_FILE_PER_ENTRY = {
