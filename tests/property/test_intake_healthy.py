@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.agent.freshness.reasons import Reason, ReasonKind
-from app.agent.intake import IntakeRules
+from app.agent.intake import samples
 from app.agent.models import POLLED, Condition, MetricSample, SliSample, Trigger
 from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
@@ -16,15 +16,13 @@ from app.agent.slo import SloThresholds
 from tests.contract.store_values import NOW, PAYMENTS
 from tests.sizes import examples
 
-RULES = IntakeRules(
-    slo=SloThresholds(
-        max_error_rate=0.05,
-        max_p95_latency_ms=1000,
-        clear_ratio=0.8,
-        breach_for=timedelta(minutes=1),
-        reopen_after=timedelta(hours=1),
-        min_request_rate=1.0,
-    )
+SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=timedelta(minutes=1),
+    reopen_after=timedelta(hours=1),
+    min_request_rate=1.0,
 )
 REASON = Reason(
     trigger=Trigger.HIGH_LATENCY,
@@ -87,8 +85,8 @@ def test_the_short_way_finds_what_the_long_way_finds(
         payload=sample,
         stale_after=timedelta(minutes=10),
     )
-    short = RULES._judge_healthy(signal, sample, levels)
-    long = RULES._judge_any_sample(signal, sample, levels)
+    short = samples.judge_healthy(SLO, signal, sample, levels)
+    long = samples.judge_any_sample(SLO, signal, sample, levels)
     if short is not None:
         assert short == long
     elif source != POLLED and levels == ServiceLevels(key=PAYMENTS):
