@@ -55,7 +55,7 @@ def _rights() -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
-_WITH_RIGHTS = ("helm_releases", "log_evidence")
+_WITH_RIGHTS = ("helm_releases", "log_evidence", "watch_jobs")
 """Settings that need rights of their own."""
 
 
