@@ -164,6 +164,7 @@ async def test_a_failed_run_is_repeated_once_and_verified_by_its_end(
         creations = [one for one in stage.world.api.audit if one.manager == FIELD_MANAGER]
         assert [(one.verb, one.kind) for one in creations] == [("create", "Job")]
         assert "the new Job must complete" in told
+        assert "Unavailable" not in told
         assert await stage.newest(KEY) is None
 
 
@@ -220,7 +221,7 @@ async def test_a_dry_run_repeats_nothing(tmp_path: Path) -> None:
 
 async def test_a_run_that_completes_meanwhile_leaves_no_reason(tmp_path: Path) -> None:
     """A newer run of the schedule completes before the agent acts: nothing is repeated."""
-    async with batches(tmp_path, approval_for_risks=("medium",)) as stage:
+    async with batches(tmp_path, approval_for_risks=("medium",), approval_timeout_seconds=120) as stage:
         await fails(stage)
         one = watcher(stage)
         await one.look()

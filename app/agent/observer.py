@@ -211,7 +211,8 @@ class Observer:
         missing: list[str] = []
         # An API server that does not answer now is asked again, not planned without.
         workload = await self.workload(key, missing, tolerated=PermanentError)
-        if workload is None and not missing:
+        batch = await self.batch(key, missing)
+        if workload is None and batch is None and not missing:
             missing.append(_unmapped(key))
         if workload is not None:
             workload = await self._with_application(workload, missing)
@@ -235,7 +236,7 @@ class Observer:
             signals=signals,
             changes=await self._with_recorded(key, workload, since),
             workload=workload,
-            batch=await self.batch(key, missing),
+            batch=batch,
             revision_history=await self.store.history.revisions(key),
             config_history=await self.store.history.configs(key),
             sli=sli,
