@@ -1,4 +1,4 @@
-"""A failed Job in the loop: an incident of its own batch, one repetition, its end by the Complete condition."""
+"""A failed Job in the loop: an incident of its own batch, and one repetition verified by its condition."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from app.errors import UnknownOutcome
 from app.sandbox.jobs import CronJob
 from app.sandbox.objects import Job, Template
 from app.sandbox.operations import FIELD_MANAGER, MARKER
-from app.workers.batch_watcher import BatchWatcher
+from app.workers.batches.watcher import BatchWatcher
 from tests.stories import ACTING, KEY, NAMESPACE, STEP_SECONDS, Story, messages, story
 from tests.test_interruptions import Killed
 
@@ -180,7 +180,7 @@ async def test_a_repetition_that_fails_is_handed_to_a_person_at_once(tmp_path: P
         assert record.incident.verdict.kind is VerdictKind.NOT_RECOVERED
         assert len(repetitions(stage)) == 1
         assert (stage.clock.now() - began).total_seconds() < 200
-        assert "cannot be taken back" in told
+        assert "cannot be undone" in told
         again = await look(stage, 120)
         assert again.incident.id == record.incident.id
         assert len(repetitions(stage)) == 1

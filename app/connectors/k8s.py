@@ -38,6 +38,7 @@ from app.connectors.kubernetes.api import (
 )
 from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.changes.nodes import OWN_CORDONS, own_cordon
+from app.connectors.kubernetes.changes.repeating import owner_of_job, read_repeated
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.connection import ConnectionMaker
 from app.connectors.kubernetes.errors import Absent
@@ -64,7 +65,6 @@ from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
-from app.connectors.kubernetes.repeating import owner_of_job, read_repeated
 from app.connectors.kubernetes.templates import config_maps_of
 from app.connectors.kubernetes.views import (
     WorkloadObjects,

@@ -34,7 +34,7 @@ from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
-from app.workers.batch_watcher import BatchWatcher
+from app.workers.batches.watcher import BatchWatcher
 from app.workers.cluster_watcher import Watcher
 from app.workers.driver import PART as DRIVER
 from app.workers.driver import Driver

@@ -143,7 +143,7 @@ def test_the_rule_names_nothing_where_no_run_failed() -> None:
 
 def job(name: str, uid: str, *, minute: int, failed: bool = True, **metadata: object) -> JsonObject:
     """A Job as the API server answers with it."""
-    tied = {"controller-uid": uid, "batch.kubernetes.io/controller-uid": uid, "job-name": name}
+    tied: JsonObject = {"controller-uid": uid, "batch.kubernetes.io/controller-uid": uid, "job-name": name}
     condition: JsonObject = {
         "type": "Failed" if failed else "Complete",
         "status": "True",

@@ -53,6 +53,6 @@ SPEC = ActionSpec(
     based_on=(RUN,),
     pods_taken=no_pods,  # it adds pods, and serves no requests
     enabled_by_default=False,
-    no_undo_note="{target} was repeated, and what a run has done cannot be taken back: a new Job that has "
-    "not ended is left to end.",
+    no_undo_note="{target} was repeated, and what a run has done cannot be undone: a new Job that has not "
+    "ended is left to end.",
 )

@@ -25,6 +25,7 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.changes.repeating import read_repeated, repeat
 from app.connectors.kubernetes.fields import (
     controller_uid,
     kind_of,
@@ -46,7 +47,6 @@ from app.connectors.kubernetes.patches import (
     writable_ref,
 )
 from app.connectors.kubernetes.reading.nodes import read_load
-from app.connectors.kubernetes.repeating import read_repeated, repeat
 from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.views import revision_number, target_state
 from app.connectors.kubernetes.views.references import references

@@ -7,6 +7,7 @@ from app.agent.batch.runs import CRON_JOB
 from app.agent.ids import IntentId, Json, JsonObject
 from app.connectors.kubernetes.fields import mapping, name, objects, text, texts, uid
 from app.connectors.kubernetes.views.batches import cron_job_of
+from app.connectors.kubernetes.views.owners import TRACKING_PREFIXES
 
 _OF_ONE_JOB = frozenset(
     {
@@ -18,7 +19,6 @@ _OF_ONE_JOB = frozenset(
     }
 )
 """Labels that tie pods to one Job, or a Job to what a GitOps controller tracks and would prune."""
-_OF_A_CONTROLLER = ("argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/")
 _OF_THE_RUN = frozenset({"selector", "manualSelector", "suspend"})
 """Fields of a Job's spec that the API server sets for each Job, or that held the failed one."""
 _STARTED_BY_HAND = {"cronjob.kubernetes.io/instantiate": "manual"}
@@ -55,7 +55,7 @@ def _kept(labels: dict[str, str], *, instance: bool = False) -> JsonObject:
     return {
         label: value
         for label, value in labels.items()
-        if label not in dropped and not label.startswith(_OF_A_CONTROLLER)
+        if label not in dropped and not label.startswith(TRACKING_PREFIXES)
     }
 
 
