@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     kube_context: str | None = None
     log_evidence: bool = False
     helm_releases: bool = False
+    watch_jobs: bool = False
+    job_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8

@@ -59,7 +59,7 @@ def _rights() -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
-_WITH_RIGHTS = ("helm_releases", "log_evidence")
+_WITH_RIGHTS = ("helm_releases", "log_evidence", "watch_jobs")
 """Settings that need rights of their own."""
 _WITH_RIGHTS_EVERYWHERE = ("flux_enabled",)
 """Settings that need rights of their own in all namespaces, whichever are watched."""

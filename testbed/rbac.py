@@ -37,6 +37,7 @@ _READ_RULES = [
     PolicyRule(apiGroups=[""], resources=["secrets"], verbs=["list"]),  # HELM_RELEASES
     PolicyRule(apiGroups=[""], resources=["pods/log"], verbs=["get"]),  # LOG_EVIDENCE
     PolicyRule(apiGroups=["apps"], resources=_WORKLOADS, verbs=_READ),
+    PolicyRule(apiGroups=["batch"], resources=["jobs", "cronjobs"], verbs=["get", "list"]),  # WATCH_JOBS
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts"], verbs=_READ),
@@ -57,6 +58,7 @@ _WRITE_RULES = [
     ),
     PolicyRule(apiGroups=[""], resources=["configmaps", "nodes"], verbs=["patch"]),
     PolicyRule(apiGroups=[""], resources=["pods"], verbs=["delete"]),
+    PolicyRule(apiGroups=["batch"], resources=["jobs"], verbs=["create"]),  # rerun_job
     PolicyRule(apiGroups=[""], resources=["pods/eviction"], verbs=["create"]),  # drain_node
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts", "rollouts/status"], verbs=["patch"]),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=["patch"]),

@@ -19,6 +19,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.batch.runs import BatchView, batch_named
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
@@ -52,7 +53,7 @@ from app.agent.models import (
     SliSample,
     TelemetryHealth,
 )
-from app.agent.ports.cluster import ClusterReader, ContainerLogs
+from app.agent.ports.cluster import BatchReader, ClusterReader, ContainerLogs
 from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
@@ -198,6 +199,8 @@ class Observer:
     """Takes in the objectives that annotations of a workload set."""
     logs: ContainerLogs | None = None
     """Reads the logs of failing containers; None: not allowed."""
+    batches: BatchReader | None = None
+    """Reads Jobs and CronJobs; None: failed Jobs are not watched."""
     applications: ApplicationReader | None = None
     """Reads the application of a GitOps controller that owns the workload."""
 
@@ -208,7 +211,8 @@ class Observer:
         missing: list[str] = []
         # An API server that does not answer now is asked again, not planned without.
         workload = await self.workload(key, missing, tolerated=PermanentError)
-        if workload is None and not missing:
+        batch = await self.batch(key, missing)
+        if workload is None and batch is None and not missing:
             missing.append(_unmapped(key))
         if workload is not None:
             workload = await self._with_application(workload, missing)
@@ -232,6 +236,7 @@ class Observer:
             signals=signals,
             changes=await self._with_recorded(key, workload, since),
             workload=workload,
+            batch=batch,
             revision_history=await self.store.history.revisions(key),
             config_history=await self.store.history.configs(key),
             sli=sli,
@@ -316,7 +321,8 @@ class Observer:
         missing: list[str] = []
         levels = await self.store.signals.levels(key)
         workload = await self.workload(key, missing)
-        gone = workload is None and not missing
+        batch = await self.batch(key, missing)
+        gone = workload is None and batch is None and not missing
         unseen = "; ".join(missing) or None if self._looks_at(key) else None
         unmeasured: list[str] = []
         sli = await self.sli(key, now, unmeasured)
@@ -327,6 +333,7 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             unseen=unseen,
             workload=workload,
+            batch=batch,
             gone=gone,
             telemetry=await self.telemetry(key, now, missing),
             told_conditions=levels.conditions if levels is not None else (),
@@ -336,12 +343,23 @@ class Observer:
     def _looks_at(self, key: ServiceKey) -> bool:
         return self.reader is not None and key not in TELEMETRY_SOURCES
 
+    async def batch(self, key: ServiceKey, missing: list[str]) -> BatchView | None:
+        """The batch that a key is about; None without an addition to `missing`: a service, or it is gone."""
+        if batch_named(key) is None:
+            return None
+        if self.batches is None:
+            missing.append("failed Jobs are not watched")
+            return None
+        return await _or_missing(self.batches.batch(key), "batch", missing)
+
     async def workload(
         self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError
     ) -> WorkloadView | None:
         """The workload now; None without an addition to `missing` means that no workload maps to it."""
         if key in TELEMETRY_SOURCES:
             missing.append("a source of telemetry runs as no workload")
+            return None
+        if batch_named(key) is not None:
             return None
         if self.reader is None:
             missing.append(NO_CLUSTER)
@@ -374,7 +392,7 @@ class Observer:
         None, with an addition to `missing`, when the metric source gives no usable
         answer: what was posted does not stand in for a measurement that failed.
         """
-        if self.metrics is not None and key not in TELEMETRY_SOURCES:
+        if self.metrics is not None and _is_measured(key):
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
             if sample is None:
                 return None
@@ -385,7 +403,7 @@ class Observer:
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
         """Whether telemetry works at all, evaluated over every service known to the cluster."""
-        if self.metrics is None or key in TELEMETRY_SOURCES:
+        if self.metrics is None or not _is_measured(key):
             return None
         known = {key}
         if self.reader is not None:
@@ -477,7 +495,7 @@ class Observer:
     ) -> tuple[SliSample, ...]:
         """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
         posted = await self.store.signals.samples(key, now - self.lookback)
-        if self.metrics is None or key in TELEMETRY_SOURCES:
+        if self.metrics is None or not _is_measured(key):
             return posted
         found = await _or_missing(
             self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP),
@@ -491,7 +509,14 @@ class Observer:
         return tuple(sorted((*posted, *measured), key=lambda sample: sample.at))
 
 
+def _is_measured(key: ServiceKey) -> bool:
+    """Whether series of a metric source may be about it: a batch serves no requests."""
+    return key not in TELEMETRY_SOURCES and batch_named(key) is None
+
+
 def _unmapped(key: ServiceKey) -> str:
+    if batch_named(key) is not None:
+        return f"{key.service} is not in the cluster"
     return f"no workload in the cluster maps to {key}"
 
 

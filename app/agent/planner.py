@@ -172,6 +172,8 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limit
     if best.cause is Cause.UNKNOWN:
         return "no cause reached the required confidence"
     kind = None if evidence.workload is None else evidence.workload.target.ref.kind
+    if evidence.batch is not None:
+        kind = evidence.batch.ref.kind
     objection = runbook.objection(best.cause, best.confidence, evidence.key, kind)
     if objection is not None:
         return objection

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from app import spans
 from app.agent.actions.target_parts import asks_as_before
+from app.agent.batch.runs import batch_named
 from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import judge_restoration
@@ -89,12 +90,15 @@ class Soak:
             wake_at=None,
             verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
         )
-        rules = self.verifier.rules
+        rules = self.verifier.rules_of(record.incident.key)
+        within = f"within {rules.timeout.total_seconds():.0f} s."
+        wanted = f"the SLO must hold for {rules.soak.total_seconds():.0f} s"
+        if batch_named(record.incident.key) is not None:
+            wanted = "the new Job must complete"
         note = Note(
             at=now,
             stage=Stage.VERIFY,
-            message=f"Verifying {in_words(done.action.name)}: the SLO must hold for "
-            f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
+            message=f"Verifying {in_words(done.action.name)}: {wanted} {within}",
             data={"intent": done.id},
         )
         await self.store.incidents.save(claim, after, [*notes, note])

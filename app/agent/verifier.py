@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.agent.batch.runs import RunState, batch_named
 from app.agent.evidence.format import counted, milliseconds, share
 from app.agent.freshness.all_clear import (
     all_withdrawn,
@@ -63,6 +64,8 @@ class Assessment:
 
     health: Health
     reasons: tuple[str, ...]
+    final: bool = False
+    """No later observation changes it: a Job that failed stays failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,12 @@ class VerifyRules:
     """Measured from the action; at its end the verdict is given."""
     interval: timedelta
     max_sample_age: timedelta
+    batch_timeout: timedelta = timedelta(hours=1)
+    """In place of `timeout` for a batch, whose run may take long."""
+
+    def for_batch(self) -> VerifyRules:
+        """The rules for a batch: a run that completed needs no soak."""
+        return replace(self, soak=timedelta(0), timeout=self.batch_timeout)
 
     @property
     def longest_gap(self) -> timedelta:
@@ -97,6 +106,8 @@ def assess(
     """Healthy only if every indicator that was breached or measured before is fresh and within the SLO."""
     if seen.telemetry is not None and seen.telemetry.outage:
         return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry outage: {seen.telemetry.said}",))
+    if Trigger.BATCH_FAILED in triggers:
+        return _of_batch(seen)
     before = verification.baseline if verification is not None else None
     baseline = rules.slo.judged(before) if before is not None else None
     sli = _fresh(seen, verification, rules)
@@ -112,6 +123,21 @@ def assess(
     if unknown:
         return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *seen.missing))
     return Assessment(health=Health.HEALTHY, reasons=(_well(sli, seen.workload),))
+
+
+def _of_batch(seen: Observation) -> Assessment:
+    """By the Complete condition of the newest run: a batch serves no requests."""
+    batch = seen.batch
+    if batch is None:
+        why = "the batch no longer exists" if seen.gone else "the batch cannot be read"
+        return Assessment(health=Health.UNKNOWN, reasons=(why, *seen.missing))
+    match batch.state:
+        case RunState.COMPLETE:
+            return Assessment(health=Health.HEALTHY, reasons=(batch.words,), final=True)
+        case RunState.FAILED:
+            return Assessment(health=Health.UNHEALTHY, reasons=(batch.words,), final=True)
+        case _:
+            return Assessment(health=Health.UNKNOWN, reasons=(batch.words,))
 
 
 def with_reports(
@@ -189,9 +215,13 @@ def _ended(
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
+            if seen.batch is not None:
+                return VerdictKind.RECOVERED, now.reasons
             measured = "within the SLO" if seen.sli is not None else "no alert reported"
             soak = f"{measured} for {(at - since).total_seconds():.0f} s"
             return VerdictKind.RECOVERED, (soak, *now.reasons)
+    if now.final and now.health is Health.UNHEALTHY and acted(verification):
+        return VerdictKind.NOT_RECOVERED, now.reasons
     elapsed = at - verification.started_at
     worse = _worse(verification.baseline, _fresh(seen, verification, rules), rules.slo)
     if now.health is Health.UNHEALTHY and elapsed >= rules.soak and worse:
@@ -289,7 +319,8 @@ class Verifier:
 
     def rules_of(self, key: ServiceKey) -> VerifyRules:
         """The rules with the objectives of one service."""
-        return replace(self.rules, slo=self.rules.slo.of(key))
+        rules = self.rules if batch_named(key) is None else self.rules.for_batch()
+        return replace(rules, slo=rules.slo.of(key))
 
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """Observe the incident's service at `now` and assess its health."""

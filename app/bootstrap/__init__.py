@@ -114,6 +114,7 @@ def assemble(
         services=services,
         annotated=annotated,
         logs=world.logs,
+        batches=world.batches,
         applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(

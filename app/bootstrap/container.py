@@ -13,6 +13,7 @@ from app.agent.memory import Historian
 from app.agent.notifications.channel import Channel
 from app.agent.observer import Observer
 from app.agent.ports.cluster import (
+    BatchReader,
     ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
@@ -56,6 +57,8 @@ class Adapters:
     owners: PodOwners | None = None
     logs: ContainerLogs | None = None
     """Reads the logs of failing containers; None where that is not allowed."""
+    batches: BatchReader | None = None
+    """Reads Jobs and CronJobs; None where failed Jobs are not watched."""
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None

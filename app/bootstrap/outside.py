@@ -24,6 +24,7 @@ from app.connectors.kinds import (
 from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_alerts,
+    guarded_jobs,
     guarded_metrics,
     guarded_owners,
     guarded_reader,
@@ -74,6 +75,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             logs=cluster.logs if cluster is not None else None,
+            batches=guarded_jobs(cluster.batches, api_server) if cluster and cluster.batches else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.reader if cluster is not None else None,
             informer_ages=cluster.ages if cluster is not None else dict,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.agent.batch.runs import JOB
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
@@ -37,6 +38,7 @@ from app.connectors.kubernetes.api import (
 )
 from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.changes.nodes import OWN_CORDONS, own_cordon
+from app.connectors.kubernetes.changes.repeating import owner_of_job, read_repeated
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.connection import ConnectionMaker
 from app.connectors.kubernetes.errors import Absent
@@ -58,6 +60,7 @@ from app.connectors.kubernetes.mapping import (
     is_object_name,
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
+from app.connectors.kubernetes.reading.batches import KubernetesBatches
 from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
@@ -176,10 +179,14 @@ class KubernetesReader:
 
     async def target(self, action: Action) -> TargetState:
         ref = target_ref(action)
+        if ref.kind == JOB:
+            return await read_repeated(self._api, ref)
         return target_state(ref, await get_object(self._api, ref), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
         ref = target_ref(action)
+        if ref.kind == JOB:
+            return Snapshot(ref=ref, token=(await read_repeated(self._api, ref)).token, body={})
         current = await get_object(self._api, ref)
         return Snapshot(ref=ref, token=target_state(ref, current).token, body=snapshot_body(ref, current))
 
@@ -208,8 +215,13 @@ class KubernetesReader:
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None
-        marks = {str(ref): _said(await get_object(self._api, ref))}
-        if ref.kind not in WORKLOADS:
+        item = await get_object(self._api, ref)
+        marks = {str(ref): _said(item)}
+        if ref.kind == JOB:
+            above = await owner_of_job(self._api, item)
+            if above is not None:
+                marks[f"CronJob {ref.namespace}/{name(above)}"] = _said(above)
+        elif ref.kind not in WORKLOADS:
             workload = await self._catalog.workload(key)
             if workload is None:
                 return opt_out_of(marks, f"{key} has no workload", shared=ref.kind in CLUSTER_WIDE)
@@ -296,6 +308,8 @@ class KubernetesCluster:
     """Seconds since the API server last sent something, by the kinds that are watched."""
     logs: KubernetesLogs | None = None
     """None unless LOG_EVIDENCE is set."""
+    batches: KubernetesBatches | None = None
+    """None unless WATCH_JOBS is set."""
 
     async def close(self) -> None:
         """Close every connection; the ports must not be used after it."""
@@ -367,4 +381,5 @@ def connect(
         connections=connections,
         ages=view.ages,
         logs=KubernetesLogs(connections.plain()) if settings.log_evidence else None,
+        batches=KubernetesBatches(api, services, clock) if settings.watch_jobs else None,
     )

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from app.agent.batch.runs import BatchView
 from app.agent.freshness.silences import Silencing
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
@@ -30,6 +31,7 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.ports.cluster import (
+    BatchReader,
     ClusterReader,
     ClusterRehearsal,
     PodOwner,
@@ -167,6 +169,11 @@ def guarded_owners(owners: PodOwners, breaker: PeerBreaker) -> PodOwners:
     return _GuardedOwners(owners, breaker)
 
 
+def guarded_jobs(batches: BatchReader, breaker: PeerBreaker) -> BatchReader:
+    """The reader of Jobs behind the breaker of the same API server."""
+    return _GuardedJobs(batches, breaker)
+
+
 def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> ClusterRehearsal:
     """The rehearsal behind the breaker of the same API server."""
     return _GuardedRehearsal(rehearsal, breaker)
@@ -218,6 +225,18 @@ class _GuardedOwners:
 
     async def owner(self, namespace: str, pod: str) -> PodOwner | None:
         return await self.breaker.ask(lambda: self.owners.owner(namespace, pod))
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedJobs:
+    reader: BatchReader
+    breaker: PeerBreaker
+
+    async def batches(self) -> tuple[BatchView, ...]:
+        return await self.breaker.ask(self.reader.batches)
+
+    async def batch(self, key: ServiceKey) -> BatchView | None:
+        return await self.breaker.ask(lambda: self.reader.batch(key))
 
 
 @dataclass(frozen=True, slots=True)

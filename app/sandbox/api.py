@@ -25,14 +25,15 @@ from app.sandbox.objects import (
     ConfigMap,
     Deployment,
     HorizontalPodAutoscaler,
+    Job,
     Meta,
     Pod,
     ReplicaSet,
     parse_quantity,
 )
 
-Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler
-T = TypeVar("T", bound=Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler)
+Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler | Job
+T = TypeVar("T", bound=Thing)
 
 _MAX_CONFIG_MAP_BYTES = 1_048_576
 
@@ -159,6 +160,11 @@ class ApiServer:
             return
         self.delete(thing)
         self._record(thing, manager, "delete")
+        self._lose_an_answer(thing)
+
+    def created(self, thing: Thing, *, manager: str) -> None:
+        """Record that an object was created by one request, whose answer may be lost."""
+        self._record(thing, manager, "create")
         self._lose_an_answer(thing)
 
     def take_away(self, thing: Thing, *, manager: str, dry_run: bool) -> None:

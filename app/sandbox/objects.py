@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from app.agent.batch.runs import RunState
 from app.agent.ids import JsonObject
 from app.errors import Invalid
 
@@ -221,6 +222,22 @@ class Pod:
         """Ready or not from now on; the time of the change is kept as a cluster keeps it."""
         if self.ready is not ready:
             self.ready, self.ready_changed_at = ready, at
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One run of a batch."""
+
+    meta: Meta
+    template: Template
+    cron_job: str | None = None
+    """The CronJob that it is a run of."""
+    state: RunState = RunState.RUNNING
+    said: str = ""
+    ended_at: datetime | None = None
+    scheduled_at: datetime | None = None
+
+    kind = "Job"
 
 
 @dataclass(slots=True, kw_only=True)

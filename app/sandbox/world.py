@@ -21,6 +21,7 @@ from app.errors import NotFound
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.controllers import DeploymentController
 from app.sandbox.engine import Engine
+from app.sandbox.jobs import Jobs
 from app.sandbox.kubelet import Kubelet
 from app.sandbox.objects import (
     NAME_LABEL,
@@ -29,6 +30,7 @@ from app.sandbox.objects import (
     DaemonSet,
     Deployment,
     HorizontalPodAutoscaler,
+    Job,
     Meta,
     Pod,
     ReplicaSet,
@@ -91,6 +93,7 @@ class World:
         if controlled:
             self.controller.start()
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
+        self.jobs = Jobs(self.engine, self.api)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
         self.container_logs: dict[tuple[str, str], ContainerLog] = {}
@@ -353,7 +356,7 @@ class World:
     def affected(self, thing: Thing) -> set[tuple[str, str]]:
         """The (namespace, service)s whose workload an object belongs to."""
         namespace = thing.meta.namespace
-        if isinstance(thing, ClusterNode | HorizontalPodAutoscaler):
+        if isinstance(thing, ClusterNode | HorizontalPodAutoscaler | Job):
             return set()
         if isinstance(thing, Deployment):
             users = [thing, *self.labelled(namespace, service_of(thing))]

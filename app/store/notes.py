@@ -38,6 +38,7 @@ _TRIGGER_WORDS = {
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
     Trigger.PODS_UNAVAILABLE: "pods unavailable",
+    Trigger.BATCH_FAILED: "batch failed",
     Trigger.TELEMETRY_OUTAGE: "telemetry outage",
 }
 

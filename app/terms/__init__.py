@@ -70,6 +70,7 @@ def verify_rules(settings: Settings, slo: SloThresholds) -> VerifyRules:
         slo=slo,
         soak=timedelta(seconds=settings.verify_soak_seconds),
         timeout=timedelta(seconds=settings.verify_timeout_seconds),
+        batch_timeout=timedelta(seconds=settings.job_timeout_seconds),
         interval=timedelta(seconds=settings.verify_interval_seconds),
         max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
     )

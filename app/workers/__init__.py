@@ -34,6 +34,7 @@ from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
+from app.workers.batches.watcher import BatchWatcher
 from app.workers.cluster_watcher import Watcher
 from app.workers.driver import PART as DRIVER
 from app.workers.driver import Driver
@@ -320,6 +321,15 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
             at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(recheck_every or every))]
+    if world.batches is not None:
+        batches = BatchWatcher(
+            reader=world.batches,
+            signals=container.store.signals,
+            intake=container.intake,
+            clock=container.clock,
+            stale_after=container.stale_after,
+        )
+        work.append(("batches", batches.run))
     if world.metrics is not None and reader is not None:
         poller = Poller(
             source=world.metrics,

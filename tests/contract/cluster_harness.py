@@ -13,6 +13,7 @@ from typing import Protocol
 
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.ports.cluster import (
+    BatchReader,
     ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
@@ -42,6 +43,7 @@ class ClusterPorts:
     owners: PodOwners
     coverage: ClusterCoverage
     logs: ContainerLogs
+    batches: BatchReader
 
 
 class ClusterHarness(Protocol):
@@ -110,6 +112,24 @@ class ClusterHarness(Protocol):
 
     async def add_autoscaler(self, name: str, *, maximum: int) -> None:
         """A HorizontalPodAutoscaler `name` for the Deployment of that name."""
+        ...
+
+    async def put_cron_job(
+        self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"
+    ) -> None:
+        """A CronJob that starts no run during the test; `safe`: its failed runs may be repeated."""
+        ...
+
+    async def start_job(self, name: str, *, cron_job: str | None = None, safe: bool = False) -> None:
+        """A Job of its own, or a run of a CronJob, that does not end by itself."""
+        ...
+
+    async def end_job(self, name: str, *, complete: bool) -> None:
+        """The Job completes or fails now, as its controller says it."""
+        ...
+
+    async def job(self, name: str) -> JsonObject:
+        """`labels`, `annotations`, `owners` (kind, name, whether it controls) and `images` of a Job."""
         ...
 
     async def spare_node(self) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias, cast
 
 import msgspec
 from lightkube.core.exceptions import ApiError
 from lightkube.models.apps_v1 import DaemonSetSpec, DeploymentSpec, StatefulSetSpec
 from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
+from lightkube.models.batch_v1 import CronJobSpec, JobSpec, JobTemplateSpec
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
     Container,
@@ -24,11 +26,13 @@ from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Pod, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
-from app.agent.ids import JsonObject, ServiceKey
+from app.agent.batch.repeats import SAFE_TO_REPEAT
+from app.agent.ids import Json, JsonObject, ServiceKey
 from app.agent.workload import WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
@@ -53,6 +57,7 @@ def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Set
         "environment_namespaces": {"prod": namespace},
         "helm_releases": True,
         "log_evidence": True,
+        "watch_jobs": True,
         **more,
     }
     return Settings(_env_file=None, **values)  # type: ignore[arg-type] # pydantic checks the values
@@ -68,6 +73,7 @@ def cluster_for(bed: TestBed, namespace: str, user: str, **more: object) -> Kube
 def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
     assert cluster.writer is not None
     assert cluster.logs is not None
+    assert cluster.batches is not None
     return ClusterPorts(
         reader=cluster.reader,
         rehearsal=cluster.rehearsal,
@@ -76,6 +82,7 @@ def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
         owners=cluster.reader,
         coverage=cluster.reader,
         logs=cluster.logs,
+        batches=cluster.batches,
     )
 
 
@@ -188,6 +195,92 @@ class KubernetesHarness:
             spec=HorizontalPodAutoscalerSpec(scaleTargetRef=aim, minReplicas=1, maxReplicas=maximum),
         )
         await asyncio.to_thread(self.client.create, autoscaler)
+
+    async def put_cron_job(
+        self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"
+    ) -> None:
+        """Due once a year: the real controller starts no run of it meanwhile."""
+        metadata = ObjectMeta(
+            name=name,
+            namespace=self.namespace,
+            annotations={SAFE_TO_REPEAT: "true"} if safe else None,
+        )
+        cron_job = CronJob(
+            metadata=metadata,
+            spec=CronJobSpec(
+                schedule="0 0 29 2 *",
+                suspend=suspended,
+                concurrencyPolicy=concurrency,
+                jobTemplate=JobTemplateSpec(spec=_job_spec()),
+            ),
+        )
+        await asyncio.to_thread(self.client.create, cron_job)
+
+    async def start_job(self, name: str, *, cron_job: str | None = None, safe: bool = False) -> None:
+        owners = None
+        if cron_job is not None:
+            owner = await self._cron_job(cron_job)
+            owners = [
+                OwnerReference(
+                    apiVersion="batch/v1", kind="CronJob", name=cron_job, uid=owner, controller=True
+                )
+            ]
+        metadata = ObjectMeta(
+            name=name,
+            namespace=self.namespace,
+            annotations={SAFE_TO_REPEAT: "true"} if safe else None,
+            ownerReferences=owners,
+        )
+        await asyncio.to_thread(self.client.create, Job(metadata=metadata, spec=_job_spec()))
+
+    async def _cron_job(self, name: str) -> str:
+        """The uid of a CronJob."""
+        found = await asyncio.to_thread(self.client.get, CronJob, name, namespace=self.namespace)
+        assert found.metadata is not None
+        return found.metadata.uid or ""
+
+    async def end_job(self, name: str, *, complete: bool) -> None:
+        """Its pod ends, as a kubelet says it; the real controller of Jobs draws the conclusion."""
+        status = {"phase": "Succeeded" if complete else "Failed"}
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await asyncio.to_thread(self._ended, name):
+                pods = await asyncio.to_thread(self._pods_of, name)
+                for pod in pods:
+                    assert pod.metadata is not None
+                    with suppress(ApiError):  # it may be gone, or deleted by its controller
+                        await asyncio.to_thread(
+                            self.client.patch,
+                            Pod.Status,
+                            pod.metadata.name or "",
+                            {"status": status},
+                            namespace=self.namespace,
+                        )
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _pods_of(self, job: str) -> list[Pod]:
+        return list(
+            self.client.list(Pod, namespace=self.namespace, labels={"batch.kubernetes.io/job-name": job})
+        )
+
+    def _ended(self, name: str) -> bool:
+        job = self.client.get(Job, name, namespace=self.namespace)
+        conditions = (job.status.conditions if job.status else None) or ()
+        return any(one.type in ("Complete", "Failed") and one.status == "True" for one in conditions)
+
+    async def job(self, name: str) -> JsonObject:
+        found = await asyncio.to_thread(self.client.get, Job, name, namespace=self.namespace)
+        assert found.metadata is not None
+        assert found.spec is not None
+        assert found.spec.template.spec is not None
+        owners: list[Json] = [
+            [one.kind, one.name, bool(one.controller)] for one in found.metadata.ownerReferences or ()
+        ]
+        return {
+            "labels": {**(found.metadata.labels or {})},
+            "annotations": {**(found.metadata.annotations or {})},
+            "owners": owners,
+            "images": [one.image for one in found.spec.template.spec.containers],
+        }
 
     async def spare_node(self) -> str:
         name = f"spare-{self.namespace}"
@@ -342,3 +435,9 @@ class KubernetesHarness:
     async def _replace(self, name: str, path: str, value: object) -> None:
         operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": value}]
         await asyncio.to_thread(self.patch, self._kinds[name], name, operations)
+
+
+def _job_spec() -> JobSpec:
+    """One attempt of one pod; it runs until its test says how it ends."""
+    pod = PodSpec(containers=[Container(name="app", image=GOOD_IMAGE)], restartPolicy="Never")
+    return JobSpec(backoffLimit=0, template=PodTemplateSpec(spec=pod))

@@ -35,6 +35,7 @@ from lightkube.types import PatchType
 pytest.register_assert_rewrite(
     "tests.contract.cluster_suite",
     "tests.contract.hands_suite",
+    "tests.contract.jobs_suite",
     "tests.contract.kinds_suite",
     "tests.contract.logs_suite",
 )
@@ -70,6 +71,7 @@ from tests.contract.cluster_suite import (  # noqa: E402 - as above
 from tests.contract.eventually import eventually  # noqa: E402 - as above
 from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
 from tests.contract.helm_chart import Releases  # noqa: E402 - as above
+from tests.contract.jobs_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 from tests.contract.logs_suite import *  # noqa: E402, F403 - as above

@@ -8,19 +8,33 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.agent.ids import JsonObject, ServiceKey
+from app.agent.batch.repeats import SAFE_TO_REPEAT
+from app.agent.batch.runs import RunState
+from app.agent.ids import Json, JsonObject, ServiceKey
 from app.agent.workload import AutoscalerView, ReleaseRecord, WorkloadView
 from app.sandbox.api import Identity, Thing
-from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
+from app.sandbox.jobs import CronJob
+from app.sandbox.objects import WORKLOADS, ConfigMap, Job, Pod, ReplicaSet, template_body
 from app.sandbox.world import ContainerLog
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
 from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
+from tests.contract.jobs_suite import *  # noqa: F403 - the same for Jobs
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
 
-RESOURCES = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "configmap", "namespace")
+RESOURCES = (
+    "deployment",
+    "statefulset",
+    "daemonset",
+    "replicaset",
+    "pod",
+    "configmap",
+    "namespace",
+    "job",
+    "cronjob",
+)
 SPEED = 40.0
 """Seconds of the world in one of the test's."""
 DEADLINE_SECONDS = 120.0
@@ -38,6 +52,7 @@ def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
         owners=cluster.reader,
         coverage=cluster.reader,
         logs=cluster.logs,
+        batches=cluster.batches,
     )
 
 
@@ -102,6 +117,39 @@ class SandboxHarness:
     async def add_autoscaler(self, name: str, *, maximum: int) -> None:
         view = AutoscalerView(kind="HorizontalPodAutoscaler", name=name, minimum=1, maximum=maximum)
         self.world.autoscalers[self.namespace, name] = view
+
+    async def put_cron_job(
+        self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"
+    ) -> None:
+        marks = {SAFE_TO_REPEAT: "true"} if safe else {}
+        self.world.jobs.cron_jobs[self.namespace, name] = CronJob(
+            name=name, annotations=marks, suspended=suspended, concurrency=concurrency
+        )
+
+    async def start_job(self, name: str, *, cron_job: str | None = None, safe: bool = False) -> None:
+        self.world.catch_up()
+        job = Job(
+            meta=self.world.api.new_meta(self.namespace, name),
+            template=Template(image=GOOD_IMAGE),
+            cron_job=cron_job,
+        )
+        job.meta.annotations.update({SAFE_TO_REPEAT: "true"} if safe else {})
+        self.world.api.create(job)
+
+    async def end_job(self, name: str, *, complete: bool) -> None:
+        self.world.catch_up()
+        job = self.world.api.get(Job, self.namespace, name)
+        self.world.jobs.end(job, RunState.COMPLETE if complete else RunState.FAILED)
+
+    async def job(self, name: str) -> JsonObject:
+        job = self.world.api.get(Job, self.namespace, name)
+        owners: list[Json] = [["CronJob", job.cron_job, False]] if job.cron_job else []
+        return {
+            "labels": {**job.meta.labels},
+            "annotations": {**job.meta.annotations},
+            "owners": owners,
+            "images": [job.template.image],
+        }
 
     async def spare_node(self) -> str:
         return self.world.nodes[0]

@@ -18,6 +18,7 @@ from app.agent.guardrails.target_token import (
     MAXIMUM,
     PAUSED,
     READY,
+    REPEATED_AS,
     REPLICAS,
     STEP,
     TEMPLATE,
@@ -73,6 +74,7 @@ def test_an_action_names_what_it_changes(spec: ActionSpec) -> None:
             ABORTED,
             STEP,
             DATA,
+            REPEATED_AS,
         },
     )
     assert set(spec.changes) <= (workloads if DEPLOYMENT in spec.kinds else others | {PAUSED})

@@ -39,6 +39,7 @@ CONDITION_TRIGGERS = {
     Condition.NODE_LOST: Trigger.PODS_UNAVAILABLE,
     Condition.CONTAINER_TERMINATED: Trigger.PODS_UNAVAILABLE,
     Condition.NOT_READY: Trigger.PODS_UNAVAILABLE,
+    Condition.JOB_FAILED: Trigger.BATCH_FAILED,
 }
 
 PULL_HOLDS = timedelta(seconds=90)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
+from app.agent.batch.signals import contradicts_failure
 from app.agent.evidence.conditions import CONDITION_TRIGGERS, restarting, workload_conditions
 from app.agent.freshness.memory import is_merged, may_fire
 from app.agent.freshness.own_alerts import is_own_alert
@@ -22,7 +23,7 @@ from app.agent.freshness.reasons import (
     level_subject,
     level_words,
 )
-from app.agent.models import POLLED, WATCHED, Observation, Trigger
+from app.agent.models import POLLED, WATCHED, Condition, Observation, Trigger
 from app.agent.slo import SloThresholds
 from app.agent.workload import WorkloadView
 
@@ -69,6 +70,15 @@ def _own_levels(seen: Observation, slo: SloThresholds) -> Iterable[tuple[Trigger
 
 def _seen_in_cluster(known: tuple[Reason, ...], seen: Observation) -> Iterable[Reason]:
     workload = seen.workload
+    if seen.batch is not None and seen.batch.failed is not None:
+        yield Reason(
+            trigger=Trigger.BATCH_FAILED,
+            kind=ReasonKind.OWN_LOOK,
+            subject=condition_subject(Condition.JOB_FAILED, ReasonKind.OWN_LOOK),
+            source=WATCHED,
+            said=seen.batch.words,
+            last_true_at=seen.at,
+        )
     if workload is None:
         return
     for condition in workload_conditions(workload):
@@ -135,6 +145,10 @@ def _cluster_objection(reason: Reason, seen: Observation) -> str | None:
         return None
     if seen.unseen is not None:
         return f"the agent cannot read the workload ({seen.unseen}), so nothing confirms {reason.said}"
+    if reason.trigger is Trigger.BATCH_FAILED:
+        if seen.batch is None:
+            return f"the batch no longer exists, so nothing confirms {reason.said}" if seen.gone else None
+        return contradicts_failure(seen.batch)
     if workload is None:
         return None
     shown = {CONDITION_TRIGGERS[condition] for condition in workload_conditions(workload)}

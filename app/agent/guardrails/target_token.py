@@ -21,6 +21,8 @@ ABORTED, STEP = "aborted", "step"
 """Of an Argo Rollout: whether its update is aborted, and the step at which it stands or waits."""
 ABORTED_AT = "aborted_at"
 """Of an Argo Rollout: when its update was aborted, as its controller wrote it; "-" while it is not."""
+RUN, REPEATED_AS = "run", "repeated_as"
+"""Of a Job: how it ended, and the name of the Job that repeats it; "-" while none does."""
 DATA = "data"
 """The only part of a ConfigMap's token."""
 

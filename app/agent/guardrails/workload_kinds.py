@@ -13,7 +13,6 @@ from types import MappingProxyType
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
 
 DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT = "Deployment", "StatefulSet", "DaemonSet", "Rollout"
-JOB, CRON_JOB = "Job", "CronJob"
 NODE, POD, AUTOSCALER = "Node", "Pod", "HorizontalPodAutoscaler"
 """What else of a cluster an action may change."""
 CLUSTER_WIDE = frozenset({NODE})
@@ -58,9 +57,6 @@ WORKLOAD_KINDS: Mapping[str, WorkloadKind] = MappingProxyType(
     }
 )
 """By name, in the order in which they are looked for."""
-
-BATCH_KINDS = frozenset({JOB, CRON_JOB})
-"""They run to an end: a failed one is no outage of the service that shares its label."""
 
 
 def kinds_with(*parts: str) -> frozenset[str]:

@@ -26,6 +26,7 @@ class Cause(StrEnum):
     PROBE_FAILURE = "probe_failure"
     REGISTRY_FAILURE = "registry_failure"
     SCALED_TO_ZERO = "scaled_to_zero"
+    BATCH_FAILURE = "batch_failure"
     UNKNOWN = "unknown"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.agent.batch.runs import BatchView
 from app.agent.ids import ServiceKey
 from app.agent.models.plans import ActionName
 from app.agent.models.signals import ChangeKind, Condition, DeployStatus, Signal, Trigger
@@ -150,5 +151,7 @@ class Evidence:
     """The baselines of the service and of its dependencies, where they are known."""
     log_patterns: tuple[LogPattern, ...] = ()
     """Of the failing containers, where the agent may read logs."""
+    batch: BatchView | None = None
+    """The batch that the incident is about; None where it is about a service."""
     flag_contents: tuple[ConfigRecord, ...] = ()
     """The present contents of the ConfigMaps that changed and hold feature flags."""

@@ -28,6 +28,7 @@ class ActionName(StrEnum):
     RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
     RAISE_MEMORY_LIMIT = "raise_memory_limit"
     DISABLE_FLAG = "disable_flag"
+    RERUN_JOB = "rerun_job"
     ABORT_ROLLOUT = "abort_rollout"
     RETRY_ROLLOUT = "retry_rollout"
     PROMOTE_ROLLOUT = "promote_rollout"

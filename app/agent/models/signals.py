@@ -51,6 +51,8 @@ class Trigger(StrEnum):
     CRASH_LOOP = "crash_loop"
     PODS_UNAVAILABLE = "pods_unavailable"
     """Pods of the service cannot be created, scheduled, started or reached, or do not get ready."""
+    BATCH_FAILED = "batch_failed"
+    """A Job failed, also as a run of a CronJob; never a symptom of the service that shares its label."""
     TELEMETRY_OUTAGE = "telemetry_outage"
     """A source that the agent measures by gives no usable answer; never a reason for a remediation."""
 
@@ -76,6 +78,8 @@ class Condition(StrEnum):
     """A container ended, and its node does not start it again."""
     NOT_READY = "NotReady"
     """A pod has not been ready for longer than its service usually takes."""
+    JOB_FAILED = "JobFailed"
+    """A Job reached its limit of retries or its deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

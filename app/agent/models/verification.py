@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.agent.batch.runs import BatchView
 from app.agent.ids import IntentId
 from app.agent.models.evidence import SliSample, TelemetryHealth
 from app.agent.models.signals import Condition
@@ -40,8 +41,10 @@ class Observation:
     telemetry: TelemetryHealth | None = None
     told_conditions: tuple[Condition, ...] = ()
     """Conditions reported by pushed signals whose end was not reported yet."""
+    batch: BatchView | None = None
+    """The batch that the incident is about; None where it is about a service."""
     gone: bool = False
-    """The cluster answered, and no workload maps to the service."""
+    """The cluster answered, and no workload maps to the service; or there is no such batch."""
     missing: tuple[str, ...] = ()
     """What could not be read, in words."""
     unmeasured: str | None = None

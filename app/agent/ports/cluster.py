@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.agent.batch.runs import BatchView
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
@@ -76,6 +77,21 @@ class ContainerLogs(Protocol):
         running one; the answer says which.
         Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does not answer.
         """
+        ...
+
+
+class BatchReader(Protocol):
+    """Reads Jobs and CronJobs; constructed only where WATCH_JOBS is set."""
+
+    async def batches(self) -> tuple[BatchView, ...]:
+        """Every batch of the watched namespaces that the cluster keeps a run of.
+
+        Raises `Forbidden` without the right to list them, `TransientError` for no answer.
+        """
+        ...
+
+    async def batch(self, key: ServiceKey) -> BatchView | None:
+        """One batch with its runs; None when there is none of that name, or the key is a service's."""
         ...
 
 

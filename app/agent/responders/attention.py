@@ -17,7 +17,7 @@ class IncidentSeverity(StrEnum):
     MAJOR = "major"
     """Pods crash or are unavailable, or requests are slow."""
     MINOR = "minor"
-    """A deploy failed, or a source of metrics gives no data."""
+    """A deploy or a Job failed, or a source of metrics gives no data."""
 
 
 class WaitsFor(StrEnum):

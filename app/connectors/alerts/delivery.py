@@ -208,14 +208,15 @@ def _utc(at: datetime) -> datetime | None:
 
 
 def _trigger(alert: AlertEntry, settings: Settings) -> Trigger | None:
-    asked = alert.labels.get(TRIGGER_LABEL)
-    if asked is None:
-        return settings.alert_triggers.get(alert.name)
+    asked = alert.labels.get(TRIGGER_LABEL, "")
+    known = ", ".join(one for one in Trigger if one is not Trigger.BATCH_FAILED)
     try:
-        return Trigger(asked)
+        found = Trigger(asked) if TRIGGER_LABEL in alert.labels else settings.alert_triggers.get(alert.name)
     except ValueError:
-        known = ", ".join(Trigger)
         raise Unmapped(f"label {TRIGGER_LABEL} is {shorten(asked, 80)!r}; use one of {known}") from None
+    if found is Trigger.BATCH_FAILED:
+        raise Unmapped(f"a failed Job is no outage of a service; use one of {known}, or WATCH_JOBS=true")
+    return found
 
 
 # ------------------------------------------------------------------ what a format registers

@@ -18,6 +18,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
+from app.agent.batch.runs import JOB
 from app.agent.evidence.format import counted
 from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, WORKLOAD_KINDS
 from app.agent.models import ActionName
@@ -41,6 +42,7 @@ _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
 _NODES = "nodes"
 """Of the whole cluster, whatever namespaces are watched."""
+_BATCHES = ("jobs", "cronjobs")
 _LOGS = "pods/log"
 _FLUX = (
     *((verb, "kustomize.toolkit.fluxcd.io", "kustomizations") for verb in ("get", "list")),
@@ -206,6 +208,11 @@ _OPTIONAL = (
         lost="not read as evidence, although LOG_EVIDENCE is set",
     ),
     _OptionalRights(
+        check="failed Jobs",
+        covers=lambda access: access.resource in _BATCHES and access.verb == "list",
+        lost="not watched, although WATCH_JOBS is set",
+    ),
+    _OptionalRights(
         check="Helm releases",
         covers=lambda access: access.resource == "secrets",
         lost="their records are not read, although HELM_RELEASES is set",
@@ -278,6 +285,8 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append(("get", "", _LOGS))
     if settings.helm_releases:
         needed.append(("list", "", "secrets"))
+    if settings.watch_jobs:
+        needed += [("list", "batch", kind) for kind in _BATCHES]
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:
         needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]
@@ -289,6 +298,9 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append(("patch", "", "configmaps"))
     if any(ACTIONS[name].removes for name in settings.enabled_actions):
         needed += [(verb, "", "pods") for verb in ("get", "delete")]
+    if JOB in written:
+        needed += [(verb, "batch", "jobs") for verb in ("get", "list", "create")]
+        needed += [(verb, "batch", "cronjobs") for verb in ("get", "list")]
     if AUTOSCALER in written:
         needed += [(verb, "autoscaling", _AUTOSCALERS) for verb in ("get", "patch")]
     if ROLLOUT in written:

@@ -238,6 +238,14 @@ class PatchApi:
         request = self._connection.prepare_patch(kind, ref, operations, status=status)
         return await self._connection.exchange(call, request)
 
+    async def create(self, kind: Kind, namespace: str, body: JsonObject) -> JsonObject:
+        """Create an object; `Conflict` where one of its name exists."""
+        call = KubernetesCall(
+            verb="create", what=f"{plural(kind)} in namespace {namespace}", effect=not self.dry_run
+        )
+        request = self._connection.prepare_create(kind, namespace, body)
+        return await self._connection.exchange(call, request)
+
     async def delete(self, ref: ObjectRef, *, uid: str, version: str) -> None:
         """Delete exactly this object in exactly this version; `Conflict` where it is another."""
         kind = Kind(ref.kind)

@@ -23,6 +23,7 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, PodLog, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
@@ -70,6 +71,8 @@ class Kind(StrEnum):
     SCALED_OBJECT = "ScaledObject"
     ROLLOUT = "Rollout"
     CANARY = "Canary"
+    JOB = "Job"
+    CRON_JOB = "CronJob"
     SECRET = "Secret"  # noqa: S105 - a kind, of which only metadata is read
 
 
@@ -87,6 +90,8 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.NAMESPACE: Namespace,
     Kind.NODE: Node,
     Kind.SECRET: Secret,
+    Kind.JOB: Job,
+    Kind.CRON_JOB: CronJob,
     Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
     Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
@@ -201,6 +206,13 @@ class Connection:
         request = self.prepare("list", kind, namespace)
         request.method, request.data = "POST", body
         request.params = {"dryRun": "All", "fieldManager": FIELD_MANAGER}
+        return request
+
+    def prepare_create(self, kind: Kind, namespace: str, body: JsonObject) -> BasicRequest:
+        """A request that creates an object; over a dry-run connection it creates nothing."""
+        request = self.prepare_dry_create(kind, namespace, body)
+        if not self.dry_run:
+            request.params = {"fieldManager": FIELD_MANAGER}
         return request
 
     def prepare_delete(self, kind: Kind, ref: ObjectRef, uid: str, version: str) -> BasicRequest:

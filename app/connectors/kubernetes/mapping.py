@@ -140,6 +140,10 @@ class ServiceMap:
         ours = self._environment(environment)
         return environment if ours in (environment, None) and self._may_be_environment(environment) else None
 
+    def environment(self, namespace: str) -> str | None:
+        """The environment of a namespace; None where it is not watched."""
+        return self._environment(namespace)
+
     def place(self, key: ServiceKey) -> Place | None:
         """The workload that the settings name for a service."""
         return self._places.get(key)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import on_status, parts_changed
+from app.agent.batch.runs import JOB
 from app.agent.guardrails import target_token
 from app.agent.guardrails.target_token import ABORTED, PAUSED, REPLICAS, TEMPLATE
 from app.agent.guardrails.workload_kinds import (
@@ -65,6 +66,8 @@ class Patch:
     """Whether a workload's change needs the template of the parameter `revision`."""
     deletes: bool = False
     """It is no patch: the object is deleted, in exactly the state that was decided on."""
+    creates: bool = False
+    """It is no patch: another object is created, and this one stays as it is."""
 
 
 def target_ref(action: Action) -> ObjectRef:
@@ -91,6 +94,11 @@ def writable_ref(action: Action) -> ObjectRef:
 def deletes(action: Action) -> bool:
     """Whether the action deletes its object."""
     return action.name in PATCHES and PATCHES[action.name].deletes
+
+
+def creates(action: Action) -> bool:
+    """Whether the action creates another object."""
+    return action.name in PATCHES and PATCHES[action.name].creates
 
 
 def check_deletable(action: Action, current: JsonObject) -> None:
@@ -127,7 +135,7 @@ def _data_of(config_map: JsonObject) -> JsonObject:
 
 
 def _nothing(item: JsonObject) -> JsonObject:  # noqa: ARG001 - every snapshot has the same signature
-    """What is deleted cannot be put back."""
+    """What is deleted, or has run, cannot be put back."""
     return {}
 
 
@@ -138,6 +146,7 @@ _SNAPSHOTS: Mapping[str, Callable[[JsonObject], JsonObject]] = MappingProxyType(
         NODE: nodes.snapshot_of,
         AUTOSCALER: autoscalers.snapshot_of,
         POD: _nothing,
+        JOB: _nothing,
     }
 )
 """What is kept of an object that is no workload."""
@@ -298,7 +307,7 @@ def _restore_rollout(request: ChangeRequest) -> list[JsonObject]:
 
 
 def _unmarked(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
-    """A deletion changes no field, and leaves no object that could carry a marker."""
+    """A deletion and a creation change no field of the object."""
     return []
 
 
@@ -325,6 +334,7 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
         ActionName.RAISE_AUTOSCALER_BOUNDS: Patch(changes={AUTOSCALER: autoscalers.raise_bounds}),
         ActionName.RAISE_MEMORY_LIMIT: Patch(changes=_on_workloads(TEMPLATE, memory.raise_limit)),
         ActionName.DISABLE_FLAG: Patch(changes={CONFIG_MAP: flags.set_flag}),
+        ActionName.RERUN_JOB: Patch(changes={JOB: _unmarked}, creates=True),
         ActionName.ABORT_ROLLOUT: Patch(changes={ROLLOUT: rollouts.abort}),
         ActionName.RETRY_ROLLOUT: Patch(changes={ROLLOUT: rollouts.retry}),
         ActionName.PROMOTE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.promote}),

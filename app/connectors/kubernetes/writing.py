@@ -25,10 +25,12 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.changes.repeating import read_repeated, repeat
 from app.connectors.kubernetes.fields import (
     controller_uid,
     kind_of,
     mapping,
+    name,
     text,
     uid,
 )
@@ -37,6 +39,7 @@ from app.connectors.kubernetes.mapping import WORKLOADS
 from app.connectors.kubernetes.patches import (
     check_deletable,
     check_unmoved,
+    creates,
     deletes,
     patch_for,
     revision_wanted,
@@ -73,6 +76,9 @@ class KubernetesRehearsal:
 
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
+            if creates(action):
+                created = await repeat(self._api, self._patches, action, REHEARSAL_INTENT, target)
+                return Rehearsal(accepted=True, message=f"Job {name(created)} would be created")
             before, after = await self._patched(action, target, snapshot)
             if drains_node(action):
                 await self._evictions(action)
@@ -172,6 +178,9 @@ class KubernetesWriter:
     ) -> TargetState:
         if deletes(action):
             return await _delete(self._api, self._patches, action, target)
+        if creates(action):
+            await repeat(self._api, self._patches, action, intent_id, target)
+            return await read_repeated(self._api, writable_ref(action))
         if is_eviction(action):
             await self._patches.evict(writable_ref(action), uid=target.uid)
             return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))

@@ -15,6 +15,7 @@ from app.agent.workload import TargetState
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Precondition
 from app.sandbox.cluster.access import WorldAccess
+from app.sandbox.cluster.batches import repeat
 from app.sandbox.cluster.drains import evict, load_of
 from app.sandbox.cluster.views import target_of
 from app.sandbox.objects import ConfigMap, Deployment, Pod
@@ -49,6 +50,9 @@ class _Changes:
             self._access.ask("create", "Pod/eviction")
             evict(self._access.world, target.ref, target.uid, manager=FIELD_MANAGER, dry_run=dry)
             return replace(target, token=target.uid), ""
+        if action.name is ActionName.RERUN_JOB:
+            state, name = repeat(self._access, action, target, intent_id)
+            return state, f"Job {name} is created"
         found = self._access.find(action, "patch")
         world = self._access.world
         if action.target != target.ref:
@@ -85,6 +89,9 @@ class SandboxRehearsal:
 
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
+            if action.name is ActionName.RERUN_JOB:
+                _, name = repeat(self._access, action, target, None)
+                return Rehearsal(accepted=True, message=f"Job {name} would be created (simulated API server)")
             now = target_of(self._access.find(action, "patch"))
             if same_ground(action, target.token, now.token):
                 # Only the status moved since it was decided on.

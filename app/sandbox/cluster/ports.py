@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.sandbox.api import Identity
 from app.sandbox.cluster.access import AGENT, WorldAccess
+from app.sandbox.cluster.batches import SandboxBatches
 from app.sandbox.cluster.changes import SandboxRehearsal, SandboxWriter
 from app.sandbox.cluster.logs import SandboxLogs
 from app.sandbox.cluster.reader import SandboxReader
@@ -56,6 +57,11 @@ class SandboxCluster:
     def logs(self) -> SandboxLogs:
         """The lines of containers; a dry run may read them too."""
         return SandboxLogs(self._access)
+
+    @property
+    def batches(self) -> SandboxBatches:
+        """The Jobs of the world; a dry run may read them too."""
+        return SandboxBatches(self._access)
 
     def writer(self) -> SandboxWriter:
         """The side that changes the world; a dry run never asks for it (promise 5)."""

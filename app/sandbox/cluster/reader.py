@@ -15,6 +15,7 @@ from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ConfigRecord, RevisionHealth, TargetState, WorkloadView
 from app.errors import Forbidden, Invalid
 from app.sandbox.cluster.access import WorldAccess
+from app.sandbox.cluster.batches import state_of
 from app.sandbox.cluster.drains import load_of
 from app.sandbox.cluster.views import (
     GITOPS,
@@ -29,7 +30,7 @@ from app.sandbox.cluster.views import (
     revision_view,
     target_of,
 )
-from app.sandbox.objects import ClusterNode, ConfigMap, Deployment, Pod, ReplicaSet, config_maps_of
+from app.sandbox.objects import ClusterNode, ConfigMap, Deployment, Job, Pod, ReplicaSet, config_maps_of
 from app.sandbox.operations import Target, own_cordon, snapshot_body
 
 _MAX_WARNINGS = 20
@@ -65,14 +66,23 @@ class SandboxReader:
         return None if deployment is None else self._view(deployment)
 
     async def target(self, action: Action) -> TargetState:
+        job = self._job(action)
+        if job is not None:
+            return state_of(self._access.world, job)
         return target_of(self._access.find(action, "get"), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
+        job = self._job(action)
+        if job is not None:
+            failed = state_of(self._access.world, job)
+            return Snapshot(ref=failed.ref, token=failed.token, body={})
         found = self._access.find(action, "get")
         state = target_of(found)
         return Snapshot(ref=state.ref, token=state.token, body=snapshot_body(found))
 
     async def disruption(self, action: Action) -> Disruption | None:
+        if self._job(action) is not None:
+            return None
         found = self._access.find(action, "get")
         if not isinstance(found, Deployment):
             return None
@@ -102,6 +112,9 @@ class SandboxReader:
         return load_of(self._access.world, node, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        job = self._job(action)
+        if job is not None:
+            return self._consent_of(job)
         found = self._access.find(action, "get")
         ref = target_of(found).ref
         shared = ref.kind in workload_kinds.CLUSTER_WIDE
@@ -120,6 +133,27 @@ class SandboxReader:
         for home in sorted({one.meta.namespace for one in things if one.meta.namespace}):
             marks[f"Namespace {home}"] = said(self._access.world.namespaces.get(home, {}))
         return opt_out_of(marks, shared=shared)
+
+    def _job(self, action: Action) -> Job | None:
+        """The Job that the action is on; None for an action on something else."""
+        ref = action.target
+        if ref is None or ref.kind != Job.kind:
+            return None
+        self._access.ask("get", Job.kind)
+        return self._access.world.api.get(Job, ref.namespace, ref.name)
+
+    def _consent_of(self, job: Job) -> OptOut:
+        world, home = self._access.world, job.meta.namespace
+        marks = {f"Job {home}/{job.meta.name}": said(job.meta.labels, job.meta.annotations)}
+        cron = world.jobs.cron_jobs.get((home, job.cron_job or ""))
+        if cron is not None:
+            marks[f"CronJob {home}/{cron.name}"] = said(cron.annotations)
+        try:
+            self._access.ask("get", "Namespace")
+        except Forbidden as error:
+            return opt_out_of(marks, str(error))
+        marks[f"Namespace {home}"] = said(world.namespaces.get(home, {}))
+        return opt_out_of(marks)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = self._deployment(key)

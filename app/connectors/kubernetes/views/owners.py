@@ -20,6 +20,8 @@ from app.connectors.kubernetes.fields import (
 from app.connectors.kubernetes.views.targets import last_change
 
 _ARGO = "argocd.argoproj.io/"
+TRACKING_PREFIXES = (_ARGO, "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/")
+"""Labels by which a GitOps controller takes an object for its own, and prunes one that it did not make."""
 _MANAGERS = {
     "argocd-controller": "argocd",
     "argocd-application-controller": "argocd",

@@ -35,6 +35,8 @@ _PARTS = {
     target_token.ABORTED: (),
     target_token.ABORTED_AT: (),
     target_token.STEP: (),
+    target_token.RUN: (),
+    target_token.REPEATED_AS: (),
 }
 """Where `managedFields` says who owns each part of a token."""
 _OWN_PARTS = frozenset({"template", "replicas", "paused"})

@@ -1,0 +1,53 @@
+"""Reads Jobs and CronJobs from the API server; each read is a list."""
+
+from __future__ import annotations
+
+from app.agent.batch.runs import BatchView, batch_named
+from app.agent.ids import JsonObject, ServiceKey
+from app.clock import Clock
+from app.connectors.kubernetes.api import Kind, ReadApi
+from app.connectors.kubernetes.fields import text
+from app.connectors.kubernetes.mapping import ServiceMap
+from app.connectors.kubernetes.views.batches import batches_of
+
+
+class KubernetesBatches:
+    """`BatchReader` over one API server."""
+
+    def __init__(self, api: ReadApi, services: ServiceMap, clock: Clock) -> None:
+        self._api = api
+        self._services = services
+        self._clock = clock
+
+    async def batches(self) -> tuple[BatchView, ...]:
+        found: list[BatchView] = []
+        for scope in self._services.namespaces():
+            jobs = _by_namespace((await self._api.list(Kind.JOB, scope)).items)
+            crons = _by_namespace((await self._api.list(Kind.CRON_JOB, scope)).items)
+            for namespace, those in jobs.items():
+                environment = self._services.environment(namespace)
+                if environment is not None:
+                    now = self._clock.now()
+                    found += batches_of(environment, those, crons.get(namespace, ()), now)
+        return tuple(found)
+
+    async def batch(self, key: ServiceKey) -> BatchView | None:
+        namespace = self._services.namespace(key.environment)
+        if batch_named(key) is None or namespace is None:
+            return None
+        return await read_batch(self._api, key, namespace, self._clock)
+
+
+async def read_batch(api: ReadApi, key: ServiceKey, namespace: str, clock: Clock) -> BatchView | None:
+    """One batch of a namespace, with its runs."""
+    jobs = (await api.list(Kind.JOB, namespace)).items
+    crons = (await api.list(Kind.CRON_JOB, namespace)).items
+    found = batches_of(key.environment, jobs, crons, clock.now())
+    return next((one for one in found if one.key == key), None)
+
+
+def _by_namespace(items: tuple[JsonObject, ...]) -> dict[str, tuple[JsonObject, ...]]:
+    found: dict[str, list[JsonObject]] = {}
+    for item in items:
+        found.setdefault(text(item, "metadata", "namespace") or "", []).append(item)
+    return {namespace: tuple(those) for namespace, those in found.items()}

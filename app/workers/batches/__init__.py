@@ -1,0 +1,1 @@
+"""Looks at the batches of the connected cluster."""
