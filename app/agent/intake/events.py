@@ -71,8 +71,8 @@ def judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> SignalMe
     if alert.polled and not alert.firing:
         found = find(levels.reasons, alert_subject(alert))
         if found is None or polled_alert(found) is None:
-            said = "it was delivered, or has ended"
-            return SignalMeaning(healthy_reason=f"alert {alert.name} is no longer listed: {said}", joins=False)
+            said = f"alert {alert.name} is no longer listed: it was delivered, or has ended"
+            return SignalMeaning(healthy_reason=said, joins=False)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return SignalMeaning(
