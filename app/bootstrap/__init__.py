@@ -32,11 +32,11 @@ from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
 from app.agent.verifier import Verifier
+from app.bootstrap.clusters import connect_clusters
 from app.bootstrap.container import Adapters, Container
 from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.connectors.git.connect import connect_repositories
-from app.connectors.k8s import connect
 from app.connectors.kinds import (
     ChatInbound,
     MetricPace,
@@ -49,9 +49,6 @@ from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_alerts,
     guarded_metrics,
-    guarded_owners,
-    guarded_reader,
-    guarded_rehearsal,
     guarded_silences,
 )
 from app.connectors.policy.connect import connect_policy, policy_peer
@@ -59,6 +56,7 @@ from app.connectors.readiness import (
     ReadinessCheck,
     alerts_arrive,
     cluster_ready,
+    clusters_ready,
     metrics_ready,
     policy_ready,
     services_read,
@@ -289,7 +287,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     In a dry run no writer and no channel is constructed (promise 5).
     """
     closers: list[Callable[[], Awaitable[None]]] = []
-    cluster = connect(settings, clock)
+    cluster = connect_clusters(settings, clock)
     metrics = chosen_metrics(METRIC_SOURCES, settings)
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
@@ -309,21 +307,22 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
         for closer in closers:
             await closer()
 
-    api_server = PeerBreaker(name="the cluster")
     metric_source = PeerBreaker(name=metrics.title) if source and metrics else None
     silence_source = PeerBreaker(name=silences.title) if silenced and silences else None
-    peers = (api_server if cluster else None, metric_source, silence_source, policy_peer(engine))
+    peers = (*(cluster.peers if cluster else ()), metric_source, silence_source, policy_peer(engine))
     return (
         Adapters(
-            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            reader=cluster.reader if cluster is not None else None,
             steady=cluster.steady if cluster is not None else None,
-            owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
-            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
+            owners=cluster.owners if cluster is not None else None,
+            rehearsal=cluster.rehearsal if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             logs=cluster.logs if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            coverage=cluster.reader if cluster is not None else None,
+            coverage=cluster.coverage if cluster is not None else None,
+            clusters=cluster.each if cluster is not None else {},
             informer_ages=cluster.ages if cluster is not None else dict,
+            cluster_faults=cluster.faults if cluster is not None else dict,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
             alerts=guarded_alerts(silenced, silence_source, polled)
@@ -382,7 +381,9 @@ def _checks(
 ) -> Iterator[ReadinessCheck]:
     """What readiness asks of the parts that are connected."""
     yield "store", store.ping
-    if world.reader is not None:
+    if world.clusters:
+        yield from clusters_ready(world.clusters)
+    elif world.reader is not None:
         yield cluster_ready(world.reader, world.coverage)
     if world.metrics is not None:
         yield metrics_ready(world.metrics, clock)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from app.settings.addresses import is_address, is_base_url
+from app.settings.clusters import check_clusters
 
 _NEEDS = (
     ("audit_anchor_key", "audit_anchor_dir"),
@@ -48,6 +49,7 @@ def check_together(given: Mapping[str, Any]) -> None:
     collector = given["otel_exporter_otlp_endpoint"]
     if collector is not None and not is_base_url(collector):
         raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address: http://collector:4318")
+    check_clusters(given)
     for name in given:
         if name.endswith("_webhook_url") and given[name] is not None and not is_address(_text(given[name])):
             raise ValueError(f"{name.upper()} must be an address such as https://host/path")

@@ -29,7 +29,7 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.agent.workload import WorkloadView
+from app.agent.workload import ObjectRef, WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
@@ -96,6 +96,9 @@ class KubernetesHarness:
         """The nodes that were made for this test."""
         self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
+
+    def ref(self, kind: str, name: str) -> ObjectRef:
+        return ObjectRef(kind=kind, namespace="" if kind == "Node" else self.namespace, name=name)
 
     async def close(self) -> None:
         if self.kubelet is not None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.agent.workload import AutoscalerView, ReleaseRecord, WorkloadView
+from app.agent.workload import AutoscalerView, ObjectRef, ReleaseRecord, WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
 from app.sandbox.world import ContainerLog
@@ -46,6 +46,7 @@ class SandboxHarness:
 
     environment = "prod"
     namespace = "payments"
+    cluster = ""
 
     def __init__(self) -> None:
         self.world = World(PacedClock(SPEED), seed=7)
@@ -54,6 +55,11 @@ class SandboxHarness:
         may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in RESOURCES)
         self.without_pods = _ports(self.world, naming, Identity(name="no-pods", rights=may))
         self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
+
+    def ref(self, kind: str, name: str) -> ObjectRef:
+        return ObjectRef(
+            kind=kind, namespace="" if kind == "Node" else self.namespace, name=name, cluster=self.cluster
+        )
 
     async def deploy(
         self,

@@ -21,9 +21,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, POD, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import PodOwner
+from app.agent.workload import ObjectRef
 from app.config import Settings
 from app.connectors.alerts.pod_names import possible_owners, read_pod_name
 from app.connectors.text import shorten
@@ -101,6 +102,13 @@ class PodRef:
 
     namespace: str
     name: str
+    cluster: str = ""
+    """One of CLUSTERS; empty for the cluster without a name."""
+
+    @property
+    def ref(self) -> ObjectRef:
+        """The pod as an object of its cluster."""
+        return ObjectRef(kind=POD, namespace=self.namespace, name=self.name, cluster=self.cluster)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

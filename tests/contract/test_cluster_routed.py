@@ -1,0 +1,71 @@
+"""Several clusters behind the router keep the promises of the cluster ports, while one of them is down."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.agent.guardrails.clusters import Clusters
+from app.agent.ports.cluster import (
+    ClusterReader,
+    ClusterRehearsal,
+    ClusterWatch,
+    ClusterWriter,
+    ContainerLogs,
+    PodOwners,
+)
+from app.clock import SystemClock
+from app.connectors.clusters.ports import (
+    RoutedLogs,
+    RoutedOwners,
+    RoutedReader,
+    RoutedRehearsal,
+    RoutedWriter,
+)
+from app.connectors.clusters.routes import Routes
+from app.connectors.clusters.watch import RoutedWatch
+from tests.contract.cluster_harness import ClusterPorts
+from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
+from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
+from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
+from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
+from tests.contract.test_cluster_sandbox import SandboxHarness
+from tests.silent_cluster import SilentCluster
+
+CLUSTERS = Clusters(environments={"prod": "east", "prod-west": "west"})
+
+
+def _routed(ports: ClusterPorts) -> ClusterPorts:
+    """The ports of `east` beside a cluster `west` that does not answer."""
+    down = SilentCluster()
+    readers: dict[str, ClusterReader] = {"west": down, "east": ports.reader}
+    rehearsals: dict[str, ClusterRehearsal] = {"west": down, "east": ports.rehearsal}
+    writers: dict[str, ClusterWriter] = {"west": down, "east": ports.writer}
+    watches: dict[str, ClusterWatch] = {"west": down, "east": ports.watch}
+    owners: dict[str, PodOwners] = {"west": down, "east": ports.owners}
+    logs: dict[str, ContainerLogs] = {"west": down, "east": ports.logs}
+    return ClusterPorts(
+        reader=RoutedReader(routes=Routes(clusters=CLUSTERS, ports=readers)),
+        rehearsal=RoutedRehearsal(routes=Routes(clusters=CLUSTERS, ports=rehearsals)),
+        writer=RoutedWriter(routes=Routes(clusters=CLUSTERS, ports=writers)),
+        watch=RoutedWatch(clusters=CLUSTERS, watches=watches, clock=SystemClock()),
+        owners=RoutedOwners(routes=Routes(clusters=CLUSTERS, ports=owners)),
+        coverage=ports.coverage,
+        logs=RoutedLogs(routes=Routes(clusters=CLUSTERS, ports=logs)),
+    )
+
+
+class RoutedHarness(SandboxHarness):
+    """The world is cluster `east`; everything is asked through the router."""
+
+    cluster = "east"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports, self.without_pods, self.powerless = (
+            _routed(ports) for ports in (self.ports, self.without_pods, self.powerless)
+        )
+
+
+@pytest.fixture
+async def cluster() -> RoutedHarness:
+    return RoutedHarness()
