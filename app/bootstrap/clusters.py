@@ -55,7 +55,7 @@ class ClusterSide:
     ages: Callable[[], Mapping[str, Mapping[str, float]]]
     """Seconds since each API server last sent something, by cluster and kind."""
     faults: Callable[[], Mapping[str, str | None]]
-    """Of each named cluster, why it did not list its services when last asked."""
+    """Of each of several clusters, why it did not list its services when last asked."""
     peers: tuple[PeerBreaker, ...]
     opened: tuple[KubernetesCluster, ...]
 

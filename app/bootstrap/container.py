@@ -66,7 +66,7 @@ class Adapters:
     informer_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
     """Seconds since each API server last sent something, by cluster and watched kind."""
     cluster_faults: Callable[[], Mapping[str, str | None]] = dict
-    """Of each named cluster, why it did not list its services when last asked; None if it did."""
+    """Of each of several clusters, why it did not list its services when last asked; None if it did."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""

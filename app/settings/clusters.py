@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def check_clusters(given: Mapping[str, Any]) -> None:
     _once("environment", _environments(clusters, own), "an environment is in one cluster: rename one of them")
     _once("connection", _connections(clusters, given), "two names of one cluster: keep one")
     _once("labels", _labels(clusters, given), "set alert_labels that only its own alerts have")
+    _measured_apart(given, clusters, own)
     known = {environment for environment, _ in _environments(clusters, own)}
     for service in given["service_workloads"]:
         environment = service.partition("/")[0]
@@ -69,6 +71,34 @@ def check_clusters(given: Mapping[str, Any]) -> None:
                 f"SERVICE_WORKLOADS names {service}, and no cluster has environment {environment}: add it to "
                 "environment_namespaces of a cluster of CLUSTERS"
             )
+
+
+_QUERIES = (
+    (
+        "prometheus_url",
+        ("prometheus_error_rate_query", "prometheus_p95_query", "prometheus_request_rate_query"),
+    ),
+    ("datadog_api_key", ("datadog_errors_query", "datadog_p95_query", "datadog_requests_query")),
+)
+"""A metric source, and the queries that it is asked."""
+_APART = re.compile(r"\{\{\s*(?:cluster|environment)\s*\}\}")
+
+
+def _measured_apart(
+    given: Mapping[str, Any], clusters: Mapping[str, ClusterSetting], own: Mapping[str, str]
+) -> None:
+    """`ValueError` where a query cannot tell services of one namespace in two clusters apart."""
+    places = [*own.values()] + [
+        n for one in clusters.values() for n in {*one.environment_namespaces.values()}
+    ]
+    shared = sorted({one for one in places if places.count(one) > 1})
+    for source, queries in _QUERIES:
+        for query in queries:
+            if shared and given[source] is not None and not _APART.search(given[query]):
+                raise ValueError(
+                    f"{query.upper()} measures namespace {shared[0]} of several clusters as one: select by "
+                    "{{cluster}} or {{environment}} too, with the label that your metrics have"
+                )
 
 
 def _environments(

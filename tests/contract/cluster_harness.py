@@ -25,6 +25,8 @@ from app.agent.workload import ObjectRef, WorkloadView
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
+WITHOUT_NAMESPACE = frozenset({"Node", "Namespace"})
+"""Kinds of objects of the whole cluster."""
 RELEASED_AT = 1_772_000_000
 """When revision 0 of a release was recorded, in seconds since 1970; each revision is one second later."""
 CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"

@@ -412,7 +412,7 @@ async def test_owners_of_object_and_namespace_are_heard(cluster: ClusterHarness)
     assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut()
     assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(given_by=(str(cart),))
     await cluster.mark_namespace({enabled: "false"})
-    space = f"Namespace {cluster.namespace}"
+    space = str(cluster.ref("Namespace", cluster.namespace))
     assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut(refused_by=(space,))
     assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(
         refused_by=(space,), given_by=(str(cart),)

@@ -169,7 +169,7 @@ async def test_owners_of_the_service_are_heard_whatever_the_target_is(
         name,
         cluster.ref("Node", node) if name is ActionName.CORDON else cluster.ref("Pod", view.pods[0].name),
     )
-    space = f"Namespace {cluster.namespace}"
+    space = str(cluster.ref("Namespace", cluster.namespace))
     await cluster.mark_namespace({KEY: "true"})
     given = await reader.consent(act, key_of(cluster))
     assert given == OptOut(given_by=() if name is ActionName.CORDON else (space,))

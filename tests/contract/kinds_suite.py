@@ -30,7 +30,7 @@ KINDS = ("StatefulSet", "DaemonSet")
 
 
 def ref_of(cluster: ClusterHarness, kind: str) -> ObjectRef:
-    return ObjectRef(kind=kind, namespace=cluster.namespace, name="shop")
+    return cluster.ref(kind, "shop")
 
 
 async def deploy(cluster: ClusterHarness, kind: str) -> WorkloadView:

@@ -35,7 +35,7 @@ from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
-from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, WITHOUT_NAMESPACE, ClusterPorts
 from tests.contract.log_kubelet import LogKubelet
 
 _Workload: TypeAlias = Deployment | StatefulSet | DaemonSet
@@ -98,7 +98,7 @@ class KubernetesHarness:
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
     def ref(self, kind: str, name: str) -> ObjectRef:
-        return ObjectRef(kind=kind, namespace="" if kind == "Node" else self.namespace, name=name)
+        return ObjectRef(kind=kind, namespace="" if kind in WITHOUT_NAMESPACE else self.namespace, name=name)
 
     async def close(self) -> None:
         if self.kubelet is not None:

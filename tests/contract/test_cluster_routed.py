@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 import pytest
 
 from app.agent.guardrails.clusters import Clusters
+from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import (
+    ClusterEvent,
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
@@ -28,7 +34,7 @@ from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
-from tests.contract.test_cluster_sandbox import SandboxHarness
+from tests.contract.test_cluster_sandbox import DEADLINE_SECONDS, SandboxHarness
 from tests.silent_cluster import SilentCluster
 
 CLUSTERS = Clusters(environments={"prod": "east", "prod-west": "west"})
@@ -69,3 +75,23 @@ class RoutedHarness(SandboxHarness):
 @pytest.fixture
 async def cluster() -> RoutedHarness:
     return RoutedHarness()
+
+
+async def test_a_watch_without_rights_fails_aloud(  # in place of the one of the suite
+    cluster: RoutedHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One cluster's missing right is logged with its name, and does not end the watch of the others."""
+    [event] = [one async for one in _first(cluster, 1)]
+    assert event.key == ServiceKey(environment="prod", service="shop")
+    assert "watch of cluster west failed: the API server does not answer" in caplog.text
+
+
+async def _first(cluster: RoutedHarness, count: int) -> AsyncIterator[ClusterEvent]:
+    await cluster.deploy("shop", service="shop")
+    events = cluster.ports.watch.events()
+    async with asyncio.timeout(DEADLINE_SECONDS), aclosing(events):  # type: ignore[type-var] # a generator
+        async for event in events:
+            yield event
+            count -= 1
+            if not count:
+                return

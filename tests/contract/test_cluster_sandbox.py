@@ -14,7 +14,7 @@ from app.sandbox.api import Identity, Thing
 from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
 from app.sandbox.world import ContainerLog
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
-from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, WITHOUT_NAMESPACE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
@@ -58,7 +58,10 @@ class SandboxHarness:
 
     def ref(self, kind: str, name: str) -> ObjectRef:
         return ObjectRef(
-            kind=kind, namespace="" if kind == "Node" else self.namespace, name=name, cluster=self.cluster
+            kind=kind,
+            namespace="" if kind in WITHOUT_NAMESPACE else self.namespace,
+            name=name,
+            cluster=self.cluster,
         )
 
     async def deploy(

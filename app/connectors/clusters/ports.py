@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from app.agent.guardrails.clusters import UNNAMED, in_words
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
@@ -44,8 +45,8 @@ class RoutedReader:
     _faults: dict[str, str | None] = field(default_factory=dict)
 
     def faults(self) -> Mapping[str, str | None]:
-        """Of each named cluster, why it did not list its services when it was last asked; None if it did."""
-        return {name: fault for name, fault in self._faults.items() if name}
+        """Of each cluster, why it did not list its services when it was last asked; None if it did."""
+        return dict(self._faults)
 
     async def services(self) -> tuple[ServiceKey, ...]:
         """The services of every cluster; of one that does not answer, those that it listed last.
@@ -97,7 +98,13 @@ class RoutedReader:
         return replace(found, pods=pods)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
-        return await self.routes.of_action(action).consent(action, key)
+        reader, cluster = self.routes.of_action(action), _cluster(action)
+        found = await reader.consent(_within(action), key)
+        return replace(
+            found,
+            refused_by=tuple(_named(one, cluster) for one in found.refused_by),
+            given_by=tuple(_named(one, cluster) for one in found.given_by),
+        )
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         found = self.routes.of_service(key)
@@ -155,5 +162,15 @@ def _in_cluster(ref: ObjectRef, cluster: str) -> ObjectRef:
     return msgspec.structs.replace(ref, cluster=cluster)
 
 
+def _within(action: Action) -> Action:
+    """The action as the cluster alone knows it."""
+    target = action.target
+    return action if target is None else replace(action, target=_in_cluster(target, UNNAMED))
+
+
+def _named(what: str, cluster: str) -> str:
+    return f"{what} in {in_words(cluster)}" if cluster else what
+
+
 def _cluster(action: Action) -> str:
-    return "" if action.target is None else action.target.cluster
+    return UNNAMED if action.target is None else action.target.cluster
