@@ -9,9 +9,11 @@ answers is one incident of its own, however many services it concerns.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from app.agent.guardrails.clusters import UNNAMED
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.models import (

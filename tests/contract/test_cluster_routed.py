@@ -77,7 +77,7 @@ async def cluster() -> RoutedHarness:
     return RoutedHarness()
 
 
-async def test_a_watch_without_rights_fails_aloud(  # in place of the one of the suite
+async def test_a_watch_without_rights_fails_aloud(  # type: ignore[no-redef] # in place of the suite's
     cluster: RoutedHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One cluster's missing right is logged with its name, and does not end the watch of the others."""
