@@ -30,9 +30,16 @@ from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.addresses import secrets_in
-from app.settings.clusters import ClusterSetting
 from app.settings.config_file import ConfigFile
-from app.settings.entries import EscalationSetting, FreezeSetting, RevertWay, Role, RoleName, SlackUser
+from app.settings.entries import (
+    ClusterSetting,
+    EscalationSetting,
+    FreezeSetting,
+    RevertWay,
+    Role,
+    RoleName,
+    SlackUser,
+)
 from app.settings.queries import (
     DATADOG_ERRORS,
     DATADOG_P95,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.agent.guardrails.clusters import Clusters
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import DecisionKind, Deploy, DeployStatus, IncidentState, OutcomeKind
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.agent.guardrails.clusters import Clusters, in_words
+from app.agent.guardrails.limits.clusters import Clusters, in_words
 from app.agent.ports.cluster import (
     ClusterCoverage,
     ClusterReader,

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.agent.freshness.watchdog import WatchdogState, WatchdogTerms, missing_words, watchdog_state
-from app.agent.guardrails.clusters import in_words
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.ids import ServiceKey
 from app.agent.models import ALERTS_SOURCE
 from app.agent.ports.cluster import ClusterCoverage, ClusterReader

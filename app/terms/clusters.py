@@ -5,7 +5,7 @@ Without CLUSTERS there is one cluster, whose name is empty, and its settings are
 
 from __future__ import annotations
 
-from app.agent.guardrails.clusters import UNNAMED, Clusters
+from app.agent.guardrails.limits.clusters import UNNAMED, Clusters
 from app.config import Settings
 
 

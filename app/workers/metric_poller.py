@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from app.agent.guardrails.clusters import UNNAMED
+from app.agent.guardrails.limits.clusters import UNNAMED
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.models import (

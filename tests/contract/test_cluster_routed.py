@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.agent.guardrails.clusters import Clusters
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import (
     ClusterEvent,

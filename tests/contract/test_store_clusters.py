@@ -8,8 +8,8 @@ from datetime import timedelta
 from msgspec import structs
 
 from app.agent.guardrails.circuit_breaker import Breaker
-from app.agent.guardrails.clusters import Clusters
 from app.agent.guardrails.limits import Budget, Limits
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.guardrails.status import guardrail_status
 from app.agent.ids import ServiceKey
 from app.agent.models import IncidentState, Intent, KillSwitch

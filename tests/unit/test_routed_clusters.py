@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.agent.guardrails.clusters import Clusters
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, Risk
 from app.agent.planner import plan_hash

@@ -17,9 +17,9 @@ from app.agent.guardrails.circuit_breaker import (
     open_reason,
     since_closed,
 )
-from app.agent.guardrails.clusters import UNNAMED, in_words
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import KillSwitch
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from app.agent.evidence.format import confidence, counted, in_words, span
-from app.agent.guardrails.clusters import UNNAMED
-from app.agent.guardrails.clusters import in_words as cluster_in_words
+from app.agent.guardrails.limits.clusters import UNNAMED
+from app.agent.guardrails.limits.clusters import in_words as cluster_in_words
 from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
 from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 

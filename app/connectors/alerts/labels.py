@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from app.agent.guardrails.clusters import UNNAMED, in_words
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, POD, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import PodOwner

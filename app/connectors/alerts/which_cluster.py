@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.guardrails.clusters import UNNAMED, in_words
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.config import Settings
 from app.connectors.alerts.label_names import canonical_name
 from app.connectors.text import shorten

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import msgspec
 
-from app.agent.guardrails.clusters import UNNAMED, in_words
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot

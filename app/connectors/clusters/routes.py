@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.agent.guardrails.clusters import Clusters
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import Action
 from app.agent.workload import ObjectRef

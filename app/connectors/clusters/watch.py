@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
-from app.agent.guardrails.clusters import Clusters, in_words
+from app.agent.guardrails.limits.clusters import Clusters, in_words
 from app.agent.ports.cluster import ClusterEvent, ClusterWatch
 from app.clock import Clock
 from app.errors import AgentError

@@ -19,7 +19,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
-from app.agent.guardrails.clusters import in_words
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.models import ActionName

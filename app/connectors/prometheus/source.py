@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from app.agent.guardrails.clusters import Clusters
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.guardrails.circuit_breaker import Tried, open_reason, since_closed
-from app.agent.guardrails.clusters import in_words
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.limits.history import History, Proposed
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits
 

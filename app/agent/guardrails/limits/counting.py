@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from app.agent.guardrails.clusters import in_words
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.limits.history import History, Proposed, Touch, of_this_time
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits, Spending
 

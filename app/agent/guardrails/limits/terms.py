@@ -7,8 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 
 from app.agent.guardrails.circuit_breaker import Breaker
-from app.agent.guardrails.clusters import Clusters
 from app.agent.guardrails.freeze import FreezeWindow
+from app.agent.guardrails.limits.clusters import Clusters
 
 
 class LimitName(StrEnum):
