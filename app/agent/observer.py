@@ -296,8 +296,8 @@ class Observer:
         return tuple(one for one in found or () if one.name in names)
 
     async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> LogTail | None:
-        reading = logs.tail(source.namespace, source.pod, source.container, previous=source.previous)
-        return await _or_missing(reading, f"logs of pod {source.pod}", missing)
+        reading = logs.tail(source.pod, source.container, previous=source.previous)
+        return await _or_missing(reading, f"logs of pod {source.pod.name}", missing)
 
     async def _with_recorded(
         self, key: ServiceKey, workload: WorkloadView | None, since: datetime

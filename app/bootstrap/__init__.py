@@ -41,6 +41,7 @@ from app.connectors.readiness import (
     ReadinessCheck,
     alerts_arrive,
     cluster_ready,
+    clusters_ready,
     metrics_ready,
     policy_ready,
     services_read,
@@ -283,7 +284,9 @@ def _checks(
 ) -> Iterator[ReadinessCheck]:
     """What readiness asks of the parts that are connected."""
     yield "store", store.ping
-    if world.reader is not None:
+    if world.clusters:
+        yield from clusters_ready(world.clusters)
+    elif world.reader is not None:
         yield cluster_ready(world.reader, world.coverage)
     if world.metrics is not None:
         yield metrics_ready(world.metrics, clock)

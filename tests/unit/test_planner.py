@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.restore import restore_of
@@ -628,5 +629,5 @@ def test_only_the_step_that_completes_the_last_one_is_exempt_from_a_newer_diagno
     """Its condition was that step; it keeps its target, and no other step is exempt."""
     assert rest_of_plan(then_verify=False) is None
     assert rest_of_plan(then_verify=True) == "restart: no longer needed"
-    elsewhere = replace(REF, name="another")
+    elsewhere = structs.replace(REF, name="another")
     assert rest_of_plan(then_verify=False, target=elsewhere) == "restart: no longer needed"

@@ -45,6 +45,7 @@ from app.agent.models.signals import (
     Signal,
     SignalKind,
     Trigger,
+    cluster_source,
 )
 from app.agent.models.timeline import IncidentRecord, Note, Stage, TimelineEntry
 from app.agent.models.verification import Observation, Verdict, VerdictKind, Verification
@@ -112,4 +113,5 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "Verification",
+    "cluster_source",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,7 +14,24 @@ from app.agent.ids import IncidentId, ServiceKey, SignalId
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
 ALERTS_SOURCE = ServiceKey(environment="telemetry", service="alerts")
-TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
+
+
+class _TelemetrySources:
+    """The sources, and the named clusters among them."""
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, ServiceKey) or key.environment != CLUSTER_SOURCE.environment:
+            return False
+        fixed = key in (METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE)
+        return fixed or key.service.startswith(f"{CLUSTER_SOURCE.service}-")
+
+
+def cluster_source(name: str) -> ServiceKey:
+    """What incidents about the API server of a cluster are filed under; the name may be empty."""
+    return CLUSTER_SOURCE if not name else ServiceKey(environment="telemetry", service=f"cluster-{name}")
+
+
+TELEMETRY_SOURCES: Container[ServiceKey] = _TelemetrySources()
 """What incidents about a source are filed under; no workload and no series belongs to them."""
 
 POLLED = "prometheus"

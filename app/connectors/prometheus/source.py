@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings
@@ -41,6 +42,7 @@ from app.connectors.prometheus.promql import (
 )
 from app.connectors.text import shorten
 from app.errors import AgentError, ConfigurationError, Invalid, PermanentError
+from app.terms.clusters import all_namespaces, clusters_of
 
 _LOOKBACK = "10m"
 _SERVICES_PER_QUERY = 50
@@ -107,6 +109,7 @@ class PrometheusSource:
         *,
         window: str,
         namespaces: Mapping[str, str],
+        clusters: Clusters | None = None,
     ) -> None:
         """`namespaces` maps environments; one that is not listed is a namespace of the same name."""
         self._peer = peer
@@ -114,6 +117,7 @@ class PrometheusSource:
         self._window_text = window
         self._window = parse_duration(window, "PROMETHEUS_WINDOW")
         self._namespaces = namespaces
+        self._clusters = clusters or Clusters()
         self._judged: _TelemetryJudgement | None = None
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -142,7 +146,8 @@ class PrometheusSource:
                 ),
             },
             window=settings.prometheus_window,
-            namespaces=settings.environment_namespaces,
+            namespaces=all_namespaces(settings),
+            clusters=clusters_of(settings),
         )
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
@@ -239,6 +244,7 @@ class PrometheusSource:
             "namespace": self._namespaces.get(key.environment, key.environment),
             "service": key.service,
             "environment": key.environment,
+            "cluster": self._clusters.of(key.environment),
             "window": self._window_text,
         }
         queries = {indicator: template.fill(values) for indicator, template in self._templates.items()}

@@ -28,7 +28,7 @@ LOOK_EVERY = timedelta(seconds=30)
 
 @dataclass(kw_only=True)
 class BatchWatcher:
-    """Looks at the batches of one cluster for the life of the process."""
+    """Looks at the batches of the connected clusters for the life of the process."""
 
     reader: BatchReader
     signals: SignalRepository
