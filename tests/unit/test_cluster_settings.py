@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.clusters.connect import connect_named
+from app.connectors.kubernetes.access import needed_rights
 from app.errors import ConfigurationError
 from app.terms import guardrails
 from app.terms.clusters import all_namespaces, cluster_names, clusters_of, of_cluster
@@ -46,6 +47,16 @@ def test_each_cluster_has_settings_of_its_own() -> None:
     assert home.service_workloads == {"prod/api": "payments/api"}
     assert all_namespaces(given) == {"prod": "payments", "prod-east": "payments", "prod-west": "payments"}
     assert guardrails(given).shared.clusters.of("prod-west") == "west"
+
+
+def test_flux_is_that_of_the_cluster_without_a_name() -> None:
+    """`heal doctor` asks no other cluster for rights on objects of Flux."""
+    given = settings(**HOME, clusters={"east": EAST}, flux_enabled=True)
+    asked = {
+        name: {access.resource for access in needed_rights(of_cluster(given, name))} for name in ("", "east")
+    }
+    assert "gitrepositories" in asked[""]
+    assert "gitrepositories" not in asked["east"]
 
 
 @pytest.mark.parametrize(
