@@ -30,7 +30,6 @@ from app.connectors.kubernetes.fields import (
     controller_uid,
     kind_of,
     mapping,
-    name,
     text,
     uid,
 )
@@ -179,8 +178,8 @@ class KubernetesWriter:
         if deletes(action):
             return await _delete(self._api, self._patches, action, target)
         if creates(action):
-            after, _ = await repeat(self._api, self._patches, action, intent_id, target)
-            return after
+            repeated, _ = await repeat(self._api, self._patches, action, intent_id, target)
+            return repeated
         if is_eviction(action):
             await self._patches.evict(writable_ref(action), uid=target.uid)
             return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))
