@@ -47,7 +47,6 @@ def of_cluster(settings: Settings, name: str) -> Settings:
             "kube_in_cluster": one.in_cluster,
             "environment_namespaces": one.environment_namespaces,
             "alert_home_labels": one.labels(name),
-            "flux_enabled": False,
         }
     return settings.model_copy(update=update)
 

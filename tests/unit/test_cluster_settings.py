@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.clusters.connect import connect_named
-from app.connectors.kubernetes.access import needed_rights
+from app.connectors.kubernetes.access import asked_of, needed_rights
 from app.errors import ConfigurationError
 from app.terms import guardrails
 from app.terms.clusters import all_namespaces, cluster_names, clusters_of, of_cluster
@@ -53,7 +53,7 @@ def test_flux_is_that_of_the_cluster_without_a_name() -> None:
     """`heal doctor` asks no other cluster for rights on objects of Flux."""
     given = settings(**HOME, clusters={"east": EAST}, flux_enabled=True)
     asked = {
-        name: {access.resource for access in needed_rights(of_cluster(given, name))} for name in ("", "east")
+        name: {access.resource for access in needed_rights(asked_of(given, name))} for name in ("", "east")
     }
     assert "gitrepositories" in asked[""]
     assert "gitrepositories" not in asked["east"]
