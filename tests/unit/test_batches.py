@@ -215,6 +215,24 @@ def test_a_repetition_carries_nothing_that_belongs_to_the_failed_job() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "argocd.argoproj.io/instance",
+        "kustomize.toolkit.fluxcd.io/name",
+        "kapp.k14s.io/app",
+        "objectset.rio.cattle.io/hash",
+        "applyset.kubernetes.io/part-of",
+    ],
+)
+def test_no_tool_takes_a_repetition_for_an_object_that_it_left_out(label: str) -> None:
+    """It would delete the new Job at its next apply."""
+    made = repeat_of(job("import", "two", minute=1, labels={label: "x"}), IntentId("int_1"), MARKER)
+    metadata = made["metadata"]
+    assert isinstance(metadata, dict)
+    assert metadata["labels"] == {REPEATS: "two"}
+
+
 def test_a_name_is_valid_however_long_the_failed_one_is() -> None:
     """At most 63 characters, and another one for each failed Job."""
     long = "a" * 63
