@@ -23,6 +23,7 @@ from app.connectors.k8s import connect
 from app.connectors.kubernetes.changes.jobs import repeat_of
 from app.connectors.kubernetes.views import MARKER
 from app.connectors.kubernetes.views.batches import batches_of
+from app.errors import Forbidden
 from tests.contract.loopback import Answer, Request, kubeconfig_for, loopback, status
 from tests.unit.scenes import evidence
 
@@ -300,3 +301,44 @@ async def test_a_repetition_that_was_made_is_done_whatever_becomes_of_the_failed
     assert (after.ref, after.uid, after.marker) == (ref, "two", "int_1")
     assert name_of_repeat("import", "two") in after.token
     assert len(made) == 1
+
+
+async def test_a_namespace_that_may_not_be_listed_hides_no_other(tmp_path: Path) -> None:
+    """Its batches stay as they were listed last; without any rights the look fails aloud."""
+    denied: set[str] = set()
+
+    def rule(request: Request) -> Answer:
+        namespace = request.target.partition("/namespaces/")[2].partition("/")[0]
+        if namespace in denied:
+            return status(403, f"cannot list jobs in {namespace}")
+        if "/cronjobs" in request.target:
+            return Answer(code=200, body=b'{"items": []}')
+        item = job("import", f"uid-{namespace}", minute=1)
+        return Answer(code=200, body=json.dumps({"items": [_moved(item, namespace)]}).encode())
+
+    async with loopback(rule) as server:
+        given = Settings(
+            _env_file=None,
+            watch_jobs=True,
+            kubeconfig=kubeconfig_for(server.url, tmp_path),
+            environment_namespaces={"prod": "prod", "test": "test"},
+        )
+        cluster = connect(given, SystemClock())
+        assert cluster is not None
+        assert cluster.batches is not None
+        denied.add("prod")
+        assert [one.key.environment for one in await cluster.batches.batches()] == ["test"]
+        denied.clear()
+        assert len(await cluster.batches.batches()) == 2
+        denied.add("test")
+        assert len(await cluster.batches.batches()) == 2
+        denied.add("prod")
+        with pytest.raises(Forbidden):
+            await cluster.batches.batches()
+        await cluster.close()
+
+
+def _moved(item: JsonObject, namespace: str) -> JsonObject:
+    metadata = item["metadata"]
+    assert isinstance(metadata, dict)
+    return {**item, "metadata": {**metadata, "namespace": namespace}}
