@@ -75,6 +75,15 @@ def test_flux_is_that_of_the_cluster_without_a_name() -> None:
             {"clusters": {"east": EAST, "west": {**WEST, "alert_labels": {"cluster": "east"}}}},
             "the same labels (cluster=east)",
         ),
+        (
+            {
+                "clusters": {
+                    "east": {**EAST, "argocd_destination": "https://east"},
+                    "west": {**WEST, "argocd_destination": "https://east"},
+                }
+            },
+            "the same argocd_destination (https://east)",
+        ),
         ({"clusters": {"east": EAST}, "kubeconfig": "home.yaml"}, "CLUSTERS needs ENVIRONMENT_NAMESPACES"),
         ({"clusters": {"east": EAST}, "environment_namespaces": {"prod": "p"}}, "belongs to no cluster"),
         (
