@@ -39,8 +39,8 @@ class KubernetesBatches:
                 denied.append(error)
         if denied and len(denied) == len(scopes):
             raise denied[0]
-        for error in denied:
-            log.warning("failed Jobs are not seen: %s", error)
+        for why in denied:
+            log.warning("failed Jobs are not seen: %s", why)
         return tuple(batch for scope in scopes for batch in self._listed.get(scope, ()))
 
     async def _in(self, scope: str) -> tuple[BatchView, ...]:
