@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import DecisionKind, Deploy, DeployStatus, IncidentState, OutcomeKind
+from app.agent.observer import Observer
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
 from app.bootstrap import Adapters
 from app.connectors.clusters.ports import RoutedReader, RoutedRehearsal, RoutedWriter
 from app.connectors.clusters.routes import Routes
+from app.store import open_store
+from app.testing import Naming, SandboxCluster, SandboxMetrics, Template, VirtualClock, Workload, World
 from tests.silent_cluster import SilentCluster
 from tests.stories import ACTING, KEY, NAMESPACE, messages, story
 
@@ -71,3 +75,36 @@ async def test_a_cluster_that_is_down_does_not_stop_the_other(tmp_path: Path) ->
         assert not [one for one in other.intents if one.started_at is not None], messages(other.timeline)
         assert not [call for call in west.asked if call.startswith("apply")]
         assert f"workload {WEST}" in west.asked
+
+
+async def test_series_that_end_in_one_cluster_are_a_fault_of_its_telemetry(tmp_path: Path) -> None:
+    """Its services are few among all, and still the agent must not act on any of them (promise 8)."""
+    few, many = ("one", "two", "three"), ("four", "five", "six", "seven")
+    world = World(VirtualClock(), seed=1)
+    for place, services in (("east", few), ("west", many)):
+        for name in services:
+            world.deploy(
+                Workload(namespace=place, name=name, service=name, template=Template(image=f"{name}:1"))
+            )
+    naming = Naming(namespaces={"prod-east": "east", "prod-west": "west"})
+    assert isinstance(world.clock, VirtualClock)
+    await world.clock.advance(300)
+    world.lose_telemetry(*(("east", name) for name in few))
+    await world.clock.advance(120)
+    store = await open_store(f"sqlite:///{tmp_path}/heal.db")
+    observer = Observer(
+        store=store,
+        reader=SandboxCluster.over(world, naming=naming).reader,
+        metrics=SandboxMetrics(world, naming=naming),
+        lookback=timedelta(hours=1),
+        dependencies={},
+        clusters=Clusters(environments={"prod-east": "east", "prod-west": "west"}),
+    )
+    found = {}
+    for place, service in (("east", "one"), ("west", "four")):
+        key = ServiceKey(environment=f"prod-{place}", service=service)
+        health = await observer.telemetry(key, world.clock.now(), [])
+        assert health is not None
+        found[place] = (health.outage, health.silent_services, health.known_services)
+    await store.close()
+    assert found == {"east": (True, 3, 3), "west": (False, 0, 4)}

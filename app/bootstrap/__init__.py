@@ -64,6 +64,7 @@ from app.terms import (
     verify_rules,
     watchdog_terms,
 )
+from app.terms.clusters import clusters_of
 from app.terms.live import LiveServices, LiveSettings
 from app.vitals import Vitals
 
@@ -117,6 +118,7 @@ def assemble(
         logs=world.logs,
         batches=world.batches,
         applications=world.gitops.reader if world.gitops is not None else None,
+        clusters=clusters_of(settings),
     )
     check = ReasonCheck(
         observer=observer,

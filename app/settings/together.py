@@ -81,6 +81,15 @@ def _check_clusters(given: Mapping[str, Any]) -> None:
     _once("environment", _environments(clusters, own), "an environment is in one cluster: rename one of them")
     _once("connection", _connections(clusters, given), "two names of one cluster: keep one")
     _once("labels", _labels(clusters, given), "set alert_labels that only its own alerts have")
+    _once(
+        "argocd_destination",
+        (
+            (one.argocd_destination, f"CLUSTERS.{name}")
+            for name, one in clusters.items()
+            if one.argocd_destination
+        ),
+        "an Application deploys to one of them: correct the other",
+    )
     _measured_apart(given, clusters, own)
     known = {environment for environment, _ in _environments(clusters, own)}
     for service in given["service_workloads"]:

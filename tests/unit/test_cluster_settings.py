@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.clusters.connect import connect_named
+from app.connectors.kubernetes.access import asked_of, needed_rights
 from app.errors import ConfigurationError
 from app.terms import guardrails
 from app.terms.clusters import all_namespaces, cluster_names, clusters_of, of_cluster
@@ -48,6 +49,16 @@ def test_each_cluster_has_settings_of_its_own() -> None:
     assert guardrails(given).shared.clusters.of("prod-west") == "west"
 
 
+def test_flux_is_that_of_the_cluster_without_a_name() -> None:
+    """`heal doctor` asks no other cluster for rights on objects of Flux."""
+    given = settings(**HOME, clusters={"east": EAST}, flux_enabled=True)
+    asked = {
+        name: {access.resource for access in needed_rights(asked_of(given, name))} for name in ("", "east")
+    }
+    assert "gitrepositories" in asked[""]
+    assert "gitrepositories" not in asked["east"]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -63,6 +74,15 @@ def test_each_cluster_has_settings_of_its_own() -> None:
         (
             {"clusters": {"east": EAST, "west": {**WEST, "alert_labels": {"cluster": "east"}}}},
             "the same labels (cluster=east)",
+        ),
+        (
+            {
+                "clusters": {
+                    "east": {**EAST, "argocd_destination": "https://east"},
+                    "west": {**WEST, "argocd_destination": "https://east"},
+                }
+            },
+            "the same argocd_destination (https://east)",
         ),
         ({"clusters": {"east": EAST}, "kubeconfig": "home.yaml"}, "CLUSTERS needs ENVIRONMENT_NAMESPACES"),
         ({"clusters": {"east": EAST}, "environment_namespaces": {"prod": "p"}}, "belongs to no cluster"),

@@ -10,7 +10,7 @@ import pytest
 
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import IntentId, ServiceKey
-from app.agent.models import Action, ActionName, Risk
+from app.agent.models import TELEMETRY_SOURCES, Action, ActionName, Risk, cluster_source
 from app.agent.planner import plan_hash
 from app.agent.ports.cluster import ClusterEvent, ClusterReader, ClusterWriter
 from app.agent.workload import ObjectRef
@@ -188,3 +188,11 @@ def test_records_of_a_cluster_without_a_name_are_as_they_were() -> None:
     assert dumps(named.target) == '{"kind":"Node","namespace":"","name":"node-1","cluster":"west"}'
     assert plan_hash(None, (plain,)) == "647bd1eb657b9290679fb950d8d5ce8eb4860890d4f898de742018ae4b60d99d"
     assert plan_hash(None, (named,)) != plan_hash(None, (plain,))
+
+
+def test_a_service_is_never_taken_for_the_api_server_of_a_cluster() -> None:
+    """An environment may be called telemetry, and a service of it cluster-agent."""
+    assert cluster_source("agent") in TELEMETRY_SOURCES
+    assert cluster_source("") in TELEMETRY_SOURCES
+    assert ServiceKey(environment="telemetry", service="cluster-agent") not in TELEMETRY_SOURCES
+    assert ServiceKey(environment="prod", service="cluster:agent") not in TELEMETRY_SOURCES

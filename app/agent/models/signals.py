@@ -16,6 +16,10 @@ CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
 ALERTS_SOURCE = ServiceKey(environment="telemetry", service="alerts")
 
 
+_NAMED_CLUSTER = f"{CLUSTER_SOURCE.service}:"
+"""Before the name of a cluster; no label of a service can hold a colon."""
+
+
 class _TelemetrySources:
     """The sources, and the named clusters among them."""
 
@@ -23,12 +27,14 @@ class _TelemetrySources:
         if not isinstance(key, ServiceKey) or key.environment != CLUSTER_SOURCE.environment:
             return False
         fixed = key in (METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE)
-        return fixed or key.service.startswith(f"{CLUSTER_SOURCE.service}-")
+        return fixed or key.service.startswith(_NAMED_CLUSTER)
 
 
 def cluster_source(name: str) -> ServiceKey:
     """What incidents about the API server of a cluster are filed under; the name may be empty."""
-    return CLUSTER_SOURCE if not name else ServiceKey(environment="telemetry", service=f"cluster-{name}")
+    if not name:
+        return CLUSTER_SOURCE
+    return ServiceKey(environment=CLUSTER_SOURCE.environment, service=_NAMED_CLUSTER + name)
 
 
 TELEMETRY_SOURCES: Container[ServiceKey] = _TelemetrySources()

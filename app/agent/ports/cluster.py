@@ -87,7 +87,8 @@ class BatchReader(Protocol):
     async def batches(self) -> tuple[BatchView, ...]:
         """Every batch of the watched namespaces that the cluster keeps a run of.
 
-        Raises `Forbidden` without the right to list them, `TransientError` for no answer.
+        Raises `Forbidden` without the right to list them in any namespace, `TransientError` for no
+        answer.
         """
         ...
 

@@ -86,17 +86,14 @@ class _Answers:
 class _TelemetryJudgement:
     """The state of the telemetry as of a moment, perhaps still being worked out."""
 
-    services: tuple[ServiceKey, ...]
     at: datetime
     loop: asyncio.AbstractEventLoop
     health: asyncio.Task[TelemetryHealth]
 
-    def answers(
-        self, services: tuple[ServiceKey, ...], at: datetime, loop: asyncio.AbstractEventLoop
-    ) -> bool:
-        """Whether it is the answer to this question too."""
+    def answers(self, at: datetime, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the answer to the same question at that moment too."""
         recent = timedelta(0) <= at - self.at < _JUDGED_FOR
-        return recent and loop is self.loop and services == self.services and not self.health.cancelled()
+        return recent and loop is self.loop and not self.health.cancelled()
 
 
 class PrometheusSource:
@@ -118,7 +115,7 @@ class PrometheusSource:
         self._window = parse_duration(window, "PROMETHEUS_WINDOW")
         self._namespaces = namespaces
         self._clusters = clusters or Clusters()
-        self._judged: _TelemetryJudgement | None = None
+        self._judged: dict[tuple[ServiceKey, ...], _TelemetryJudgement] = {}
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @staticmethod
@@ -208,13 +205,15 @@ class PrometheusSource:
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """Who has raw samples inside the window, against who had some in the ten minutes before it.
 
-        Many looks at about the same time share one answer: it is about all services.
+        Many looks at about the same time share one answer: it is about all services of a cluster.
         """
         services, loop = tuple(dict.fromkeys(keys)), asyncio.get_running_loop()
-        known = self._judged
-        if known is None or not known.answers(services, at, loop):
+        recent = {asked: one for asked, one in self._judged.items() if one.answers(at, loop)}
+        known = recent.get(services)
+        if known is None:
             judging = loop.create_task(self._telemetry(services, at))
-            known = self._judged = _TelemetryJudgement(services=services, at=at, loop=loop, health=judging)
+            known = recent[services] = _TelemetryJudgement(at=at, loop=loop, health=judging)
+        self._judged = recent
         return await asyncio.shield(known.health)
 
     async def _telemetry(self, services: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:

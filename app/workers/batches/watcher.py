@@ -40,6 +40,7 @@ class BatchWatcher:
 
     async def run(self) -> None:
         """Look until cancelled; an unreachable cluster is tried again."""
+        self._failed.clear()  # another process may have looked meanwhile
         while True:
             try:
                 await self.look()
