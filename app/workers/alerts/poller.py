@@ -114,7 +114,7 @@ class AlertPoller:
             await self.intake.accept([listed[one] for one in sorted(old - ended)])
 
     async def _end(self, delivery: AlertDelivery, unlisted: UnlistedAlerts) -> None:
-        """Report the ends of alerts that were found here and are listed no more."""
+        """Report the ends of alerts that were found here and are no longer listed."""
         held = {one.fingerprint.lower() for one in delivery.entries}
         now = self.clock.now()
         for key, alert in await unlisted.over(self.source, held, self.source.every, now):

@@ -1,4 +1,4 @@
-"""The ends of alerts that polling found: their source lists them no more.
+"""The ends of alerts that polling found: their source no longer lists them.
 
 An alert that ended before its source notified of it never gets an end by delivery. Only a
 complete answer counts, for any receiver and with what people silenced; a source that has
@@ -44,7 +44,7 @@ class _Found:
 
 @dataclass(slots=True, kw_only=True)
 class UnlistedAlerts:
-    """Remembers the alerts that polling found, and since when their source lists them no more."""
+    """Remembers the alerts that polling found, and since when their source no longer lists them."""
 
     signals: SignalRepository
     incidents: IncidentRepository
