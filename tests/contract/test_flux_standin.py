@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 pytest.register_assert_rewrite("tests.contract.gitops_suite")
 
@@ -279,6 +280,18 @@ async def test_labels_that_were_copied_do_not_count(made: tuple[_World, GitOpsWo
     world.standin.kustomization["status"]["inventory"] = {"entries": [{"id": "prod_other_apps_Deployment"}]}
     with pytest.raises(Invalid, match="does not list"):
         await contract.owner()
+
+
+async def test_the_objects_of_another_cluster_are_not_taken_for_its_own(
+    made: tuple[_World, GitOpsWorld],
+) -> None:
+    """Clusters of one fleet have Kustomizations and workloads of the same names."""
+    world, contract = made
+    view = world.view()
+    east = replace(view.target, ref=structs.replace(view.target.ref, cluster="east"))
+    with pytest.raises(Invalid, match="in cluster east is in another"):
+        await contract.ports.reader.owner_of(replace(view, target=east))
+    assert world.standin.writes == []
 
 
 async def test_a_helm_release_is_recognised_and_left_to_people(made: tuple[_World, GitOpsWorld]) -> None:

@@ -47,6 +47,11 @@ class FluxReader:
         kind, _, rest = (workload.managed_as or "").partition(":")
         if workload.managed_by != OWNER or not rest:
             return None
+        if target.cluster:  # an object of the same name may be in the cluster that is read here
+            raise Invalid(
+                f"{TITLE} is connected in the cluster without a name alone, and {target} is in another: "
+                "revert it in Git"
+            )
         ref = ApplicationRef.parse(rest)
         if kind == FluxKind.HELM_RELEASE:
             return release_from(await self._api.get(FluxKind.HELM_RELEASE, ref.namespace, ref.name))
