@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,12 @@ class _World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.at = datetime.now(UTC) - timedelta(hours=1)
         self.images: list[tuple[str, datetime]] = []
         self.repository = GitRepository.create(folder, NAMESPACE, NAME)
-        self.standin = FluxStandIn(repository=self.repository, live_image=self.live, deploy=self.deploy)
+        self.standin = FluxStandIn(
+            repository=self.repository, live_image=self.live, deploy=self.deploy, now=lambda: self.at
+        )
         self.repository.release("shop:1")
         self.standin.reconcile()
 
@@ -51,7 +54,9 @@ class _World:
         return self.images[-1][0] if self.images else None
 
     def deploy(self, image: str) -> None:
-        self.images.append((image, datetime.now(UTC)))
+        """Releases are minutes apart, however fast the tests run: images are matched by their times."""
+        self.at += timedelta(minutes=1)
+        self.images.append((image, self.at))
 
     def view(self, mark: str | None = f"Kustomization:{SPACE}/shop") -> WorkloadView:
         """As much of the workload as its owner and its history are found by."""
