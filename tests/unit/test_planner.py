@@ -213,7 +213,7 @@ def test_a_restore_in_a_runbook_is_refused_even_if_it_got_past_the_schema() -> N
     step = Step(action=ActionName.RESTORE, parameters={})
     found = make_plan(diagnosed(Cause.BAD_RELEASE), BAD, Catalogue(runbooks=(custom(step),)), LIMITS)
     assert found.actions == ()
-    assert reason(found, "custom") == "restore: not allowed in a runbook"
+    assert reason(found, "custom") == "undo: not allowed in a runbook"
 
 
 def test_without_a_cluster_the_plan_shows_what_it_would_do() -> None:
