@@ -83,5 +83,5 @@ async def test_silent_clients_are_disconnected_and_the_others_hear_everything(tm
 
 @pytest.mark.real
 async def test_500_clients_follow_the_changes(tmp_path: Path) -> None:
-    """As many as one process serves by default, fifty of which read nothing."""
+    """As many as one process serves, fifty of which read nothing."""
     await follow(tmp_path, reading=MOST_CLIENTS - 50, silent=50)

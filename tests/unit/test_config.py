@@ -447,6 +447,7 @@ def test_an_error_about_a_secret_does_not_show_it(value: str, monkeypatch: pytes
 
 def test_every_example_of_a_setting_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     """And every setting that is JSON has one."""
+    monkeypatch.setenv("KUBECONFIG", "kubeconfig.yaml")  # of ENVIRONMENT_NAMESPACES, beside CLUSTERS
     for name, value in EXAMPLES.items():
         monkeypatch.setenv(name.upper(), value)
     load_settings()

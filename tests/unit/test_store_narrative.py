@@ -34,7 +34,7 @@ def test_a_summary_names_service_and_triggers() -> None:
         == "payments-api in prod: deploy failed, crash loop"
     )
     assert opening_summary(KEY, list(Trigger)).endswith(
-        "deploy failed, high error rate, high latency, crash loop, pods unavailable, telemetry outage"
+        "high latency, crash loop, pods unavailable, batch failed, telemetry outage"
     )
     assert opening_summary(KEY, []) == "payments-api in prod: no trigger"
 
