@@ -29,6 +29,7 @@ from app.store.database.tables import (
     intake_ledger,
     intents,
     postings,
+    sample_ledger,
     signals,
     workers,
 )
@@ -49,9 +50,10 @@ class SqlFigures(Repository):
         approval = _count(connection, approvals.c.requested_at, approvals.c.state == ApprovalState.PENDING)
         return AgentFigures(
             at=now,
-            accepted_signals=connection.execute(
-                select(func.coalesce(func.sum(intake_ledger.c.accepted), 0))
-            ).scalar_one(),
+            accepted_signals=sum(
+                connection.execute(select(func.coalesce(func.sum(one.c.accepted), 0))).scalar_one()
+                for one in (intake_ledger, sample_ledger)
+            ),
             pending_signals=pending.number,
             oldest_pending_signal_at=pending.oldest,
             open_incidents=_by(
