@@ -31,7 +31,15 @@ from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.addresses import secrets_in
 from app.settings.config_file import ConfigFile
-from app.settings.entries import EscalationSetting, FreezeSetting, RevertWay, Role, RoleName, SlackUser
+from app.settings.entries import (
+    ClusterSetting,
+    EscalationSetting,
+    FreezeSetting,
+    RevertWay,
+    Role,
+    RoleName,
+    SlackUser,
+)
 from app.settings.queries import (
     DATADOG_ERRORS,
     DATADOG_P95,
@@ -53,6 +61,7 @@ from app.settings.together import check_together
 from app.settings.values import (
     ApplicationName,
     Callee,
+    ClusterName,
     CommaSeparated,
     Listed,
     Named,
@@ -162,6 +171,7 @@ class Settings(BaseSettings):
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     environment_namespaces: dict[Named, Namespace] = {}
     service_workloads: dict[ServiceName, WorkloadName] = {}
+    clusters: dict[ClusterName, ClusterSetting] = {}
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Argo CD, Flux and Git

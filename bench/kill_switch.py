@@ -111,11 +111,11 @@ class StandIn:
     async def disruption(self, action: Action) -> Disruption | None:  # noqa: ARG002 - the port's signature
         return None
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:  # noqa: ARG002 - the port's signature
         return NodeCordons(nodes=0)
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:  # noqa: ARG002 - the port's signature
-        return NodeLoad(node=node)
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:  # noqa: ARG002 - the port's signature
+        return NodeLoad(node=node.name)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
         return OptOut()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from app.agent.models import (
     Action,
     ActionName,
     Cause,
+    ClusterCondition,
+    Condition,
     IncidentRecord,
     IncidentState,
     Snapshot,
@@ -246,3 +249,24 @@ async def test_a_failure_of_hours_ago_opens_nothing(tmp_path: Path) -> None:
         await fails(stage)
         await stage.clock.advance(3 * 3600)
         assert await watcher(stage).look() == ()
+
+
+async def test_a_process_that_looks_again_asks_what_others_reported_meanwhile(tmp_path: Path) -> None:
+    """Elected for the second time: what it knew of its first term would hide a failed run."""
+    async with batches(tmp_path) as stage:
+        await fails(stage, safe=False)
+        first, other = watcher(stage), watcher(stage)
+        await first.look()
+        runs(stage, "report-3", GOOD)
+        await stage.live(40)
+        [cleared] = await other.look()
+        assert isinstance(cleared.payload, ClusterCondition)
+        assert not cleared.payload.present
+        runs(stage, "report-4", CRASHING)
+        await stage.live(40)
+        term = asyncio.create_task(first.run())
+        await stage.live(40)
+        term.cancel()
+        levels = await stage.agent.store.signals.levels(REPORT)
+        assert levels is not None
+        assert Condition.JOB_FAILED in levels.conditions

@@ -16,7 +16,7 @@ from app.agent.guardrails.cordons import NodeCordons
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, IncidentRecord, IncidentState, OutcomeKind, Snapshot
 from app.agent.ports.cluster import ClusterWriter
-from app.agent.workload import TargetState, WarningView, WorkloadView
+from app.agent.workload import ObjectRef, TargetState, WarningView, WorkloadView
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden, TransientError
 from app.sandbox.objects import Pod
@@ -130,7 +130,9 @@ async def test_a_second_node_is_cordoned_only_within_the_limit(tmp_path: Path, m
         one, other = stage.world.nodes
         stops_being_ready(stage, lambda pod: pod.node == one and pod.meta.name.startswith(SERVICE))
         await stage.live_until(lambda record: bool(record.intents))
-        assert (await stage.cluster.reader.cordons()).own == (one,)
+        assert (await stage.cluster.reader.cordons(ObjectRef(kind="Node", namespace="", name=one))).own == (
+            one,
+        )
         stops_being_ready(stage, lambda pod: pod.node == other and pod.meta.name.startswith("cart"))
         cart = ServiceKey(environment=NAMESPACE, service="cart")
         record = await stage.live_until(lambda r: any(i.started_at or i.outcome for i in r.intents), key=cart)
@@ -151,11 +153,11 @@ class Cordoned:
     """Raised instead, from that look on."""
     looks: int = 0
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:
         self.looks += 1
         if self.error is not None and self.looks >= self.appears_at:
             raise self.error
-        found: NodeCordons = await self.inner.cordons()
+        found: NodeCordons = await self.inner.cordons(node)
         own = ("another",) if self.looks >= self.appears_at else ()
         return replace(found, nodes=9, cordoned=own, own=own)
 

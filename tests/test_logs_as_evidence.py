@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import IncidentState
-from app.agent.workload import LogTail
+from app.agent.workload import LogTail, ObjectRef
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden, TransientError
 from tests.stories import NAMESPACE, SERVICE, messages, story
@@ -30,8 +30,8 @@ class Lines:
     """Something is left of a container that ended."""
     asked: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
-        self.asked.append((namespace, pod, container, previous))
+    async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
+        self.asked.append((pod.namespace, pod.name, container, previous))
         if self.error is not None:
             raise self.error
         return LogTail(lines=LINES, previous=previous and self.left)

@@ -28,6 +28,7 @@ from app.agent.evidence.conditions import workload_conditions as workload_condit
 from app.agent.evidence.facts import config_map_changes
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.identity.people import Sender
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
@@ -207,6 +208,8 @@ class Observer:
     """Reads Jobs and CronJobs; None: failed Jobs are not watched."""
     applications: ApplicationReader | None = None
     """Reads the application of a GitOps controller that owns the workload."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Which cluster each environment is in."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """All evidence for a diagnosis at `now`."""
@@ -300,8 +303,8 @@ class Observer:
         return tuple(one for one in found or () if one.name in names)
 
     async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> LogTail | None:
-        reading = logs.tail(source.namespace, source.pod, source.container, previous=source.previous)
-        return await _or_missing(reading, f"logs of pod {source.pod}", missing)
+        reading = logs.tail(source.pod, source.container, previous=source.previous)
+        return await _or_missing(reading, f"logs of pod {source.pod.name}", missing)
 
     async def _with_recorded(
         self, key: ServiceKey, workload: WorkloadView | None, since: datetime
@@ -406,13 +409,15 @@ class Observer:
         return levels.last_sample if levels is not None else None
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
-        """Whether telemetry works at all, evaluated over every service known to the cluster."""
+        """Whether telemetry works at all, evaluated over every service known to the service's cluster."""
         if self.metrics is None or not _is_measured(key):
             return None
         known = {key}
         if self.reader is not None:
             services = await _or_missing(self.reader.services(), "list of services", missing)
-            known.update(services or ())
+            # Those of the same cluster: the series of one may end while the others have theirs.
+            cluster = self.clusters.of(key.environment)
+            known.update(one for one in services or () if self.clusters.of(one.environment) == cluster)
         faults: list[str] = []
         found = await _or_missing(
             self.metrics.telemetry(sorted(known), now), "state of the telemetry", faults

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+import msgspec
+
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, PlanLimits, Unmet, Unneeded
 from app.agent.actions.preconditions import released_by_tool
 from app.agent.actions.spec import ActionSpec
@@ -144,8 +146,8 @@ def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
 
 
 def _content(action: Action) -> dict[str, object]:
-    """Its fields; a release is left out where there is none, as in plans of an older version."""
-    content = asdict(_plain(action))
+    """Its fields; a release or a cluster that is not there is left out, as in plans of older versions."""
+    content = asdict(_plain(action)) | {"target": msgspec.to_builtins(action.target)}
     return {name: value for name, value in content.items() if name != "drifts_from" or value is not None}
 
 

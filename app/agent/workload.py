@@ -7,22 +7,33 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from app.agent.gitops.application import Application
 from app.agent.ids import IntentId, ServiceKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectRef:
-    """Names one object of a cluster."""
+class ObjectRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Names one object of a cluster.
+
+    A struct, because a record leaves `cluster` out where it is empty.
+    """
 
     kind: str
     """A kind of `app.agent.guardrails.workload_kinds`, or `ConfigMap`."""
     namespace: str
     """Empty for an object of the whole cluster, such as a Node."""
     name: str
+    cluster: str = ""
+    """One of `CLUSTERS`; empty for the cluster without a name."""
+
+    def beside(self, kind: str, name: str) -> ObjectRef:
+        """Another object of the same namespace."""
+        return ObjectRef(kind=kind, namespace=self.namespace, name=name, cluster=self.cluster)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind} {where}{self.name}" + (f" in cluster {self.cluster}" if self.cluster else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ from app.connectors.readiness import (
     ReadinessCheck,
     alerts_arrive,
     cluster_ready,
+    clusters_ready,
     metrics_ready,
     policy_ready,
     services_read,
@@ -63,6 +64,7 @@ from app.terms import (
     verify_rules,
     watchdog_terms,
 )
+from app.terms.clusters import clusters_of
 from app.terms.live import LiveServices, LiveSettings
 from app.vitals import Vitals
 
@@ -116,6 +118,7 @@ def assemble(
         logs=world.logs,
         batches=world.batches,
         applications=world.gitops.reader if world.gitops is not None else None,
+        clusters=clusters_of(settings),
     )
     check = ReasonCheck(
         observer=observer,
@@ -283,7 +286,9 @@ def _checks(
 ) -> Iterator[ReadinessCheck]:
     """What readiness asks of the parts that are connected."""
     yield "store", store.ping
-    if world.reader is not None:
+    if world.clusters:
+        yield from clusters_ready(world.clusters)
+    elif world.reader is not None:
         yield cluster_ready(world.reader, world.coverage)
     if world.metrics is not None:
         yield metrics_ready(world.metrics, clock)

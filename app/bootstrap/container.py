@@ -34,7 +34,7 @@ from app.config import Settings
 from app.connectors.kinds import AlertSource, ChatInbound, MetricPace
 from app.connectors.peer_breaker import PeerBreaker
 from app.connectors.policy.embedded import EmbeddedPolicy
-from app.connectors.readiness import ReadinessCheck
+from app.connectors.readiness import ConnectedCluster, ReadinessCheck
 from app.connectors.streams.open import OpenStream
 from app.connectors.streams.schema_registry import SchemaRegistry
 from app.measures.process import Measures
@@ -64,8 +64,12 @@ class Adapters:
     watch: ClusterWatch | None = None
     coverage: ClusterCoverage | None = None
     """Says what of the cluster is not watched."""
-    informer_ages: Callable[[], Mapping[str, float]] = dict
-    """Seconds since the API server last sent something, by the kinds that are watched."""
+    clusters: Mapping[str, ConnectedCluster] = field(default_factory=dict)
+    """Each connected cluster by name, as readiness asks about it, where clusters have names."""
+    informer_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+    """Seconds since each API server last sent something, by cluster and watched kind."""
+    cluster_faults: Callable[[], Mapping[str, str | None]] = dict
+    """Of each of several clusters, why it did not list its services when last asked; None if it did."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
@@ -142,8 +146,8 @@ class Container:
         """The circuit breaker of each connected peer."""
         return self.world.peers
 
-    def informer_ages(self) -> Mapping[str, float]:
-        """Seconds since the API server last sent something, by the kinds that are watched."""
+    def informer_ages(self) -> Mapping[str, Mapping[str, float]]:
+        """Seconds since each API server last sent something, by cluster and watched kind."""
         return self.world.informer_ages()
 
     @property

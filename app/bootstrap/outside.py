@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from app.agent.ports.store import Store
+from app.bootstrap.clusters import connect_clusters
 from app.bootstrap.container import Adapters
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.git.connect import connect_repositories
-from app.connectors.k8s import connect
 from app.connectors.kinds import (
     ChatInbound,
     MetricPace,
@@ -24,11 +24,7 @@ from app.connectors.kinds import (
 from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_alerts,
-    guarded_jobs,
     guarded_metrics,
-    guarded_owners,
-    guarded_reader,
-    guarded_rehearsal,
     guarded_silences,
 )
 from app.connectors.policy.connect import connect_policy, policy_peer
@@ -43,7 +39,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     In a dry run no writer and no channel is constructed (promise 5).
     """
     closers: list[Callable[[], Awaitable[None]]] = []
-    cluster = connect(settings, clock)
+    cluster = connect_clusters(settings, clock)
     metrics = chosen_metrics(METRIC_SOURCES, settings)
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
@@ -63,22 +59,23 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
         for closer in closers:
             await closer()
 
-    api_server = PeerBreaker(name="the cluster")
     metric_source = PeerBreaker(name=metrics.title) if source and metrics else None
     silence_source = PeerBreaker(name=silences.title) if silenced and silences else None
-    peers = (api_server if cluster else None, metric_source, silence_source, policy_peer(engine))
+    peers = (*(cluster.peers if cluster else ()), metric_source, silence_source, policy_peer(engine))
     return (
         Adapters(
-            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            reader=cluster.reader if cluster is not None else None,
             steady=cluster.steady if cluster is not None else None,
-            owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
-            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
+            owners=cluster.owners if cluster is not None else None,
+            rehearsal=cluster.rehearsal if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             logs=cluster.logs if cluster is not None else None,
-            batches=guarded_jobs(cluster.batches, api_server) if cluster and cluster.batches else None,
+            batches=cluster.batches if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            coverage=cluster.reader if cluster is not None else None,
+            coverage=cluster.coverage if cluster is not None else None,
+            clusters=cluster.each if cluster is not None else {},
             informer_ages=cluster.ages if cluster is not None else dict,
+            cluster_faults=cluster.faults if cluster is not None else dict,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
             alerts=guarded_alerts(silenced, silence_source, polled)

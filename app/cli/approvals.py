@@ -140,17 +140,23 @@ def brake_close_circuit(
         typer.Option("--service", help="Service of the breaker, with --environment. Default: the cluster."),
     ] = None,
     environment: Annotated[str | None, typer.Option("--environment", help="With --service.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="One of CLUSTERS. Default: the cluster without a name.")
+    ] = None,
     by: By = None,
     url: StoryListener = None,
 ) -> None:
     """Close a circuit breaker early: earlier failures no longer count."""
+    from app.agent.guardrails.status import circuit_in_words
     from app.cli.commands import approvals
 
     settings = read_settings()
     by = by or user_of(settings)
-    wanted = approvals.circuit_of(service=service, environment=environment, by=by, reason=reason)
+    wanted = approvals.circuit_of(
+        service=service, environment=environment, cluster=cluster, by=by, reason=reason
+    )
     finished(approvals.close_circuit(settings, url, wanted))
-    whose = f"{service} in {environment}" if service else "the cluster"
+    whose = circuit_in_words(wanted.key)
     typer.echo(f"Circuit breaker of {whose} closed: failures until now no longer count.")
 
 

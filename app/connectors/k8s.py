@@ -198,7 +198,7 @@ class KubernetesReader:
         budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:  # noqa: ARG002 - there is one cluster
         """Counted from the nodes as they are, not from the agent's record."""
         nodes, cordoned, own = 0, [], []
         try:
@@ -210,8 +210,8 @@ class KubernetesReader:
             return NodeCordons(nodes=0, unread=str(error))
         return NodeCordons(nodes=nodes, cordoned=tuple(sorted(cordoned)), own=tuple(sorted(own)))
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
-        return await read_load(self._api, node, rooms=rooms)
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
+        return await read_load(self._api, node.name, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None
@@ -260,14 +260,15 @@ class KubernetesReader:
             for item in found
         )
 
-    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+    async def owner(self, pod: ObjectRef) -> PodOwner | None:
         """By the controllers of the pod and of its ReplicaSet; reading a workload needs the same rights."""
-        if not is_namespace_name(namespace) or not is_object_name(pod):
+        namespace = pod.namespace
+        if not is_namespace_name(namespace) or not is_object_name(pod.name):
             return None
-        found = await self._around.find(Kind.POD, namespace, pod)
+        found = await self._around.find(Kind.POD, namespace, pod.name)
         if found is None:
             return None
-        kind, named = controller(found) or ("Pod", pod)
+        kind, named = controller(found) or ("Pod", pod.name)
         if kind == Kind.REPLICA_SET:
             replica_set = await self._around.find(Kind.REPLICA_SET, namespace, named)
             kind, named = (controller(replica_set) if replica_set is not None else None) or (kind, named)

@@ -9,6 +9,7 @@ from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, warn
 from app.errors import ConfigurationError
 from app.settings.services import read_services
+from app.terms.clusters import all_namespaces
 
 _MOST_SHOWN = 10
 
@@ -37,13 +38,14 @@ def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iter
         )
     empty = [
         f"{environment} -> {namespace}"
-        for environment, namespace in settings.environment_namespaces.items()
+        for environment, namespace in all_namespaces(settings).items()
         if environment not in environments
     ]
+    setting = "CLUSTERS" if settings.clusters else "ENVIRONMENT_NAMESPACES"
     if empty:
         yield warn(
             "mappings",
-            f"ENVIRONMENT_NAMESPACES names namespaces without a workload: {_shown(empty)}",
+            f"{setting} names namespaces without a workload: {_shown(empty)}",
             "correct the namespace, or remove the entry",
         )
     unknown = sorted(_dependencies(settings) - names)

@@ -38,7 +38,7 @@ from app.agent.ports.cluster import (
     PodOwners,
 )
 from app.agent.ports.metrics import MetricSource, SilenceSource
-from app.agent.workload import ConfigRecord, TargetState, WorkloadView
+from app.agent.workload import ConfigRecord, ObjectRef, TargetState, WorkloadView
 from app.bounds.backoff import Backoff
 from app.connectors.alerts.delivery import AlertDelivery
 from app.connectors.kinds import AlertSource, ConnectedSilences
@@ -223,8 +223,8 @@ class _GuardedOwners:
     owners: PodOwners
     breaker: PeerBreaker
 
-    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
-        return await self.breaker.ask(lambda: self.owners.owner(namespace, pod))
+    async def owner(self, pod: ObjectRef) -> PodOwner | None:
+        return await self.breaker.ask(lambda: self.owners.owner(pod))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +259,10 @@ class _GuardedReader:
     async def disruption(self, action: Action) -> Disruption | None:
         return await self.breaker.ask(lambda: self.reader.disruption(action))
 
-    async def cordons(self) -> NodeCordons:
-        return await self.breaker.ask(self.reader.cordons)
+    async def cordons(self, node: ObjectRef) -> NodeCordons:
+        return await self.breaker.ask(lambda: self.reader.cordons(node))
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return await self.breaker.ask(lambda: self.reader.load(node, rooms=rooms))
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:

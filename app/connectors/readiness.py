@@ -6,9 +6,11 @@ Each asks one question that a part can answer only while it works, and raises an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from app.agent.freshness.watchdog import WatchdogState, WatchdogTerms, missing_words, watchdog_state
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.ids import ServiceKey
 from app.agent.models import ALERTS_SOURCE
 from app.agent.ports.cluster import ClusterCoverage, ClusterReader
@@ -27,22 +29,59 @@ ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
 """A name, and a question; its answer may hold what a person should know although the part works."""
 
 _MOST_NAMED = 10
+_CLUSTER_SECONDS = 4.0
+"""How long one of several clusters may take: less than a check may take."""
 _STORE_SECONDS = 2.0
 """How long a remark may wait for the store, which deliveries may keep busy: less than a check may take."""
 _NO_SERVICE = ServiceKey(environment="none", service="none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectedCluster:
+    """One of several clusters, as readiness asks about it."""
+
+    reader: ClusterReader
+    coverage: ClusterCoverage
 
 
 def cluster_ready(reader: ClusterReader, coverage: ClusterCoverage | None = None) -> ReadinessCheck:
     """The cluster lists its services; workloads that are none are named, and are no fault."""
 
     async def check() -> str | None:
-        await reader.services()
-        unwatched = await coverage.unwatched() if coverage is not None else ()
-        if not unwatched:
-            return None
-        return f"answers; not watched: {'; '.join(str(one) for one in unwatched[:_MOST_NAMED])}"
+        return await _listed(reader, coverage)
 
     return "cluster", check
+
+
+def clusters_ready(clusters: Mapping[str, ConnectedCluster]) -> Iterator[ReadinessCheck]:
+    """A check for each of several clusters: one that does not answer is a fault where no other answers."""
+    answering = dict.fromkeys(clusters, False)
+
+    def check_of(name: str, cluster: ConnectedCluster) -> Callable[[], Awaitable[str | None]]:
+        async def check() -> str | None:
+            try:
+                async with deadline(_CLUSTER_SECONDS, lambda: TransientError("no answer in time")):
+                    remark = await _listed(cluster.reader, cluster.coverage)
+            except AgentError as error:
+                answering[name] = False
+                if not any(answering.values()):
+                    raise
+                return f"unreachable, and its services are not looked after; the others are: {error}"
+            answering[name] = True
+            return remark
+
+        return check
+
+    for name, cluster in clusters.items():
+        yield in_words(name), check_of(name, cluster)
+
+
+async def _listed(reader: ClusterReader, coverage: ClusterCoverage | None) -> str | None:
+    await reader.services()
+    unwatched = await coverage.unwatched() if coverage is not None else ()
+    if not unwatched:
+        return None
+    return f"answers; not watched: {'; '.join(str(one) for one in unwatched[:_MOST_NAMED])}"
 
 
 def metrics_ready(source: MetricSource, clock: Clock) -> ReadinessCheck:

@@ -48,7 +48,8 @@ class Exposed:
     reachable: Mapping[str, bool]
     """By peer; False while its circuit is open."""
     streams: Mapping[str, StreamProgress]
-    informer_ages: Mapping[str, float]
+    informer_ages: Mapping[str, Mapping[str, float]]
+    """By cluster and kind; the cluster without a name has an empty one."""
     """Seconds since each kind of object was last heard of from the API server, where it is watched."""
     budget: int
     """How many actions may begin in the cluster within the window of the budgets."""
@@ -91,8 +92,12 @@ def _families(exposed: Exposed) -> Iterator[Metric]:
     yield _labelled(
         "heal_informer_age_seconds",
         "Time since the API server last sent something about a watched kind of object.",
-        ("kind",),
-        {(kind,): seconds for kind, seconds in exposed.informer_ages.items()},
+        ("cluster", "kind") if any(exposed.informer_ages) else ("kind",),
+        {
+            ((cluster, kind) if any(exposed.informer_ages) else (kind,)): seconds
+            for cluster, ages in exposed.informer_ages.items()
+            for kind, seconds in ages.items()
+        },
     )
     yield _gauge(
         "heal_budget_limit_actions", "MAX_ACTIONS_PER_CLUSTER, within BUDGET_WINDOW_SECONDS.", exposed.budget

@@ -66,10 +66,17 @@ class TargetView(BaseModel):
     kind: str
     namespace: str
     name: str
+    cluster: str | None = Field(
+        default=None,
+        description="One of CLUSTERS, where the cluster has a name.",
+        exclude_if=lambda name: name is None,
+    )
 
     @classmethod
     def of(cls, ref: ObjectRef | None) -> Self | None:
-        return None if ref is None else cls(kind=ref.kind, namespace=ref.namespace, name=ref.name)
+        if ref is None:
+            return None
+        return cls(kind=ref.kind, namespace=ref.namespace, name=ref.name, cluster=ref.cluster or None)
 
 
 class PlannedActionView(BaseModel):

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.agent.guardrails.status import CircuitStatus, FreezeStatus, GuardrailStatus
+from app.agent.guardrails.status import CircuitKey, CircuitStatus, FreezeStatus, GuardrailStatus
+from app.agent.ids import ServiceKey
 from app.agent.models import KillSwitch
 from app.wire.events import _Request
 from app.wire.fields import TAKEN_FROM_IDENTITY, DnsLabel, Person, Remark
@@ -40,9 +41,12 @@ class CircuitRequest(_Request):
     """Close a circuit breaker: failures until now no longer count."""
 
     environment: DnsLabel | None = Field(
-        default=None, description="With `service`; without both, the breaker of the cluster."
+        default=None, description="With `service`; without both, the breaker of a cluster."
     )
     service: DnsLabel | None = None
+    cluster: DnsLabel | None = Field(
+        default=None, description="One of CLUSTERS; not set: the cluster without a name."
+    )
     by: Person | None = Field(
         default=None, description=f"Who closes it. {TAKEN_FROM_IDENTITY}", examples=["ann"]
     )
@@ -54,7 +58,16 @@ class CircuitRequest(_Request):
             raise PydanticCustomError(
                 "half_a_service", "names only half of a service: give environment and service"
             )
+        if self.cluster is not None and self.service is not None:
+            raise PydanticCustomError("two_breakers", "names a service and a cluster: give one of them")
         return self
+
+    @property
+    def key(self) -> CircuitKey:
+        """What the breaker belongs to."""
+        if self.environment is not None and self.service is not None:
+            return ServiceKey(environment=self.environment, service=self.service)
+        return self.cluster
 
 
 class BrakeView(BaseModel):
@@ -96,16 +109,22 @@ class FreezeView(BaseModel):
 class CircuitView(BaseModel):
     """A circuit breaker that is open, or half-open with an action in progress."""
 
-    environment: str | None = Field(description="Null for the breaker of the cluster.")
+    environment: str | None = Field(description="Null for the breaker of a cluster.")
     service: str | None
+    cluster: str | None = Field(
+        default=None,
+        description="The name of the cluster, where it has one.",
+        exclude_if=lambda name: name is None,
+    )
     reason: str
 
     @classmethod
     def of(cls, standing: CircuitStatus) -> Self:
         key = standing.key
         return cls(
-            environment=None if key is None else key.environment,
-            service=None if key is None else key.service,
+            environment=key.environment if isinstance(key, ServiceKey) else None,
+            service=key.service if isinstance(key, ServiceKey) else None,
+            cluster=key if isinstance(key, str) else None,
             reason=standing.reason,
         )
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.agent.guardrails.freeze import check_cron
-from app.settings.values import Named
+from app.settings.values import Named, Namespace
 
 
 class Role(StrEnum):
@@ -87,3 +88,33 @@ class SlackUser(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     roles: tuple[RoleName, ...] = ()
+
+
+class ClusterSetting(BaseModel):
+    """One cluster of CLUSTERS: how it is reached, its environments, and how its alerts are labelled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    in_cluster: bool = False
+    environment_namespaces: dict[Named, Namespace] = Field(default_factory=dict)
+    alert_labels: dict[Named, str] = Field(default_factory=dict)
+    argocd_destination: str | None = None
+    """The `server` or the `name` of this cluster in the destination of an Application."""
+
+    @model_validator(mode="after")
+    def _reached_and_named(self) -> ClusterSetting:
+        if self.in_cluster is (self.kubeconfig is not None):
+            raise ValueError("give either kubeconfig or in_cluster: true")
+        if self.context is not None and self.kubeconfig is None:
+            raise ValueError("context names a context of kubeconfig; give both")
+        if not self.environment_namespaces:
+            raise ValueError(
+                'environment_namespaces is missing; name its environments: {"prod-east": "payments"}'
+            )
+        return self
+
+    def labels(self, name: str) -> dict[str, str]:
+        """The labels of its alerts: `cluster` with its name where none are given."""
+        return dict(self.alert_labels) or {"cluster": name}

@@ -26,6 +26,12 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _cluster(value: str) -> str:
+    if _NAMESPACE.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no name of a cluster; write one like east, in lower case")
+    return value
+
+
 def _service(value: str) -> str:
     environment, separator, service = value.partition("/")
     if not separator or not environment.strip() or not service.strip() or "/" in service:
@@ -79,6 +85,8 @@ ServiceName = Annotated[str, AfterValidator(_service)]
 """`environment/service`."""
 Callee = Annotated[str, AfterValidator(_callee)]
 """`environment/service`, or a service of the caller's environment."""
+ClusterName = Annotated[str, AfterValidator(_cluster)]
+"""The name of a cluster of CLUSTERS."""
 WorkloadName = Annotated[str, AfterValidator(_workload)]
 """`namespace/name`, or `namespace/kind/name` where several kinds have a workload of that name."""
 ApplicationName = Annotated[str, AfterValidator(_application)]
@@ -106,6 +114,7 @@ EXAMPLES: Mapping[str, str] = {
     "kafka_properties": '{"security.protocol": "SASL_SSL"}',
     "environment_namespaces": '{"prod": "payments"}',
     "service_workloads": '{"prod/payments-api": "payments/api"}',
+    "clusters": '{"east": {"kubeconfig": "east.yaml", "environment_namespaces": {"prod-east": "payments"}}}',
     "service_dependencies": '{"prod/payments-api": ["ledger"]}',
     "argocd_applications": '{"prod/shop": "argocd/shop-prod"}',
     "git_repositories": '["https://github.com/example"]',

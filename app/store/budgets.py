@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, exists, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, not_, or_, select
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.agent.guardrails.circuit_breaker import Tried
@@ -110,17 +110,25 @@ def over(
 
 def under_way(connection: Connection, intent: Intent) -> bool:
     """Whether another action of the same name, or any to the same state of such an object, began
-    and has no outcome; serialised as `over` is. The agent's own undo waits for nothing (promise 11)."""
+    in the same cluster and has no outcome; serialised as `over` is.
+
+    The agent's own undo waits for nothing (promise 11).
+    """
     locks.hold(connection, locks.Space.BUDGET, ["budget"])
-    name = intent.action.name
-    others = select(intents.c.action, intents.c.body).where(
+    name, cluster = intent.action.name, _cluster(intent.action)
+    others = select(intents.c.body).where(
         intents.c.state == IntentState.EXECUTING.value, intents.c.id != intent.id
     )
+    begun = [read(IntentBody, row.body).action for row in connection.execute(others)]
     return any(
-        (row.action == name.value and name is not ActionName.RESTORE)
-        or _same_effect(intent.action, read(IntentBody, row.body).action)
-        for row in connection.execute(others)
+        (other.name is name and name is not ActionName.RESTORE) or _same_effect(intent.action, other)
+        for other in begun
+        if _cluster(other) == cluster
     )
+
+
+def _cluster(action: Action) -> str:
+    return "" if action.target is None else action.target.cluster
 
 
 def _same_effect(one: Action, other: Action) -> bool:
@@ -131,22 +139,32 @@ def _same_effect(one: Action, other: Action) -> bool:
 
 
 def _recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
-    """What began within the window in the whole cluster, and on one service as far back as it matters."""
+    """What began within the window in the service's cluster, and on the service as far back as it matters."""
+    cluster = limits.clusters.of(key.environment)
     return History(
-        window=_window(connection, limits.window, at, limits.per_cluster),
+        window=_window(connection, limits, cluster, at),
         service=_of_service(connection, key, at - limits.look_back),
-        cluster=_tried(connection, limits, at),
+        cluster=_tried(connection, limits, cluster, at),
         service_closed_at=guardrails.circuit_closed_at(connection, key) if limits.service_breaker else None,
-        cluster_closed_at=guardrails.circuit_closed_at(connection, None) if limits.cluster_breaker else None,
+        cluster_closed_at=guardrails.circuit_closed_at(connection, cluster or None)
+        if limits.cluster_breaker
+        else None,
     )
 
 
-def _window(connection: Connection, length: timedelta, at: datetime, enough: int | None) -> tuple[Touch, ...]:
+def _in_cluster(limits: Limits, cluster: str) -> ColumnElement[bool]:
+    """The environment of an intent is in that cluster."""
+    if cluster:
+        return intents.c.environment.in_(sorted(limits.clusters.environments_of(cluster)))
+    return intents.c.environment.not_in(sorted(limits.clusters.environments))
+
+
+def _window(connection: Connection, limits: Limits, cluster: str, at: datetime) -> tuple[Touch, ...]:
     """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway.
 
     What is dated so far ahead that no limit counts it takes no place among them.
     """
-    columns = intents.c
+    columns, length = intents.c, limits.window
     rows = connection.execute(
         select(columns.id, columns.environment, columns.service, columns.namespace, columns.started_at)
         .where(
@@ -155,9 +173,10 @@ def _window(connection: Connection, length: timedelta, at: datetime, enough: int
             columns.started_at <= at + max(length, FAR_AHEAD),
             columns.undoes.is_(None),
             columns.namespace.is_not(None),
+            *((_in_cluster(limits, cluster),) if limits.clusters.environments else ()),
         )
         .order_by(columns.started_at.desc())
-        .limit(enough)
+        .limit(limits.per_cluster)
     )
     return tuple(
         Touch(
@@ -170,16 +189,16 @@ def _window(connection: Connection, length: timedelta, at: datetime, enough: int
     )
 
 
-def _tried(connection: Connection, limits: Limits, at: datetime) -> tuple[Tried, ...]:
+def _tried(connection: Connection, limits: Limits, cluster: str, at: datetime) -> tuple[Tried, ...]:
     """What the cluster's breaker goes by: enough ends to open it, and what is under way."""
     breaker = limits.cluster_breaker
     if breaker is None:
         return ()
     latest = intents.c.started_at <= at + max(breaker.remembers, FAR_AHEAD)
-    began, ended = (
-        _began(at - limits.look_back).where(latest),
-        or_(incidents.c.closed_at.is_not(None), _UNDONE),
-    )
+    began = _began(at - limits.look_back).where(latest)
+    if limits.clusters.environments:
+        began = began.where(_in_cluster(limits, cluster))
+    ended = or_(incidents.c.closed_at.is_not(None), _UNDONE)
     rows = [
         *connection.execute(began.where(ended).limit(breaker.failures)),
         *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),

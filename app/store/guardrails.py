@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
+from app.agent.guardrails.status import CircuitKey, circuit_in_words
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Person
 from app.agent.ids import ServiceKey
@@ -24,6 +25,8 @@ from app.store.database.tables import brakes
 _KILL_SWITCH = "kill_switch"
 _CIRCUIT = "circuit "
 _CLUSTER = "circuit cluster"
+_NAMED_CLUSTER = "circuit cluster "
+"""Before the name of a cluster; the environment of a service has no space."""
 _COMMAND = "kill switch command"
 
 
@@ -71,7 +74,7 @@ class SqlGuardrails(Repository):
     def close_circuit(
         self,
         connection: Connection,
-        key: ServiceKey | None,
+        key: CircuitKey,
         said: KillSwitch,
         *,
         person: Person | None = None,
@@ -91,7 +94,13 @@ class SqlGuardrails(Repository):
         if not changed:
             connection.execute(insert(brakes).values(name=_name(key), **values))
         audit_log.append(
-            connection, _decision(said, person, HumanDecisionKind.CIRCUIT_CLOSED, str(key or "cluster"))
+            connection,
+            _decision(
+                said,
+                person,
+                HumanDecisionKind.CIRCUIT_CLOSED,
+                "cluster" if key is None else circuit_in_words(key),
+            ),
         )
 
 
@@ -110,7 +119,7 @@ def _decision(
     return HumanDecision(at=said.at, by=by, kind=kind, subject=subject, data={"reason": said.reason})
 
 
-def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetime | None:
+def circuit_closed_at(connection: Connection, key: CircuitKey) -> datetime | None:
     """When a person last closed that breaker; None if never."""
     found: datetime | None = connection.execute(
         select(brakes.c.at).where(brakes.c.name == _name(key))
@@ -118,18 +127,22 @@ def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetim
     return found
 
 
-def circuits_closed(connection: Connection) -> dict[ServiceKey | None, datetime]:
-    """Every breaker closed by a person, with the time; None is the cluster's."""
+def circuits_closed(connection: Connection) -> dict[CircuitKey, datetime]:
+    """Every breaker closed by a person, with the time."""
     rows = connection.execute(select(brakes.c.name, brakes.c.at).where(brakes.c.name.startswith(_CIRCUIT)))
     return {_key(row.name): row.at for row in rows}
 
 
-def _name(key: ServiceKey | None) -> str:
-    return _CLUSTER if key is None else f"{_CIRCUIT}{key.environment}/{key.service}"
+def _name(key: CircuitKey) -> str:
+    if isinstance(key, ServiceKey):
+        return f"{_CIRCUIT}{key.environment}/{key.service}"
+    return _NAMED_CLUSTER + key if key else _CLUSTER
 
 
-def _key(name: str) -> ServiceKey | None:
+def _key(name: str) -> CircuitKey:
     if name == _CLUSTER:
         return None
+    if name.startswith(_NAMED_CLUSTER):
+        return name.removeprefix(_NAMED_CLUSTER)
     environment, _, service = name.removeprefix(_CIRCUIT).partition("/")
     return ServiceKey(environment=environment, service=service)

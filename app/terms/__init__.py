@@ -21,6 +21,7 @@ from app.agent.slo import SloThresholds
 from app.agent.verifier import VerifyRules
 from app.config import Settings
 from app.settings.entries import FreezeSetting
+from app.terms.clusters import clusters_of
 
 
 def slo_thresholds(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> SloThresholds:
@@ -114,6 +115,7 @@ def _shared_limits(settings: Settings) -> Limits:
         service_breaker=_breaker(settings, settings.circuit_failures_per_service),
         cluster_breaker=_breaker(settings, settings.circuit_failures_per_cluster),
         freezes=tuple(map(_freeze_window, settings.freeze_windows)),
+        clusters=clusters_of(settings),
     )
 
 

@@ -32,16 +32,22 @@ class Budgets:
 
 
 def budgets_left(attempts: Attempts, limits: Limits, now: datetime) -> Budgets:
-    """The cluster's budget, and those of the services that spent most."""
+    """The budget of each cluster, and those of the services that spent most."""
     began = Counter(
         {
             key: sum(1 for one in tried if one.began_at > now - limits.window)
             for key, tried in attempts.tried.items()
         }
     )
-    lines = []
+    lines: list[BudgetLine] = []
     if limits.per_cluster is not None:
-        lines.append(BudgetLine(name="cluster", spent=began.total(), allowed=limits.per_cluster))
+        spent_in = Counter(dict.fromkeys(("", *limits.clusters.names), 0))
+        for key, spent in began.items():
+            spent_in[limits.clusters.of(key.environment)] += spent
+        lines.extend(
+            BudgetLine(name=f"cluster {name}".strip(), spent=spent, allowed=limits.per_cluster)
+            for name, spent in spent_in.items()
+        )
     if limits.per_service is not None:
         lines.extend(
             BudgetLine(name=str(key), spent=spent, allowed=limits.per_service)

@@ -341,6 +341,7 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
             every=every,
             stale_after=container.stale_after,
             at_once=container.pace.at_once,
+            cluster_faults=world.cluster_faults,
             alerts=ServiceAlerts(
                 services=container.slo.services, baselines=container.observer.baselines, every=every
             ),

@@ -9,18 +9,20 @@ answers is one incident of its own, however many services it concerns.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from app.agent.guardrails.limits.clusters import UNNAMED
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.models import (
-    CLUSTER_SOURCE,
     METRICS_SOURCE,
     POLLED,
     Alert,
     MetricSample,
     SliSample,
+    cluster_source,
 )
 from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
@@ -50,6 +52,8 @@ class Poller:
     stale_after: timedelta
     at_once: int = 8
     """Services that are asked about side by side."""
+    cluster_faults: Callable[[], Mapping[str, str | None]] = dict
+    """Of each of several clusters, why it did not list its services when last asked; empty for one."""
     alerts: ServiceAlerts | None = None
     """What the agent itself alerts about, beside breaches of thresholds."""
     faults: TelemetryFaults = field(default_factory=TelemetryFaults)
@@ -72,9 +76,9 @@ class Poller:
         try:
             keys = await self.reader.services()
         except AgentError as error:
-            await self._report(CLUSTER_SOURCE, str(error))
+            await self._report_clusters(str(error))
             raise
-        await self._report(CLUSTER_SOURCE, None)
+        await self._report_clusters(None)
         answers, refused = [], None
         async for key, answer in polled(self.source, keys, at, concurrency=self.at_once):
             answers.append((key, answer))
@@ -92,6 +96,11 @@ class Poller:
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
         if refused is not None:
             raise refused
+
+    async def _report_clusters(self, fault: str | None) -> None:
+        """Report each cluster that did not list its services; `fault`: of the one cluster without a name."""
+        for name, one in (self.cluster_faults() or {UNNAMED: fault}).items():
+            await self._report(cluster_source(name), one)
 
     async def _worth_telling(self, key: ServiceKey, sample: SliSample) -> bool:
         """A breach, or a sample that may end a breach on record: only then the record is read."""

@@ -22,10 +22,12 @@ from app.agent.ports.cluster import (
     ContainerLogs,
     PodOwners,
 )
-from app.agent.workload import WorkloadView
+from app.agent.workload import ObjectRef, WorkloadView
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
+WITHOUT_NAMESPACE = frozenset({"Node", "Namespace"})
+"""Kinds of objects of the whole cluster."""
 RELEASED_AT = 1_772_000_000
 """When revision 0 of a release was recorded, in seconds since 1970; each revision is one second later."""
 CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
@@ -59,6 +61,10 @@ class ClusterHarness(Protocol):
     """Ports of an agent whose identity has no right at all."""
     without_pods: ClusterPorts
     """Ports of an agent that may do what it needs but create a pod, in a dry run either."""
+
+    def ref(self, kind: str, name: str) -> ObjectRef:
+        """An object of the namespace, or a node, with the name that the cluster has behind the ports."""
+        ...
 
     async def deploy(
         self,

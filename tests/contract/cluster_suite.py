@@ -68,11 +68,11 @@ def key_of(cluster: ClusterHarness, service: str = "shop") -> ServiceKey:
 
 
 def deployment(cluster: ClusterHarness, name: str = "shop") -> ObjectRef:
-    return ObjectRef(kind="Deployment", namespace=cluster.namespace, name=name)
+    return cluster.ref("Deployment", name)
 
 
 def config_map(cluster: ClusterHarness, name: str = "shop-config") -> ObjectRef:
-    return ObjectRef(kind="ConfigMap", namespace=cluster.namespace, name=name)
+    return cluster.ref("ConfigMap", name)
 
 
 def action(name: ActionName, target: ObjectRef | None, **parameters: JsonScalar) -> Action:
@@ -412,12 +412,12 @@ async def test_owners_of_object_and_namespace_are_heard(cluster: ClusterHarness)
     assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut()
     assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(given_by=(str(cart),))
     await cluster.mark_namespace({enabled: "false"})
-    space = f"Namespace {cluster.namespace}"
+    space = str(cluster.ref("Namespace", cluster.namespace))
     assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut(refused_by=(space,))
     assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(
         refused_by=(space,), given_by=(str(cart),)
     )
-    gone = ObjectRef(kind="Deployment", namespace=cluster.namespace, name="gone")
+    gone = cluster.ref("Deployment", "gone")
     with pytest.raises(NotFound):
         await reader.consent(restarted(gone), key_of(cluster))
     with pytest.raises(Forbidden):
@@ -543,7 +543,7 @@ async def test_an_action_without_a_target_is_invalid(cluster: ClusterHarness) ->
     """Notify touches no object, and kinds the agent does not know are refused."""
     with pytest.raises(Invalid):
         await cluster.ports.reader.target(action(ActionName.NOTIFY, None))
-    secret = ObjectRef(kind="Secret", namespace=cluster.namespace, name="shop")
+    secret = cluster.ref("Secret", "shop")
     with pytest.raises(Invalid, match="Secret"):
         await cluster.ports.reader.target(action(ActionName.RESTORE, secret))
 
@@ -1157,21 +1157,21 @@ async def test_a_pod_belongs_to_the_deployment_behind_it(cluster: ClusterHarness
     """Through its ReplicaSet, whatever the pod is called; with the service that the Deployment is."""
     view = await deploy_shop(cluster)
     for pod in view.pods:
-        owner = await cluster.ports.owners.owner(cluster.namespace, pod.name)
+        owner = await cluster.ports.owners.owner(cluster.ref("Pod", pod.name))
         assert owner == PodOwner(kind="Deployment", name="shop", key=key_of(cluster))
 
 
 @pytest.mark.parametrize("pod", ["gone-7d9c5b8f6d-x2x4z", "No Name", "", "../../deployments"])
 async def test_a_pod_that_is_not_there_has_no_owner(cluster: ClusterHarness, pod: str) -> None:
     """Nor has what cannot be the name of one."""
-    assert await cluster.ports.owners.owner(cluster.namespace, pod) is None
+    assert await cluster.ports.owners.owner(cluster.ref("Pod", pod)) is None
 
 
 async def test_owners_are_not_told_without_the_right(cluster: ClusterHarness) -> None:
     """A missing right reaches the caller, who must not take it for a pod that is gone."""
     view = await deploy_shop(cluster)
     with pytest.raises(Forbidden):
-        await cluster.powerless.owners.owner(cluster.namespace, view.pods[0].name)
+        await cluster.powerless.owners.owner(cluster.ref("Pod", view.pods[0].name))
 
 
 async def test_the_watch_begins_with_every_known_service(

@@ -19,7 +19,7 @@ from app.agent.guardrails.opt_out import KEY, OptOut
 from app.agent.guardrails.target_token import removed
 from app.agent.ids import JsonObject, JsonScalar
 from app.agent.models import Action, ActionName
-from app.agent.workload import ObjectRef, TargetState
+from app.agent.workload import TargetState
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from tests.contract.cluster_harness import CRASHING_IMAGE, ClusterHarness
 from tests.contract.cluster_suite import (
@@ -38,7 +38,7 @@ Arranged = Callable[[ClusterHarness], Awaitable[Action]]
 
 
 async def _cordon(cluster: ClusterHarness) -> Action:
-    return action(ActionName.CORDON, ObjectRef(kind="Node", namespace="", name=await cluster.spare_node()))
+    return action(ActionName.CORDON, cluster.ref("Node", await cluster.spare_node()))
 
 
 async def _uncordon(cluster: ClusterHarness) -> Action:
@@ -50,7 +50,7 @@ async def _uncordon(cluster: ClusterHarness) -> Action:
 async def _raise_bounds(cluster: ClusterHarness) -> Action:
     await deploy_shop(cluster)
     await cluster.add_autoscaler("shop", maximum=3)
-    ref = ObjectRef(kind="HorizontalPodAutoscaler", namespace=cluster.namespace, name="shop")
+    ref = cluster.ref("HorizontalPodAutoscaler", "shop")
     return action(ActionName.RAISE_AUTOSCALER_BOUNDS, ref, maximum=5)
 
 
@@ -71,7 +71,7 @@ async def _disable_flag(cluster: ClusterHarness) -> Action:
     view = await cluster.until(key_of(cluster), lambda found: bool(found.config_maps))
     assert [one.name for one in view.config_maps] == ["shop-flags"]
     assert [one.name for one in await cluster.ports.reader.config_contents(key_of(cluster))] == ["shop-flags"]
-    ref = ObjectRef(kind="ConfigMap", namespace=cluster.namespace, name="shop-flags")
+    ref = cluster.ref("ConfigMap", "shop-flags")
     parameters: dict[str, JsonScalar] = {
         "key": "flags.json",
         "flag": "new-cart",
@@ -88,7 +88,7 @@ async def _delete_pod(cluster: ClusterHarness) -> Action:
     stuck = next(pod for pod in view.pods if pod.waiting_reason == "CrashLoopBackOff")
     return action(
         ActionName.DELETE_STUCK_POD,
-        ObjectRef(kind="Pod", namespace=cluster.namespace, name=stuck.name),
+        cluster.ref("Pod", stuck.name),
     )
 
 
@@ -96,7 +96,7 @@ async def _rerun(cluster: ClusterHarness) -> Action:
     await cluster.put_cron_job("report")
     await cluster.start_job("report-1", cron_job="report")
     await cluster.end_job("report-1", complete=False)
-    return action(ActionName.RERUN_JOB, ObjectRef(kind="Job", namespace=cluster.namespace, name="report-1"))
+    return action(ActionName.RERUN_JOB, cluster.ref("Job", "report-1"))
 
 
 async def _drain(cluster: ClusterHarness) -> Action:
@@ -178,11 +178,9 @@ async def test_owners_of_the_service_are_heard_whatever_the_target_is(
     node, reader = await cluster.spare_node(), cluster.ports.reader
     act = action(
         name,
-        ObjectRef(kind="Node", namespace="", name=node)
-        if name is ActionName.CORDON
-        else ObjectRef(kind="Pod", namespace=cluster.namespace, name=view.pods[0].name),
+        cluster.ref("Node", node) if name is ActionName.CORDON else cluster.ref("Pod", view.pods[0].name),
     )
-    space = f"Namespace {cluster.namespace}"
+    space = str(cluster.ref("Namespace", cluster.namespace))
     await cluster.mark_namespace({KEY: "true"})
     given = await reader.consent(act, key_of(cluster))
     assert given == OptOut(given_by=() if name is ActionName.CORDON else (space,))
@@ -195,9 +193,7 @@ async def test_owners_of_the_service_are_heard_whatever_the_target_is(
 
 async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness) -> None:
     """A person who cordoned a node had a reason that the agent does not know."""
-    uncordon = action(
-        ActionName.UNCORDON, ObjectRef(kind="Node", namespace="", name=await cluster.spare_node())
-    )
+    uncordon = action(ActionName.UNCORDON, cluster.ref("Node", await cluster.spare_node()))
     await cluster.cordon(uncordon.target.name if uncordon.target else "")
     with pytest.raises(Invalid, match="was not cordoned by the agent"):
         await apply(cluster, uncordon)
@@ -207,19 +203,19 @@ async def test_the_cordons_of_the_agent_are_counted_in_the_cluster(cluster: Clus
     """One that a person took over is cordoned and not the agent's; without the right nothing is counted."""
     cordon, reader = await _cordon(cluster), cluster.ports.reader
     node = cordon.target.name if cordon.target else ""
-    before = await reader.cordons()
+    before = await reader.cordons(cluster.ref("Node", node))
     assert before.nodes >= 1
     assert node not in {*before.cordoned, *before.own}
     await apply(cluster, cordon)
-    held = await reader.cordons()
+    held = await reader.cordons(cluster.ref("Node", node))
     assert node in held.cordoned
     assert node in held.own
     await cluster.cordon(node, cordoned=False)
     await cluster.cordon(node)
-    taken_over = await reader.cordons()
+    taken_over = await reader.cordons(cluster.ref("Node", node))
     assert node in taken_over.cordoned
     assert node not in taken_over.own
-    assert (await cluster.powerless.reader.cordons()).unread is not None
+    assert (await cluster.powerless.reader.cordons(cluster.ref("Node", node))).unread is not None
 
 
 async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_before(
@@ -249,17 +245,17 @@ async def test_a_drain_evicts_exactly_the_pod_that_it_saw(cluster: ClusterHarnes
     drain, reader = await _drain(cluster), cluster.ports.reader
     node = drain.target.name if drain.target else ""
     await cluster.run_on(node)
-    before = await reader.load(node, rooms=True)
+    before = await reader.load(cluster.ref("Node", node), rooms=True)
     assert before.rooms is not None
     assert node not in {room.name for room in before.rooms}
     mine = [pod for pod in before.to_evict if pod.ref.namespace == cluster.namespace]
     pod = mine[0]
     assert pod.obstacle is None
-    assert (await cluster.powerless.reader.load(node, rooms=False)).unread is not None
+    assert (await cluster.powerless.reader.load(cluster.ref("Node", node), rooms=False)).unread is not None
 
     answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
     assert answer.accepted, answer.message
-    assert [p.uid for p in (await reader.load(node, rooms=False)).to_evict] == [
+    assert [p.uid for p in (await reader.load(cluster.ref("Node", node), rooms=False)).to_evict] == [
         p.uid for p in before.to_evict
     ]
 
@@ -270,7 +266,9 @@ async def test_a_drain_evicts_exactly_the_pod_that_it_saw(cluster: ClusterHarnes
     with pytest.raises(Conflict):
         await cluster.ports.writer.apply(evict, INTENT, replace(state, uid="another"), None)
     await cluster.ports.writer.apply(evict, INTENT, state, None)
-    assert pod.uid not in {p.uid for p in (await reader.load(node, rooms=False)).to_evict}
+    assert pod.uid not in {
+        p.uid for p in (await reader.load(cluster.ref("Node", node), rooms=False)).to_evict
+    }
     with suppress(NotFound):  # one that is going may be evicted again: nothing more happens
         await cluster.ports.writer.apply(evict, INTENT, state, None)
 
@@ -283,18 +281,20 @@ async def test_a_disruption_budget_holds_a_drain(cluster: ClusterHarness) -> Non
     answer = await cluster.ports.rehearsal.rehearse(drain, await reader.target(drain), None)
     assert not answer.accepted
     assert "disruption budget" in answer.message
-    found = (await reader.load(node, rooms=False)).to_evict
+    found = (await reader.load(cluster.ref("Node", node), rooms=False)).to_evict
     held = next(pod for pod in found if pod.ref.namespace == cluster.namespace)
     state = TargetState(ref=held.ref, uid=held.uid, resource_version="", token=held.uid)
     with pytest.raises(Conflict):
         await cluster.ports.writer.apply(eviction_of(drain, held), INTENT, state, None)
-    assert held.uid in {pod.uid for pod in (await reader.load(node, rooms=False)).to_evict}
+    assert held.uid in {
+        pod.uid for pod in (await reader.load(cluster.ref("Node", node), rooms=False)).to_evict
+    }
 
 
 async def test_a_pod_that_serves_is_not_deleted(cluster: ClusterHarness) -> None:
     """It may have become ready since the decision."""
     view = await deploy_shop(cluster)
-    serving = ObjectRef(kind="Pod", namespace=cluster.namespace, name=view.pods[0].name)
+    serving = cluster.ref("Pod", view.pods[0].name)
     delete = action(ActionName.DELETE_STUCK_POD, serving)
     target = await cluster.ports.reader.target(delete)
     answer = await cluster.ports.rehearsal.rehearse(delete, target, None)

@@ -12,14 +12,14 @@ import pytest
 from app.agent.batch.repeats import REPEATS, name_of_repeat
 from app.agent.batch.runs import BatchView, RunState, batch_key
 from app.agent.models import Action, ActionName
-from app.agent.workload import ObjectRef, TargetState
+from app.agent.workload import TargetState
 from app.errors import Conflict, Forbidden, Invalid
 from tests.contract.cluster_harness import ClusterHarness
 from tests.contract.cluster_suite import INTENT, OTHER_INTENT, action, key_of
 
 
 def _rerun(cluster: ClusterHarness, name: str) -> Action:
-    return action(ActionName.RERUN_JOB, ObjectRef(kind="Job", namespace=cluster.namespace, name=name))
+    return action(ActionName.RERUN_JOB, cluster.ref("Job", name))
 
 
 async def _batch(cluster: ClusterHarness, kind: str, name: str) -> BatchView:

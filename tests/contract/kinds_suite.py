@@ -30,7 +30,7 @@ KINDS = ("StatefulSet", "DaemonSet")
 
 
 def ref_of(cluster: ClusterHarness, kind: str) -> ObjectRef:
-    return ObjectRef(kind=kind, namespace=cluster.namespace, name="shop")
+    return cluster.ref(kind, "shop")
 
 
 async def deploy(cluster: ClusterHarness, kind: str) -> WorkloadView:
@@ -49,7 +49,7 @@ async def test_a_crashing_release_of_any_kind_is_taken_back_and_brought_again(
     [first] = before.revisions
     assert (first.replicas, first.ready_replicas) == (before.desired_replicas, before.desired_replicas)
     assert {pod.template_hash for pod in before.pods} == {first.template_hash}
-    owner = await cluster.ports.owners.owner(cluster.namespace, before.pods[0].name)
+    owner = await cluster.ports.owners.owner(cluster.ref("Pod", before.pods[0].name))
     assert owner == PodOwner(kind=kind, name="shop", key=key_of(cluster))
     assert key_of(cluster) in await reader.services()
 

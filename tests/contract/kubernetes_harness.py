@@ -33,13 +33,13 @@ from lightkube.types import PatchType
 
 from app.agent.batch.repeats import SAFE_TO_REPEAT
 from app.agent.ids import Json, JsonObject, ServiceKey
-from app.agent.workload import WorkloadView
+from app.agent.workload import ObjectRef, WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
-from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, WITHOUT_NAMESPACE, ClusterPorts
 from tests.contract.log_kubelet import LogKubelet
 
 _Workload: TypeAlias = Deployment | StatefulSet | DaemonSet
@@ -103,6 +103,9 @@ class KubernetesHarness:
         """The nodes that were made for this test."""
         self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
+
+    def ref(self, kind: str, name: str) -> ObjectRef:
+        return ObjectRef(kind=kind, namespace="" if kind in WITHOUT_NAMESPACE else self.namespace, name=name)
 
     async def close(self) -> None:
         if self.kubelet is not None:

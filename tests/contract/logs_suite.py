@@ -15,22 +15,22 @@ from tests.contract.cluster_harness import ClusterHarness
 async def test_the_last_lines_of_a_container_are_read_within_bounds(cluster: ClusterHarness) -> None:
     """Two hundred of them, oldest first; none without the right, and none of a pod that is not there."""
     pod = await cluster.logged([f"line {number}" for number in range(300)])
-    read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
+    read = await cluster.ports.logs.tail(cluster.ref("Pod", pod), "app", previous=False)
     assert read == LogTail(lines=tuple(f"line {number}" for number in range(100, 300)), previous=False)
     # Nothing is left of an earlier container: the lines of this one say what there is, and whose they are.
-    assert await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=True) == read
+    assert await cluster.ports.logs.tail(cluster.ref("Pod", pod), "app", previous=True) == read
     with pytest.raises(Forbidden):
-        await cluster.powerless.logs.tail(cluster.namespace, pod, "app", previous=False)
+        await cluster.powerless.logs.tail(cluster.ref("Pod", pod), "app", previous=False)
     with pytest.raises(PermanentError):
-        await cluster.ports.logs.tail(cluster.namespace, "another", "app", previous=False)
+        await cluster.ports.logs.tail(cluster.ref("Pod", "another"), "app", previous=False)
 
 
 async def test_the_container_that_ended_is_read_and_long_lines_are_bounded(cluster: ClusterHarness) -> None:
     """The last line is among the 64 KiB, however long the lines before it are."""
     long = [f"{number} " + "x" * 1_000 for number in range(300)]
     pod = await cluster.logged(["started again"], previous=[*long, "it ended here"])
-    read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=True)
+    read = await cluster.ports.logs.tail(cluster.ref("Pod", pod), "app", previous=True)
     assert (read.lines[-1], read.previous) == ("it ended here", True)
     assert sum(len(line) for line in read.lines) <= 64 * 1024
-    read = await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
+    read = await cluster.ports.logs.tail(cluster.ref("Pod", pod), "app", previous=False)
     assert read == LogTail(lines=("started again",), previous=False)

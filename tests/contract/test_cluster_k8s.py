@@ -135,7 +135,7 @@ async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
     [revision] = view.revisions
     assert {pod.template_hash for pod in view.pods} == {revision.template_hash}
     assert workload_conditions(view) == ()
-    owner = await cluster.ports.owners.owner(cluster.namespace, view.pods[0].name)
+    owner = await cluster.ports.owners.owner(cluster.ref("Pod", view.pods[0].name))
     assert owner == PodOwner(kind="Rollout", name="shop-rollout", key=key_of(cluster))
     assert [key for key in await cluster.ports.reader.services() if key.environment == "prod"] == [
         key_of(cluster)
@@ -341,7 +341,7 @@ async def test_a_failed_batch_is_no_outage_of_the_service_whose_label_it_has(
     view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
     assert crashed not in {pod.name for pod in view.pods}
     assert workload_conditions(view) == ()
-    owner = await cluster.ports.owners.owner(cluster.namespace, crashed)
+    owner = await cluster.ports.owners.owner(cluster.ref("Pod", crashed))
     assert owner == PodOwner(kind="Job", name="shop-sums")
 
 
@@ -387,7 +387,7 @@ async def test_a_node_that_does_not_answer_delays_no_diagnosis(cluster: Kubernet
     assert cluster.kubelet is not None
     cluster.kubelet.silent = True
     with pytest.raises(TransientError, match="TimeoutError"):  # its own bound, before that of the connection
-        await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
+        await cluster.ports.logs.tail(cluster.ref("Pod", pod), "app", previous=False)
 
 
 async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:

@@ -425,7 +425,7 @@ async def test_a_look_from_the_view_is_the_look_from_the_api_server(
         seen = await agent.steady.workload(key)
         assert seen is not None
         assert await agent.steady.services() == (key,)
-        owner = await agent.steady.owner(cluster.namespace, seen.pods[0].name)
+        owner = await agent.steady.owner(cluster.ref("Pod", seen.pods[0].name))
         assert owner is not None
         assert owner.key == key
         assert len(network.requests) == asked

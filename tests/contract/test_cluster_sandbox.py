@@ -11,13 +11,13 @@ import pytest
 from app.agent.batch.repeats import SAFE_TO_REPEAT
 from app.agent.batch.runs import RunState
 from app.agent.ids import Json, JsonObject, ServiceKey
-from app.agent.workload import AutoscalerView, ReleaseRecord, WorkloadView
+from app.agent.workload import AutoscalerView, ObjectRef, ReleaseRecord, WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.jobs import CronJob
 from app.sandbox.objects import WORKLOADS, ConfigMap, Job, Pod, ReplicaSet, template_body
 from app.sandbox.world import ContainerLog
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
-from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, WITHOUT_NAMESPACE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
 from tests.contract.jobs_suite import *  # noqa: F403 - the same for Jobs
@@ -61,6 +61,7 @@ class SandboxHarness:
 
     environment = "prod"
     namespace = "payments"
+    cluster = ""
 
     def __init__(self) -> None:
         self.world = World(PacedClock(SPEED), seed=7)
@@ -69,6 +70,14 @@ class SandboxHarness:
         may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in RESOURCES)
         self.without_pods = _ports(self.world, naming, Identity(name="no-pods", rights=may))
         self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
+
+    def ref(self, kind: str, name: str) -> ObjectRef:
+        return ObjectRef(
+            kind=kind,
+            namespace="" if kind in WITHOUT_NAMESPACE else self.namespace,
+            name=name,
+            cluster=self.cluster,
+        )
 
     async def deploy(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tests.contract.flux_standin import (  # noqa: E402 - as above
     FluxStandIn,
     kubeconfig_of,
 )
-from tests.contract.gitops_repository import GitRepository  # noqa: E402 - as above
+from tests.contract.gitops_repository import GitRepository, git  # noqa: E402 - as above
 from tests.contract.gitops_suite import FLUX, INTENT, GitOpsContract, GitOpsWorld  # noqa: E402 - as above
 from tests.contract.loopback import Answer, Fate, loopback, status  # noqa: E402 - as above
 
@@ -42,15 +42,21 @@ class _World:
         self.folder = folder
         self.images: list[tuple[str, datetime]] = []
         self.repository = GitRepository.create(folder, NAMESPACE, NAME)
-        self.standin = FluxStandIn(repository=self.repository, live_image=self.live, deploy=self.deploy)
+        self.standin = FluxStandIn(
+            repository=self.repository, live_image=self.live, deploy=self.deploy, now=self.now
+        )
         self.repository.release("shop:1")
         self.standin.reconcile()
 
     def live(self) -> str | None:
         return self.images[-1][0] if self.images else None
 
+    def now(self) -> datetime:
+        """A minute passes before each apply: within seconds, two commits cannot be told apart."""
+        return datetime.now(UTC) + len(self.images) * timedelta(minutes=1)
+
     def deploy(self, image: str) -> None:
-        self.images.append((image, datetime.now(UTC)))
+        self.images.append((image, self.now() + timedelta(minutes=1)))
 
     def view(self, mark: str | None = f"Kustomization:{SPACE}/shop") -> WorkloadView:
         """As much of the workload as its owner and its history are found by."""
@@ -281,6 +287,29 @@ async def test_labels_that_were_copied_do_not_count(made: tuple[_World, GitOpsWo
         await contract.owner()
 
 
+async def test_a_workload_of_another_cluster_has_no_owner_in_this_one(
+    made: tuple[_World, GitOpsWorld],
+) -> None:
+    """Its labels name a Kustomization that this cluster has too, and lists a workload of that name."""
+    world, contract = made
+    view = world.view()
+    ref = ObjectRef(kind="Deployment", namespace=NAMESPACE, name=NAME, cluster="east")
+    with pytest.raises(Invalid, match="Flux of cluster east is not connected"):
+        await contract.ports.reader.owner_of(replace(view, target=replace(view.target, ref=ref)))
+
+
+@pytest.mark.parametrize("spec", [{"suspend": True}, {"ref": {"branch": "main", "commit": "a" * 40}}])
+async def test_what_a_person_holds_is_not_taken_over(
+    made: tuple[_World, GitOpsWorld], spec: dict[str, Any]
+) -> None:
+    """Suspended or pinned after the last look: the write that was refused once is not sent again."""
+    standin = made[0].standin
+    standin.change(SOURCE, spec)
+    with pytest.raises(Invalid, match="suspended or pinned by someone else"):
+        await made[1].writer.switch_off(REF, INTENT)
+    assert standin.writes == []
+
+
 async def test_a_helm_release_is_recognised_and_left_to_people(made: tuple[_World, GitOpsWorld]) -> None:
     """Its state and its charts stand in the sentence that hands it over."""
     world, contract = made
@@ -435,3 +464,13 @@ async def test_a_commit_that_was_not_healthy_is_none_to_go_back_to(made: tuple[_
     world.standin.kustomization["status"]["history"][1]["lastReconciledStatus"] = "HealthCheckFailed"
     newest, older = (await contract.owner()).history
     assert (newest.images, older.images) == (("shop:2",), None)
+
+
+async def test_the_branch_is_the_one_of_exactly_that_name(made: tuple[_World, GitOpsWorld]) -> None:
+    """git lists `a/refs/heads/main` for `refs/heads/main` too, and before it."""
+    world, contract = made
+    good = world.repository.head()
+    await _held(world, contract)
+    git(world.repository.bare, "update-ref", "refs/heads/a/refs/heads/main", good)
+    found = await contract.ports.reader.application(REF, refresh=True)
+    assert (found.desired, found.sync) == (world.repository.head(), "OutOfSync")

@@ -56,7 +56,7 @@ HEALTHY = Exposed(
     peers={"the cluster": PeerCalls(answered=3)},
     reachable={"the cluster": True},
     streams={"kafka": StreamProgress(lag=0)},
-    informer_ages={"Deployment": 30.0},
+    informer_ages={"": {"Deployment": 30.0}},
     budget=100,
     figures=FIGURES,
     now=AT,
@@ -74,7 +74,7 @@ FAULTS: dict[str, Exposed | None] = {
     "HealSignalsPending": replace(
         HEALTHY, figures=replace(FIGURES, pending_signals=1, oldest_pending_signal_at=EARLIER)
     ),
-    "HealInformerSilent": replace(HEALTHY, informer_ages={"Deployment": 1000.0}),
+    "HealInformerSilent": replace(HEALTHY, informer_ages={"": {"Deployment": 1000.0}}),
     "HealConnectorDown": replace(HEALTHY, reachable={"the cluster": False}),
     "HealStreamLag": replace(HEALTHY, streams={"kafka": StreamProgress(lag=20_000)}),
     "HealNotificationsFailing": replace(HEALTHY, figures=replace(FIGURES, failing_postings=2)),

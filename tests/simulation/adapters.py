@@ -24,7 +24,7 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.ports.policy import PolicyAnswer
-from app.agent.workload import ConfigRecord, TargetState, WorkloadView
+from app.agent.workload import ConfigRecord, ObjectRef, TargetState, WorkloadView
 from app.bootstrap import Adapters as Adapters
 from app.errors import AgentError, Conflict, Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
@@ -131,11 +131,11 @@ class Reader(_Port):
         """Nothing in this world has single pods."""
         return None
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:
         return NodeCordons(nodes=0)
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
-        return NodeLoad(node=node)
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
+        return NodeLoad(node=node.name)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         """Nobody in this world keeps the agent off."""

@@ -29,7 +29,7 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.ports.cluster import ClusterEvent
-from app.agent.workload import ConfigRecord, TargetState, WorkloadView
+from app.agent.workload import ConfigRecord, ObjectRef, TargetState, WorkloadView
 from app.errors import PermanentError, TransientError, UnknownOutcome
 from tests.soak.wire import (
     ERRORS,
@@ -113,11 +113,11 @@ class StandInReader:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:
         return NodeCordons(nodes=0)
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
-        return NodeLoad(node=node)
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
+        return NodeLoad(node=node.name)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()

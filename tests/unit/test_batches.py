@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +14,17 @@ from app.agent.batch.repeats import REPEATS, SAFE_TO_REPEAT, name_of_repeat, obs
 from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, RunState, batch_key, batch_named
 from app.agent.batch.signals import condition_of_batch
 from app.agent.ids import IntentId, JsonObject, ServiceKey
-from app.agent.models import Cause
+from app.agent.models import Action, ActionName, Cause, Risk
 from app.agent.rules import batch_failure
 from app.agent.workload import ObjectRef
+from app.clock import SystemClock
+from app.config import Settings
+from app.connectors.k8s import connect
 from app.connectors.kubernetes.changes.jobs import repeat_of
 from app.connectors.kubernetes.views import MARKER
 from app.connectors.kubernetes.views.batches import batches_of
+from app.errors import Forbidden
+from tests.contract.loopback import Answer, Request, kubeconfig_for, loopback, status
 from tests.unit.scenes import evidence
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -209,6 +216,24 @@ def test_a_repetition_carries_nothing_that_belongs_to_the_failed_job() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "argocd.argoproj.io/instance",
+        "kustomize.toolkit.fluxcd.io/name",
+        "kapp.k14s.io/app",
+        "objectset.rio.cattle.io/hash",
+        "applyset.kubernetes.io/part-of",
+    ],
+)
+def test_no_tool_takes_a_repetition_for_an_object_that_it_left_out(label: str) -> None:
+    """It would delete the new Job at its next apply."""
+    made = repeat_of(job("import", "two", minute=1, labels={label: "x"}), IntentId("int_1"), MARKER)
+    metadata = made["metadata"]
+    assert isinstance(metadata, dict)
+    assert metadata["labels"] == {REPEATS: "two"}
+
+
 def test_a_name_is_valid_however_long_the_failed_one_is() -> None:
     """At most 63 characters, and another one for each failed Job."""
     long = "a" * 63
@@ -236,3 +261,84 @@ def test_the_runs_of_a_batch_are_read_with_their_repetitions() -> None:
     owned = job("step", "four", minute=0, ownerReferences=[{**OWNER, "kind": "Workflow", "name": "nightly"}])
     assert batches_of("prod", [owned], [], NOW)[0].controller == "Workflow nightly"
     assert batches_of("prod", [cron_run], [], NOW) == ()
+
+
+async def test_a_repetition_that_was_made_is_done_whatever_becomes_of_the_failed_run(tmp_path: Path) -> None:
+    """The failed Job is deleted right after: its absence is no refusal of what was done."""
+    failed = job("import", "two", minute=1, annotations={SAFE_TO_REPEAT: "true"})
+    made: list[JsonObject] = []
+
+    def rule(request: Request) -> Answer:
+        if request.method == "POST":
+            made.append(json.loads(request.body))
+            return Answer(code=201, body=json.dumps({**made[0], "kind": "Job"}).encode())
+        if made:
+            return status(404, "jobs.batch import not found")
+        if "labelSelector" in request.target:
+            return Answer(code=200, body=b'{"items": []}')
+        whole: JsonObject = failed if request.target.endswith("/import") else {"items": [failed]}
+        return Answer(code=200, body=json.dumps(whole).encode())
+
+    async with loopback(rule) as server:
+        given = Settings(
+            _env_file=None, dry_run=False, watch_jobs=True, kubeconfig=kubeconfig_for(server.url, tmp_path)
+        )
+        cluster = connect(given, SystemClock())
+        assert cluster is not None
+        assert cluster.writer is not None
+        ref = ObjectRef(kind=JOB, namespace="prod", name="import")
+        rerun = Action(
+            name=ActionName.RERUN_JOB,
+            risk=Risk.MEDIUM,
+            target=ref,
+            parameters={},
+            expected_effect="a new Job",
+            undo=None,
+        )
+        before = await cluster.reader.target(rerun)
+        after = await cluster.writer.apply(rerun, IntentId("int_1"), before, None)
+        await cluster.close()
+    assert (after.ref, after.uid, after.marker) == (ref, "two", "int_1")
+    assert name_of_repeat("import", "two") in after.token
+    assert len(made) == 1
+
+
+async def test_a_namespace_that_may_not_be_listed_hides_no_other(tmp_path: Path) -> None:
+    """Its batches stay as they were listed last; without any rights the look fails aloud."""
+    denied: set[str] = set()
+
+    def rule(request: Request) -> Answer:
+        namespace = request.target.partition("/namespaces/")[2].partition("/")[0]
+        if namespace in denied:
+            return status(403, f"cannot list jobs in {namespace}")
+        if "/cronjobs" in request.target:
+            return Answer(code=200, body=b'{"items": []}')
+        item = job("import", f"uid-{namespace}", minute=1)
+        return Answer(code=200, body=json.dumps({"items": [_moved(item, namespace)]}).encode())
+
+    async with loopback(rule) as server:
+        given = Settings(
+            _env_file=None,
+            watch_jobs=True,
+            kubeconfig=kubeconfig_for(server.url, tmp_path),
+            environment_namespaces={"prod": "prod", "test": "test"},
+        )
+        cluster = connect(given, SystemClock())
+        assert cluster is not None
+        assert cluster.batches is not None
+        denied.add("prod")
+        assert [one.key.environment for one in await cluster.batches.batches()] == ["test"]
+        denied.clear()
+        assert len(await cluster.batches.batches()) == 2
+        denied.add("test")
+        assert len(await cluster.batches.batches()) == 2
+        denied.add("prod")
+        with pytest.raises(Forbidden):
+            await cluster.batches.batches()
+        await cluster.close()
+
+
+def _moved(item: JsonObject, namespace: str) -> JsonObject:
+    metadata = item["metadata"]
+    assert isinstance(metadata, dict)
+    return {**item, "metadata": {**metadata, "namespace": namespace}}

@@ -227,6 +227,16 @@ async def test_real_mode_is_said_aloud() -> None:
     assert any("ENABLED_ACTIONS" in finding.mend for finding in found["runbooks"])
 
 
+@pytest.mark.parametrize("watched", [True, False])
+async def test_an_action_on_jobs_that_are_not_watched_is_never_planned(watched: bool) -> None:
+    """The setting that is missing is named."""
+    given = settings_with(enabled_actions="restart,rerun_job", watch_jobs=watched)
+    told = [one for one in (await findings(given))["runbooks"] if "never planned" in one.message]
+    assert [one.mend for one in told] == (
+        [] if watched else ["set WATCH_JOBS=true, or remove it from ENABLED_ACTIONS"]
+    )
+
+
 async def test_tokens_are_never_shown() -> None:
     """Set is all that is said of a secret."""
     secret = SecretStr("s3cr3t")

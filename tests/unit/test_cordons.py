@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from app.agent.actions.restore import restore_of
 from app.agent.guardrails.cordons import (
@@ -69,7 +70,7 @@ def test_nodes_are_cordoned_only_within_the_limits(
         (UNCORDON, CORDON, True),
         (UNDO, CORDON, True),
         (UNCORDON, UNCORDON, False),
-        (UNCORDON, replace(CORDON, target=replace(NODE, name="node-1")), False),
+        (UNCORDON, replace(CORDON, target=structs.replace(NODE, name="node-1")), False),
         (CORDON, CORDON, False),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -188,3 +188,20 @@ def test_images_are_those_of_the_newest_template_at_that_time() -> None:
     assert images_at((again, second), synced(5)) == ("shop:1",)
     assert images_at((again, second), synced(11)) is None
     assert images_at((second,), synced(5)) is None
+
+
+@pytest.mark.parametrize(
+    ("created", "next_at", "known"),
+    [(0, 60, True), (1, 60, True), (3, 60, False), (1, 3, False), (0, 3, True)],
+)
+def test_a_template_that_may_be_of_the_next_commit_is_not_that_of_an_entry(
+    created: int, next_at: int, known: bool
+) -> None:
+    """Two commits within seconds: a rollback to the first must not be taken for one to the second."""
+    start = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    first = replace(revision(1, 0), images=("shop:1",), created_at=start - timedelta(minutes=1))
+    second = replace(revision(2, 0), images=("shop:2",), created_at=start + timedelta(seconds=created))
+    entry = SyncedRevision(id=1, revision=GOOD, at=start)
+    following = SyncedRevision(id=2, revision=BAD, at=start + timedelta(seconds=next_at))
+    assert images_at((second, first), entry) == ("shop:2",)
+    assert images_at((second, first), entry, following) == (("shop:2",) if known else None)

@@ -10,7 +10,7 @@ from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.handover import handover
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis, Trigger
 from app.agent.notes import handover_note, less_likely
-from app.agent.workload import AutoscalerView, FailingContainer, PodView, WorkloadView
+from app.agent.workload import AutoscalerView, FailingContainer, ObjectRef, PodView, WorkloadView
 from tests.unit.scenes import OLD, at, crashing, evidence, pods, workload
 
 
@@ -53,6 +53,17 @@ def test_the_first_line_to_copy_shows_what_is_wrong(case: str) -> None:
     assert commands[0] == line
     assert facts[0] == "degraded: 1 of 3 replicas serve"
     assert facts[-1].startswith("pod checkout-6-0: ")
+
+
+def test_the_lines_of_a_named_cluster_name_it() -> None:
+    """Another cluster may have an object of that name in a namespace of that name."""
+    view = workload([OLD], (MISSING, *pods(OLD, 2)[1:]))
+    ref = ObjectRef(kind="Deployment", namespace="prod", name="checkout", cluster="east")
+    facts, commands = of(replace(view, target=replace(view.target, ref=ref)))
+    assert "it runs in cluster east: kubectl needs the context of that cluster" in facts
+    assert commands[0] == "kubectl -n prod get configmap settings # cluster east"
+    assert all(line.endswith(" # cluster east") for line in commands)
+    assert not any("cluster" in line for line in of(view)[1])
 
 
 def test_a_full_quota_and_a_scale_to_zero_have_their_own_line() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from app.agent.actions import ACTIONS, Resolved, Unmet
 from app.agent.guardrails.limits import namespace_of
@@ -41,7 +42,7 @@ KILLED = tuple(
 def seen(running: tuple[PodView, ...], **changes: Any) -> Evidence:
     view = workload([LIMITED], running, **changes)
     if view.progress is not None:
-        ref = replace(view.target.ref, kind="Rollout")
+        ref = structs.replace(view.target.ref, kind="Rollout")
         view = replace(view, target=replace(view.target, ref=ref))
     return evidence(workload=view)
 

@@ -16,10 +16,10 @@ from app.agent.evidence.cluster.log_patterns import (
     pattern_facts,
     patterns_of,
 )
-from app.agent.workload import ContainerRole, FailingContainer, LogTail, PodView
+from app.agent.workload import ContainerRole, FailingContainer, LogTail, ObjectRef, PodView
 from tests.unit.scenes import OLD, at, evidence, pods, workload
 
-SOURCE = LogSource(namespace="prod", pod="shop-1", container="app", previous=True)
+SOURCE = LogSource(pod=ObjectRef(kind="Pod", namespace="prod", name="shop-1"), container="app", previous=True)
 
 
 def tail(*lines: str, previous: bool = True) -> LogTail:
@@ -197,7 +197,7 @@ def test_only_failing_containers_that_ran_are_read() -> None:
         ),
     )
     found = log_sources(view, evidence(workload=view))
-    assert [(one.pod, one.container, one.previous) for one in found] == [
+    assert [(one.pod.name, one.container, one.previous) for one in found] == [
         (crashed.name, "app", True),
         (crashed.name, "proxy", True),
         (crashed.name, "agent", True),

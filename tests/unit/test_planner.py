@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.restore import restore_of
@@ -212,7 +213,7 @@ def test_a_restore_in_a_runbook_is_refused_even_if_it_got_past_the_schema() -> N
     step = Step(action=ActionName.RESTORE, parameters={})
     found = make_plan(diagnosed(Cause.BAD_RELEASE), BAD, Catalogue(runbooks=(custom(step),)), LIMITS)
     assert found.actions == ()
-    assert reason(found, "custom") == "restore: not allowed in a runbook"
+    assert reason(found, "custom") == "undo: not allowed in a runbook"
 
 
 def test_without_a_cluster_the_plan_shows_what_it_would_do() -> None:
@@ -628,5 +629,5 @@ def test_only_the_step_that_completes_the_last_one_is_exempt_from_a_newer_diagno
     """Its condition was that step; it keeps its target, and no other step is exempt."""
     assert rest_of_plan(then_verify=False) is None
     assert rest_of_plan(then_verify=True) == "restart: no longer needed"
-    elsewhere = replace(REF, name="another")
+    elsewhere = structs.replace(REF, name="another")
     assert rest_of_plan(then_verify=False, target=elsewhere) == "restart: no longer needed"

@@ -164,6 +164,18 @@ async def test_looks_at_about_the_same_time_share_one_judgement_of_the_telemetry
         assert len(server.requests) > 3 * asked
 
 
+async def test_each_cluster_has_a_judgement_of_its_own() -> None:
+    """Looks at services of two clusters in turn ask no more often."""
+    east, west = services(60)[:30], services(60)[30:]
+    async with prometheus(together()) as (source, server):
+        for keys in (east, west):
+            await source.telemetry(keys, AT)
+        asked = len(server.requests)
+        for keys in (east, west, east, west):
+            await source.telemetry(keys, AT + timedelta(seconds=1))
+        assert len(server.requests) == asked
+
+
 async def test_one_service_that_cannot_be_queried_is_no_other_services_fault() -> None:
     """A question that fails for all is asked for each alone; an outage is not."""
     keys = services(3)

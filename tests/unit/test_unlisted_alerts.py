@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.agent.freshness.all_clear import firing_alerts
+from app.agent.freshness.reasons import Reason, alert_name
 from app.agent.ids import ServiceKey
 from app.agent.models import SignalKind, Trigger
 from app.agent.ports.store.incidents import IncidentFilter
@@ -38,8 +40,12 @@ class Alertmanager:
     others: list[Any] = field(default_factory=list)
     """Silenced, of another receiver, or malformed."""
     status: int = 200
+    before: Callable[[Request], Awaitable[None]] | None = None
+    """What happens between the question and the answer."""
 
     async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        if self.before is not None:
+            await self.before(request)
         polls = "receiver" in request.query
         answer = self.firing if polls or self.status != 200 else [*self.firing, *self.others]
         await reply(200 if polls else self.status, answer)(request, writer)
@@ -63,6 +69,11 @@ async def still_fires(container: Container) -> bool:
     levels = await container.store.signals.levels(SHOP)
     assert levels is not None
     return bool(firing_alerts(levels.reasons, ALL, container.clock.now()))
+
+
+async def accepted(container: Container) -> int:
+    """How many signals are on record, duplicates included."""
+    return (await container.store.figures.figures(container.clock.now())).accepted_signals
 
 
 async def poll(container: Container, one: AlertPoller, minutes: int) -> None:
@@ -178,6 +189,97 @@ async def test_an_alert_that_is_listed_again_fires_again(tmp_path: Path) -> None
         served.firing = []
         await poll(one, polls, 9)
         assert not await still_fires(one)
+
+
+async def reason_of(container: Container) -> Reason:
+    levels = await container.store.signals.levels(SHOP)
+    assert levels is not None
+    (found,) = levels.reasons
+    return found
+
+
+async def test_the_reason_stays_fresh_while_the_alert_is_listed(tmp_path: Path) -> None:
+    """Each complete answer shows that it fires; without one, or muted, the reason ages."""
+    async with found(tmp_path) as (one, served, source):
+        polls, longest = poller(one, source), timedelta(seconds=one.settings.evidence_max_age_seconds)
+        for _ in range(20):
+            await poll(one, polls, 1)
+            assert (await reason_of(one)).stands(one.clock.now(), longest)
+        (record,) = (await one.store.incidents.find(IncidentFilter(), limit=9, cursor=None)).items
+        assert len(await one.store.incidents.timeline(record.incident.id)) == 1, "it is no news"
+        await poll(one, poller(one, source), 10)
+        assert (await reason_of(one)).stands(one.clock.now(), longest), "another process goes on with it"
+        served.firing, served.others = [], [held(MISSED, state="suppressed")]
+        await poll(one, polls, 6)
+        assert not (await reason_of(one)).stands(one.clock.now(), longest)
+        served.firing = [held(MISSED)]
+        await poll(one, polls, 1)
+        assert (await reason_of(one)).stands(one.clock.now(), longest)
+
+
+async def test_an_alert_that_is_not_old_yet_is_not_reported_at_each_poll(tmp_path: Path) -> None:
+    """A repeat is a row of the store: one for each half of the longest age."""
+    async with found(tmp_path) as (one, _, source):
+        before = await accepted(one)
+        await poll(one, poller(one, source), 12)
+        assert await accepted(one) - before == 4
+
+
+async def test_an_alert_that_was_delivered_is_left_to_its_deliveries(tmp_path: Path) -> None:
+    async with found(tmp_path) as (one, _, source):
+        polls = poller(one, source)
+        await deliver(one, MISSED)
+        before = await accepted(one)
+        await poll(one, polls, 12)
+        assert await accepted(one) == before
+
+
+async def test_an_end_that_is_delivered_during_a_poll_is_newer_than_its_answer(tmp_path: Path) -> None:
+    """The answer was given before: what it lists is no first sign that the alert fires again."""
+    async with found(tmp_path) as (one, served, source):
+        other = alert("HighLatency", namespace="prod", service="shop")
+
+        async def meanwhile(request: Request) -> None:
+            served.before = None
+            assert isinstance(one.clock, VirtualClock)
+            await one.clock.advance(5)
+            await deliver(one, {**other, "status": "resolved", "endsAt": one.clock.now().isoformat()})
+
+        served.firing, served.before = [held(MISSED), held(other)], meanwhile
+        await poll(one, poller(one, source), 1)
+        levels = await one.store.signals.levels(SHOP)
+        assert levels is not None
+        (reason,) = [each for each in levels.reasons if alert_name(each) == "HighLatency"]
+        assert reason.withdrawn is not None
+        assert reason.repeated_at is None
+
+
+async def test_a_process_that_takes_over_reports_what_is_listed_again(tmp_path: Path) -> None:
+    """Which alerts a poll ended is read from the record, like those that it found."""
+    async with found(tmp_path) as (one, served, source):
+        served.firing = []
+        await poll(one, poller(one, source), 9)
+        assert not await still_fires(one)
+        served.firing, polls = [held(MISSED)], poller(one, source)
+        await poll(one, polls, 3)
+        assert await still_fires(one)
+        before = await accepted(one)
+        await poll(one, polls, 1)
+        assert await accepted(one) == before, "it is on record as firing: nothing is left to report"
+
+
+async def test_an_ended_alert_that_is_delivered_again_is_not_reported_at_each_poll(tmp_path: Path) -> None:
+    async with found(tmp_path) as (one, served, source):
+        served.firing, polls = [], poller(one, source)
+        await poll(one, polls, 9)
+        for _ in range(2):
+            await deliver(one, MISSED)
+            assert isinstance(one.clock, VirtualClock)
+            await one.clock.advance(20)
+        assert await still_fires(one)
+        served.firing, before = [held(MISSED)], await accepted(one)
+        await poll(one, polls, 2)
+        assert await accepted(one) == before
 
 
 def test_a_name_is_one_matcher_and_an_odd_one_is_none() -> None:

@@ -47,7 +47,7 @@ def cordon_of(node: str | None, workload: WorkloadView, then: str) -> Resolution
     if node is None:
         return Unmet(reason="the failing pods of the service are not on one node of their own")
     return Resolved(
-        target=ObjectRef(kind=NODE, namespace="", name=node),
+        target=ObjectRef(kind=NODE, namespace="", name=node, cluster=workload.target.ref.cluster),
         parameters={NAMESPACE: workload.target.ref.namespace},
         expected_effect=f"no more pods are scheduled to node {node}{then}",
         change=StateChange(leaves=SCHEDULABLE, reaches=CORDONED),

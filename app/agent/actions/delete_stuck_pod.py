@@ -22,7 +22,7 @@ from app.agent.guardrails.target_token import READY, TERMINATING, removed
 from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef, PodView, WorkloadView
+from app.agent.workload import PodView, WorkloadView
 
 _EFFECT = "the stuck pod is deleted, and its controller makes another one in its place"
 
@@ -48,7 +48,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return Unmet(reason=reason)
     [pod] = failing
     return Resolved(
-        target=ObjectRef(kind=POD, namespace=workload.target.ref.namespace, name=pod.name),
+        target=workload.target.ref.beside(POD, pod.name),
         parameters={},
         expected_effect=f"pod {pod.name} is deleted, and its controller makes another one in its place",
         change=UNNAMED,

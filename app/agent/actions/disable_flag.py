@@ -22,7 +22,6 @@ from app.agent.evidence.facts import LOOKBACK, ConfigMapChange, config_map_chang
 from app.agent.guardrails.target_token import DATA
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef
 
 _EFFECT = "the feature flag that changed has its previous value again, or is disabled"
 
@@ -50,7 +49,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return Unmet(reason=f"{field} of flag {changed.place.name} is {value} already")
     name, flag = recent[0].view.name, changed.place.name
     return Resolved(
-        target=ObjectRef(kind=CONFIG_MAP, namespace=workload.target.ref.namespace, name=name),
+        target=workload.target.ref.beside(CONFIG_MAP, name),
         parameters={KEY: changed.place.key, FLAG: flag, FIELD: field, VALUE: value},
         expected_effect=f"{field} of flag {flag} in ConfigMap {name} is {value} instead of {now}",
         change=StateChange(

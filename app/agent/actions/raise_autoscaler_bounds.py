@@ -25,7 +25,7 @@ from app.agent.guardrails.target_token import MAXIMUM
 from app.agent.guardrails.workload_kinds import AUTOSCALER
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import AutoscalerView, ObjectRef, WorkloadView
+from app.agent.workload import AutoscalerView, WorkloadView
 
 _EFFECT = "the autoscaler may add more replicas"
 
@@ -51,7 +51,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
             "allows no more"
         )
     return Resolved(
-        target=ObjectRef(kind=AUTOSCALER, namespace=workload.target.ref.namespace, name=scaler.name),
+        target=workload.target.ref.beside(AUTOSCALER, scaler.name),
         parameters={"maximum": wanted},
         expected_effect=f"{scaler} may set up to {wanted} replicas instead of {now}",
         change=StateChange(leaves=f"maximum {now}", reaches=f"maximum {wanted}"),

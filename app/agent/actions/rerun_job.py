@@ -18,7 +18,6 @@ from app.agent.batch.runs import JOB
 from app.agent.guardrails.target_token import REPEATED_AS, RUN
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef
 
 _EFFECT = "a new Job with the template of the failed one runs once; the failed one stays"
 
@@ -34,7 +33,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     failed = batch.failed
     new = name_of_repeat(failed.name, failed.uid)
     return Resolved(
-        target=ObjectRef(kind=JOB, namespace=batch.ref.namespace, name=failed.name),
+        target=batch.ref.beside(JOB, failed.name),
         parameters={},
         expected_effect=f"Job {new} is created with the template of {failed.name}, which stays as it is",
         change=StateChange(leaves=f"run {failed.uid} failed", reaches=f"run {failed.uid} repeated"),

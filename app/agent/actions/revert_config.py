@@ -42,7 +42,7 @@ from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef, Revision, WorkloadView
+from app.agent.workload import Revision, WorkloadView
 
 _EFFECT = "the last known-good configuration is restored; the code is unchanged"
 
@@ -79,7 +79,7 @@ def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resoluti
         return Unmet(
             reason=f"no earlier content of ConfigMap {newest.view.name} is known to have served well"
         )
-    ref = ObjectRef(kind=CONFIG_MAP, namespace=workload.target.ref.namespace, name=newest.view.name)
+    ref = workload.target.ref.beside(CONFIG_MAP, newest.view.name)
     return Resolved(
         target=ref,
         parameters={"content_hash": newest.last_good.content_hash},

@@ -43,7 +43,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return Unmet(reason=f"the agent cordoned several nodes ({names}): a person must choose")
     [node] = workload.own_cordons
     return Resolved(
-        target=ObjectRef(kind=NODE, namespace="", name=node),
+        target=ObjectRef(kind=NODE, namespace="", name=node, cluster=workload.target.ref.cluster),
         parameters={NAMESPACE: workload.target.ref.namespace},
         expected_effect=f"pods are scheduled again to node {node}, which the agent cordoned",
         change=StateChange(leaves=CORDONED, reaches=SCHEDULABLE),

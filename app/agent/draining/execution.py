@@ -30,7 +30,7 @@ from app.agent.models import Incident, IncidentRecord, Intent, Note, Outcome, Ou
 from app.agent.ports.cluster import ClusterReader, ClusterWriter
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
-from app.agent.workload import TargetState
+from app.agent.workload import ObjectRef, TargetState
 from app.clock import Clock
 from app.errors import Conflict, NotFound, PermanentError, UnknownOutcome
 
@@ -58,8 +58,9 @@ class _Drain:
     guard: Guard
 
     @property
-    def node(self) -> str:
-        return self.intent.action.target.name if self.intent.action.target is not None else ""
+    def node(self) -> ObjectRef:
+        assert self.intent.action.target is not None  # noqa: S101 - a drain is planned for a node
+        return self.intent.action.target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +174,13 @@ class DrainExecution:
 
     async def _done(self, drain: _Drain, load: NodeLoad, token: str) -> None:
         gone = counted(_evicted(drain.seen, load), "pod")
-        message = f"Node {drain.node} is cordoned, and its pods are evicted ({gone})"
+        message = f"Node {drain.node.name} is cordoned, and its pods are evicted ({gone})"
         await self._finish(drain, OutcomeKind.DONE, message, token=token)
 
     async def _stop(self, drain: _Drain, load: NodeLoad, token: str, why: str) -> None:
         """What took place stays, and is verified; a node that was changed by others is theirs."""
         gone, left = counted(_evicted(drain.seen, load), "pod"), counted(len(load.to_evict), "pod")
-        message = f"Node {drain.node} is cordoned; {gone} evicted, {left} not: {why}"
+        message = f"Node {drain.node.name} is cordoned; {gone} evicted, {left} not: {why}"
         await self._finish(drain, OutcomeKind.DONE, message, token=token)
 
     async def _save(self, drain: _Drain, incident: Incident, notes: Sequence[Note]) -> Incident:

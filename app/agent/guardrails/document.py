@@ -135,7 +135,9 @@ def _target(target: TargetState) -> JsonObject:
 
 
 def _object(ref: ObjectRef) -> JsonObject:
-    return {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name}
+    """The cluster is left out where it has no name."""
+    named: JsonObject = {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name}
+    return named | {"cluster": ref.cluster} if ref.cluster else named
 
 
 def _disruption(action: Action, disruption: Disruption, max_share: float) -> JsonObject:

@@ -118,7 +118,9 @@ class Gatherer:
         """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""
         known = None
         if self.limits.shared.fleet_share < 1 and action.target is not None and self.reader is not None:
-            known = len(await self.reader.services())
+            clusters, cluster = self.limits.shared.clusters, action.target.cluster
+            listed = await self.reader.services()
+            known = sum(clusters.of(key.environment) == cluster for key in listed)
         return Budget(
             per_incident=self.limits.max_actions_per_incident,
             limits=self.limits.shared,
@@ -200,14 +202,14 @@ class Gatherer:
         return await self.reader.disruption(action)
 
     async def _cordons(self, action: Action) -> NodeCordons | None:
-        if self.reader is None or not cordons_node(action):
+        if self.reader is None or not cordons_node(action) or action.target is None:
             return None
-        return await self.reader.cordons()
+        return await self.reader.cordons(action.target)
 
     async def _load(self, action: Action, *, rooms: bool) -> NodeLoad | None:
         if self.reader is None or not drains_node(action) or action.target is None:
             return None
-        return await self.reader.load(action.target.name, rooms=rooms)
+        return await self.reader.load(action.target, rooms=rooms)
 
     async def _workload(self, key: ServiceKey) -> WorkloadView | None:
         try:

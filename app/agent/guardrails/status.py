@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from app.agent.guardrails.circuit_breaker import (
     Breaker,
@@ -18,10 +19,19 @@ from app.agent.guardrails.circuit_breaker import (
 )
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import KillSwitch
 
 _NOBODY = IncidentId("")
+
+CircuitKey: TypeAlias = ServiceKey | str | None
+"""What a circuit breaker belongs to: a service, a cluster by its name, or None: the cluster without one."""
+
+
+def circuit_in_words(key: CircuitKey) -> str:
+    """`payments-api in prod`, `cluster east` or `the cluster`."""
+    return str(key) if isinstance(key, ServiceKey) else in_words(key or UNNAMED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +47,13 @@ class FreezeStatus:
 class CircuitStatus:
     """A circuit breaker that is open or half-open."""
 
-    key: ServiceKey | None
-    """The service it belongs to; None: the cluster."""
+    key: CircuitKey
     reason: str
+
+    @property
+    def in_words(self) -> str:
+        """What it belongs to."""
+        return circuit_in_words(self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +61,8 @@ class Attempts:
     """Recent actions, and the manual closes of breakers."""
 
     tried: Mapping[ServiceKey, Sequence[Tried]]
-    closed: Mapping[ServiceKey | None, datetime]
-    """When a breaker was closed manually; key None is the cluster's breaker."""
+    closed: Mapping[CircuitKey, datetime]
+    """When a breaker was closed manually."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +82,13 @@ def guardrail_status(
         _circuit(key, tried, limits.service_breaker, attempts, at)
         for key, tried in sorted(attempts.tried.items())
     ]
-    everywhere = [one for tried in attempts.tried.values() for one in tried]
-    circuits.insert(0, _circuit(None, everywhere, limits.cluster_breaker, attempts, at))
+    of_clusters: dict[str, list[Tried]] = {name: [] for name in (UNNAMED, *limits.clusters.names)}
+    for key, tried in attempts.tried.items():
+        of_clusters[limits.clusters.of(key.environment)].extend(tried)
+    circuits[:0] = [
+        _circuit(name or None, tried, limits.cluster_breaker, attempts, at)
+        for name, tried in of_clusters.items()
+    ]
     return GuardrailStatus(
         kill_switch=kill_switch,
         freezes=tuple(
@@ -81,7 +100,7 @@ def guardrail_status(
 
 
 def _circuit(
-    key: ServiceKey | None, tried: Sequence[Tried], breaker: Breaker | None, attempts: Attempts, at: datetime
+    key: CircuitKey, tried: Sequence[Tried], breaker: Breaker | None, attempts: Attempts, at: datetime
 ) -> CircuitStatus | None:
     if breaker is None:
         return None

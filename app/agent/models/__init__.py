@@ -47,6 +47,7 @@ from app.agent.models.signals import (
     Signal,
     SignalKind,
     Trigger,
+    cluster_source,
 )
 from app.agent.models.timeline import IncidentRecord, Note, Stage, TimelineEntry
 from app.agent.models.verification import Observation, Verdict, VerdictKind, Verification
@@ -116,4 +117,5 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "Verification",
+    "cluster_source",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,30 @@ from app.agent.ids import IncidentId, ServiceKey, SignalId
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
 ALERTS_SOURCE = ServiceKey(environment="telemetry", service="alerts")
-TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
+
+
+_NAMED_CLUSTER = f"{CLUSTER_SOURCE.service}:"
+"""Before the name of a cluster; no label of a service can hold a colon."""
+
+
+class _TelemetrySources:
+    """The sources, and the named clusters among them."""
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, ServiceKey) or key.environment != CLUSTER_SOURCE.environment:
+            return False
+        fixed = key in (METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE)
+        return fixed or key.service.startswith(_NAMED_CLUSTER)
+
+
+def cluster_source(name: str) -> ServiceKey:
+    """What incidents about the API server of a cluster are filed under; the name may be empty."""
+    if not name:
+        return CLUSTER_SOURCE
+    return ServiceKey(environment=CLUSTER_SOURCE.environment, service=_NAMED_CLUSTER + name)
+
+
+TELEMETRY_SOURCES: Container[ServiceKey] = _TelemetrySources()
 """What incidents about a source are filed under; no workload and no series belongs to them."""
 
 POLLED = "prometheus"

@@ -23,6 +23,7 @@ from app.agent.models import (
 from app.agent.workload import (
     ConfigRecord,
     LogTail,
+    ObjectRef,
     TargetState,
     WorkloadView,
 )
@@ -62,7 +63,7 @@ class ClusterCoverage(Protocol):
 class PodOwners(Protocol):
     """Says which workload a pod belongs to: a name alone does not."""
 
-    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+    async def owner(self, pod: ObjectRef) -> PodOwner | None:
         """The owner of a pod; None when there is no such pod."""
         ...
 
@@ -70,7 +71,7 @@ class PodOwners(Protocol):
 class ContainerLogs(Protocol):
     """Reads the last lines of a container; constructed only where LOG_EVIDENCE is set."""
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
+    async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
         """At most the last 200 lines and 64 KiB, within 2 s, oldest first.
 
         `previous`: of the container that ended, where something is left of it, else of the
@@ -86,7 +87,8 @@ class BatchReader(Protocol):
     async def batches(self) -> tuple[BatchView, ...]:
         """Every batch of the watched namespaces that the cluster keeps a run of.
 
-        Raises `Forbidden` without the right to list them, `TransientError` for no answer.
+        Raises `Forbidden` without the right to list them in any namespace, `TransientError` for no
+        answer.
         """
         ...
 
@@ -96,7 +98,10 @@ class BatchReader(Protocol):
 
 
 class ClusterReader(Protocol):
-    """Looks at one cluster; never changes anything."""
+    """Looks at the connected clusters; never changes anything.
+
+    The environment of a service and `cluster` of an object say which of them is meant.
+    """
 
     async def services(self) -> tuple[ServiceKey, ...]:
         """Every service that a workload of the cluster maps to."""
@@ -123,11 +128,14 @@ class ClusterReader(Protocol):
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
         ...
 
-    async def cordons(self) -> NodeCordons:
-        """The nodes, and which of them are cordoned; `unread` where the agent has no right to list them."""
+    async def cordons(self, node: ObjectRef) -> NodeCordons:
+        """The nodes of the cluster that has `node`, and which of them are cordoned.
+
+        `unread` where the agent has no right to list them.
+        """
         ...
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         """The pods of a node, of every namespace, and the other nodes that are not ready.
 
         `unread` where the agent has no right to list them.

@@ -154,6 +154,7 @@ def not_undone(incident: Incident, message: str, at: datetime, outcome: OutcomeK
         after,
         state=IncidentState.OPEN,
         closed_at=None,
+        recovered_at=None,
         diagnosis=None,
         plan=None,
         next_action=0,

@@ -12,13 +12,13 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.agent.guardrails.status import guardrail_status
+from app.agent.guardrails.status import circuit_in_words, guardrail_status
 from app.agent.identity.people import Person, Scope
-from app.agent.ids import ServiceKey
 from app.agent.models import KillSwitch
 from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep, NoParameter
 from app.api.openapi import json_body, problems
+from app.api.problems import FieldError, invalid
 from app.api.security.access import needs, speaker
 from app.schemas import BrakeRequest, BrakesView, BrakeView, CircuitRequest
 
@@ -55,13 +55,14 @@ async def close_circuit(
 
 async def closed_circuit(container: ApiDependencies, wanted: CircuitRequest, person: Person) -> None:
     """Close the breaker, in the name of that person; raises `Problem` 422 without a name."""
-    key = None
-    if wanted.service is not None and wanted.environment is not None:
-        key = ServiceKey(environment=wanted.environment, service=wanted.service)
+    key, known = wanted.key, container.loop.stages.executor.policy.limits.shared.clusters.names
+    if wanted.cluster is not None and wanted.cluster not in known:
+        mend = f"name one of {', '.join(known)}" if known else "leave it out: CLUSTERS names none"
+        raise invalid([FieldError(field="cluster", message="is no cluster", value=wanted.cluster, mend=mend)])
     by = speaker(person, wanted.by)
     said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.close_circuit(key, said, person=by)
-    log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
+    log.warning("circuit breaker of %s closed by %s: %s", circuit_in_words(key), said.by, said.reason)
 
 
 async def standing(container: ApiDependencies) -> BrakesView:

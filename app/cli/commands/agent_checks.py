@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from app.agent.actions import ACTIONS
 from app.agent.evidence.format import counted
 from app.agent.identity.people import Scope, scopes_of
-from app.agent.models import Risk
+from app.agent.models import ActionName, Risk
 from app.agent.runbooks import Catalogue, load_catalogue
 from app.cli.commands.anchors import anchor_findings
 from app.cli.commands.incidents import sqlite_path
@@ -115,6 +115,14 @@ def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
                 "runbooks",
                 f"runbooks use actions that are not enabled: {', '.join(disabled)}",
                 "add them to ENABLED_ACTIONS, or accept that they are denied",
+            )
+        )
+    if ActionName.RERUN_JOB in settings.enabled_actions and not settings.watch_jobs:
+        found.append(
+            warn(
+                "runbooks",
+                f"{ActionName.RERUN_JOB} is enabled and never planned: failed Jobs are not watched",
+                "set WATCH_JOBS=true, or remove it from ENABLED_ACTIONS",
             )
         )
     high = sorted(a for a in used & settings.enabled_actions if ACTIONS[a].risk is Risk.HIGH)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from app.agent.approvals import answer as answering
 from app.agent.identity.people import Scope
-from app.agent.ids import ApprovalId, ServiceKey
+from app.agent.ids import ApprovalId
 from app.agent.models import Approval, ApprovalState, KillSwitch
 from app.agent.ports.store import Store
 from app.cli.commands.agent_client import running_agent
@@ -119,21 +119,20 @@ async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequ
     if reply is not None:
         agent.parsed(BrakesView, reply)
         return
-    key = None
-    if wanted.service is not None and wanted.environment is not None:
-        key = ServiceKey(environment=wanted.environment, service=wanted.service)
+    if wanted.cluster is not None and wanted.cluster not in settings.clusters:
+        raise CommandFailed(f"{wanted.cluster} is no cluster of CLUSTERS")
     async with database(settings) as store:
         by = await speaker(settings, store.credentials, wanted.by, Scope.OPERATE)
         said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
-        await store.guardrails.close_circuit(key, said, person=by)
+        await store.guardrails.close_circuit(wanted.key, said, person=by)
 
 
 def circuit_of(
-    *, service: str | None, environment: str | None, by: str | None, reason: str
+    *, service: str | None, environment: str | None, cluster: str | None, by: str | None, reason: str
 ) -> CircuitRequest:
     """The breaker to close; `CommandFailed` names what does not fit."""
     try:
-        return CircuitRequest(service=service, environment=environment, by=by, reason=reason)
+        return CircuitRequest(service=service, environment=environment, cluster=cluster, by=by, reason=reason)
     except ValidationError as error:
         raise _unfit(error) from error
 

@@ -68,23 +68,26 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
     answer = await _from_agent(running_agent(settings, url), wanted)
     if answer is not None:
         return answer
+    where = IncidentFilter(
+        service=wanted.service,
+        environment=wanted.environment,
+        states=() if wanted.state is None else (wanted.state,),
+        text=wanted.text,
+        since=wanted.since,
+        until=wanted.until,
+    )
+    items: list[IncidentSummary] = []
+    cursor: str | None = None
     store = await local_store(settings)
     try:
-        page = await store.incidents.find(
-            IncidentFilter(
-                service=wanted.service,
-                environment=wanted.environment,
-                states=() if wanted.state is None else (wanted.state,),
-                text=wanted.text,
-                since=wanted.since,
-                until=wanted.until,
-            ),
-            limit=wanted.limit,
-            cursor=None,
-        )
+        while True:  # a search answers in parts, each of which may hold fewer than are wanted
+            page = await store.incidents.find(where, limit=wanted.limit - len(items), cursor=cursor)
+            items.extend(IncidentSummary.of(record) for record in page.items)
+            cursor = page.next_cursor
+            if cursor is None or len(items) >= wanted.limit:
+                return IncidentPage(items=items, next=cursor)
     finally:
         await store.close()
-    return IncidentPage(items=[IncidentSummary.of(record) for record in page.items], next=page.next_cursor)
 
 
 async def load_incident(settings: Settings, url: str | None, incident_id: str) -> IncidentView:

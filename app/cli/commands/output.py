@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from app.agent.evidence.format import confidence, counted, in_words, span
+from app.agent.guardrails.limits.clusters import UNNAMED
+from app.agent.guardrails.limits.clusters import in_words as cluster_in_words
 from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
 from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
@@ -258,7 +260,11 @@ def brake_lines(view: BrakesView | BrakeView) -> Iterator[str]:
         elif freeze.next_start is not None:
             yield printable(f"Freeze {freeze.name} starts at {freeze.next_start:%Y-%m-%d %H:%M:%S} UTC.")
     for circuit in view.circuits:
-        whose = f"{circuit.service} in {circuit.environment}" if circuit.service else "the cluster"
+        whose = (
+            f"{circuit.service} in {circuit.environment}"
+            if circuit.service
+            else cluster_in_words(circuit.cluster or UNNAMED)
+        )
         yield printable(f"The circuit breaker of {whose} is {circuit.reason}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.approvals import answer
@@ -28,13 +29,7 @@ async def incident_id(settings: Settings, url: str | None, given: str) -> str:
     """
     if not _is_short(given):
         return given
-    agent = running_agent(settings, url)
-    reply = await agent.ask("/v1/incidents", {"q": given, "limit": str(_PAGE)})
-    if reply is not None:
-        return the_one("inc_", given, [one.id for one in agent.parsed(IncidentPage, reply).items])
-    async with database(settings) as store:
-        page = await store.incidents.find(IncidentFilter(text=given), limit=_PAGE, cursor=None)
-    return the_one("inc_", given, [one.incident.id for one in page.items])
+    return the_one("inc_", given, await _incidents(settings, url, given))
 
 
 async def load_by_beginning(settings: Settings, url: str | None, given: str) -> IncidentView:
@@ -65,6 +60,35 @@ def the_one(kind: str, given: str, ids: Sequence[str]) -> str:
 
 def _is_short(given: str) -> bool:
     return _WHOLE.fullmatch(given) is None and _SHORT.fullmatch(given) is not None
+
+
+async def _incidents(settings: Settings, url: str | None, given: str) -> list[str]:
+    """The ids that hold these characters: a page covers a part of the incidents, and others match too."""
+    agent = running_agent(settings, url)
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        asked = {"q": given, "limit": str(_PAGE)} | ({} if cursor is None else {"cursor": cursor})
+        reply = await agent.ask("/v1/incidents", asked)
+        if reply is None:
+            async with database(settings) as store:
+                return await _in_store(store, given)
+        listed = agent.parsed(IncidentPage, reply)
+        found += [one.id for one in listed.items if given.removeprefix("inc_") in one.id]
+        cursor = listed.next
+        if cursor is None:
+            return found
+
+
+async def _in_store(store: Store, given: str) -> list[str]:
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await store.incidents.find(IncidentFilter(text=given), limit=_PAGE, cursor=cursor)
+        found += [one.incident.id for one in page.items if given.removeprefix("inc_") in one.incident.id]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
 
 
 async def _approvals(settings: Settings, url: str | None) -> list[str]:

@@ -12,21 +12,30 @@ itself or for the environment that `ENVIRONMENT_NAMESPACES` gives it; a label fo
 the environment that says something else becomes part of the name, as in
 `prod--checkout`, unless `ALERT_HOME_LABELS` says that it means the connected
 cluster. The label for the cluster goes with the alert: intake never lets alerts of
-two clusters join one incident.
+two clusters join one incident. Of the clusters of CLUSTERS `which_cluster` picks one
+first, and the rest is mapped as if that were the only one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
+from app.agent.guardrails.limits.clusters import UNNAMED, in_words
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, POD, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import PodOwner
+from app.agent.workload import ObjectRef
 from app.config import Settings
+from app.connectors.alerts.label_names import KINDS, canonical_labels, spelled
+from app.connectors.alerts.label_names import canonical_name as canonical_name
 from app.connectors.alerts.pod_names import possible_owners, read_pod_name
+from app.connectors.alerts.which_cluster import Unmapped as Unmapped
+from app.connectors.alerts.which_cluster import cluster_meant
 from app.connectors.text import shorten
+from app.terms.clusters import clusters_of, of_cluster
 
 SERVICE_LABELS = (
     "service",
@@ -42,33 +51,8 @@ CLUSTER_LABELS = ("cluster", "cluster_name", "k8s_cluster", "k8s_cluster_name")
 ENVIRONMENT_LABELS = ("environment", "env", "deployment_environment_name", "deployment_environment")
 
 _NAMESPACE = "namespace"
-_DIALECTS: Mapping[str, tuple[str, ...]] = {
-    _NAMESPACE: ("k8s_namespace_name", "kube_namespace", "kubernetes_namespace"),
-    "app_kubernetes_io_name": ("label_app_kubernetes_io_name", "kube_service"),
-    "deployment": ("k8s_deployment_name", "kube_deployment", "kubernetes_deployment"),
-    "pod": ("k8s_pod_name", "pod_name", "kube_pod_name", "kubernetes_pod_name"),
-    "container": ("k8s_container_name", "container_name", "kube_container_name"),
-    "statefulset": ("k8s_statefulset_name", "kube_stateful_set"),
-    "daemonset": ("k8s_daemonset_name", "kube_daemon_set"),
-    "cronjob": ("k8s_cronjob_name", "kube_cronjob"),
-    "job_name": ("k8s_job_name", "kube_job"),
-}
 _WORKLOADS: Mapping[str, str] = {kind.lower(): kind for kind in WORKLOAD_KINDS}
 """Labels that name a workload of a service, such as `deployment` and `statefulset`."""
-_KINDS: Mapping[str, str] = {
-    "cronjob": "CronJob",
-    "job_name": "Job",
-    "horizontalpodautoscaler": "HorizontalPodAutoscaler",
-    "hpa": "HorizontalPodAutoscaler",
-    "scaledobject": "ScaledObject",
-    "scaledjob": "ScaledJob",
-    "replicationcontroller": "ReplicationController",
-    "poddisruptionbudget": "PodDisruptionBudget",
-    "resourcequota": "ResourceQuota",
-    "persistentvolumeclaim": "PersistentVolumeClaim",
-    "persistentvolume": "PersistentVolume",
-}
-"""Labels that name an object which the agent does not act on."""
 _ACTS_ON = f"the agent watches workloads that serve: {', '.join(WORKLOAD_KINDS)}"
 _OF_TARGET = ("namespace", "service", "app_kubernetes_io_name", "app", "pod", "container", "job")
 """What a scrape adds about its target."""
@@ -86,13 +70,8 @@ _EXPORTERS = re.compile(
     r"|kubernetes-(?:pods|nodes|services|service-endpoints|ingresses|cadvisor|apiservers)(?:-slow)?"
 )
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_SEPARATORS = re.compile(r"[./-]")
 _ELSEWHERE = "--"
 """Between the parts of a place that the connected cluster does not know by that name."""
-
-
-class Unmapped(Exception):
-    """Why the labels name no service that the agent acts on, and what would change that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -101,6 +80,13 @@ class PodRef:
 
     namespace: str
     name: str
+    cluster: str = ""
+    """One of CLUSTERS; empty for the cluster without a name."""
+
+    @property
+    def ref(self) -> ObjectRef:
+        """The pod as an object of its cluster."""
+        return ObjectRef(kind=POD, namespace=self.namespace, name=self.name, cluster=self.cluster)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -127,9 +113,22 @@ def service_of(labels: Mapping[str, str], settings: Settings, owners: Owners | N
 
     `owners` is what the cluster answered about `pod_to_ask`; None without a cluster.
     """
+    key = _mapped(labels, settings, owners)
+    if settings.clusters:
+        meant, has = _in_cluster(labels, settings)[0], clusters_of(settings).of(key.environment)
+        if meant != has:
+            raise Unmapped(
+                f"its labels mean {in_words(meant)}, and environment {key.environment} is none of it; "
+                "name it in environment_namespaces of that cluster"
+            )
+    return key
+
+
+def _mapped(labels: Mapping[str, str], settings: Settings, owners: Owners | None) -> ServiceKey:
+    cluster, settings = _in_cluster(labels, settings)
     subject, reporters = _subject(labels)
     place = _place(labels, subject, settings)
-    pod = _pod_in_question(subject, place)
+    pod = _pod_in_question(subject, place, cluster)
     owner = (owners or {}).get(pod) if pod is not None else None
     configured = _configured(subject, place, owner, settings)
     if configured is not None:
@@ -148,20 +147,23 @@ def service_of(labels: Mapping[str, str], settings: Settings, owners: Owners | N
 
 def cluster_of(labels: Mapping[str, str], settings: Settings) -> str:
     """The cluster that the labels name; empty where they name none, or ALERT_HOME_LABELS settles it."""
-    found = _first(_canonical(labels), CLUSTER_LABELS, but=_home(settings))
+    with suppress(Unmapped):
+        _, settings = _in_cluster(labels, settings)
+    found = _first(canonical_labels(labels), CLUSTER_LABELS, but=_home(settings))
     return shorten(found[0], 100) if found is not None else ""
 
 
 def pod_to_ask(labels: Mapping[str, str], settings: Settings) -> PodRef | None:
     """The pod whose owner names the service, where no other label does."""
     try:
+        cluster, settings = _in_cluster(labels, settings)
         subject, _ = _subject(labels)
         place = _place(labels, subject, settings)
     except Unmapped:
         return None
     if _named(subject) is not None or _other_kind(subject) is not None:
         return None
-    return _pod_in_question(subject, place)
+    return _pod_in_question(subject, place, cluster)
 
 
 # ------------------------------------------------------------------ the subject
@@ -169,7 +171,7 @@ def pod_to_ask(labels: Mapping[str, str], settings: Settings) -> PodRef | None:
 
 def _subject(labels: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """The labels that speak of the subject, by their canonical names; and the names of what reported it."""
-    given = _canonical(labels)
+    given = canonical_labels(labels)
     about_another = any(name in given for name in _SAYS_OF_ANOTHER)
     found = {name: value for name, value in given.items() if not (about_another and name in _OF_TARGET)}
     reporters = [given[name] for name in _OF_TARGET if about_another and name in given and name != _NAMESPACE]
@@ -187,30 +189,6 @@ def _subject(labels: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     return found, tuple(dict.fromkeys(reporters))
 
 
-def canonical_name(name: str) -> str:
-    """The one spelling and, of several dialects, the one name of a label; `exported_` is kept."""
-    plain = _SEPARATORS.sub("_", name)
-    plain = plain.lower() if plain.lower() in _KINDS else plain
-    prefix = "exported_" if plain.startswith("exported_") else ""
-    bare = plain.removeprefix("exported_")
-    return prefix + next((one for one, others in _DIALECTS.items() if bare in others), bare)
-
-
-def _canonical(labels: Mapping[str, str]) -> dict[str, str]:
-    """Non-empty labels under one spelling and, of several dialects, one name."""
-    spelled: dict[str, str] = {}
-    for name, value in labels.items():
-        if value:
-            plain = _SEPARATORS.sub("_", name)
-            spelled.setdefault(plain.lower() if plain.lower() in _KINDS else plain, value)
-    for name, others in _DIALECTS.items():
-        for prefix in ("", "exported_"):
-            told = next((spelled[prefix + o] for o in others if prefix + o in spelled), None)
-            if told is not None:
-                spelled.setdefault(prefix + name, told)
-    return spelled
-
-
 def _add_workload(found: dict[str, str]) -> None:
     """Rules that join pods with their owners say `workload` and `workload_type`, or owner kind and name."""
     for kind_label, name_label in (
@@ -220,14 +198,14 @@ def _add_workload(found: dict[str, str]) -> None:
     ):
         kind, name = found.get(kind_label, "").lower(), found.get(name_label)
         label = "job_name" if kind == "job" else kind
-        if name is not None and (label in _WORKLOADS or label in _KINDS):
+        if name is not None and (label in _WORKLOADS or label in KINDS):
             found.setdefault(label, name)
 
 
 def _of_reporter(found: Mapping[str, str]) -> list[str]:
     """Labels that name what reported the metric instead of what it is about."""
     pod = found.get("pod")
-    objects = [found[name] for name in (*_WORKLOADS, *_KINDS) if name in found]
+    objects = [found[name] for name in (*_WORKLOADS, *KINDS) if name in found]
     foreign = pod is not None and (
         any(is_exporter(owner) for owner in possible_owners(pod))
         or (bool(objects) and not any(pod.startswith(name) for name in objects))
@@ -269,21 +247,21 @@ def _nothing_named(reporters: Iterable[str]) -> str:
 def _other_kind(subject: Mapping[str, str]) -> str | None:
     if any(name in subject for name in _WORKLOADS):
         return None
-    return next((name for name in _KINDS if name in subject), None)
+    return next((name for name in KINDS if name in subject), None)
 
 
 def _refuse_other_kinds(subject: Mapping[str, str], place: _Place) -> None:
     label = _other_kind(subject)
     if label is not None:
-        about = place.object(_KINDS[label], subject[label])
+        about = place.object(KINDS[label], subject[label])
         raise Unmapped(f"it is about the {about}, which names no service; {_ACTS_ON}")
 
 
-def _pod_in_question(subject: Mapping[str, str], place: _Place) -> PodRef | None:
+def _pod_in_question(subject: Mapping[str, str], place: _Place, cluster: str) -> PodRef | None:
     pod = subject.get("pod")
     if pod is None or place.namespace is None or not place.home or len(pod) > 253:
         return None
-    return PodRef(namespace=place.namespace, name=pod)
+    return PodRef(namespace=place.namespace, name=pod, cluster=cluster)
 
 
 def _service_of_pod(
@@ -335,7 +313,7 @@ def _configured(
 
 
 def _place(labels: Mapping[str, str], subject: Mapping[str, str], settings: Settings) -> _Place:
-    given = _canonical(labels)
+    given = canonical_labels(labels)
     home = _home(settings)
     for name, value in home.items():
         if name in given and given[name] != value:
@@ -365,8 +343,18 @@ def _place(labels: Mapping[str, str], subject: Mapping[str, str], settings: Sett
     return _Place(environment=environment, namespace=namespace, home=False)
 
 
+def _in_cluster(labels: Mapping[str, str], settings: Settings) -> tuple[str, Settings]:
+    """The cluster that the labels mean, and the settings of it alone; raises `Unmapped`."""
+    if not settings.clusters:
+        return UNNAMED, settings
+    subject, _ = _subject(labels)
+    environments = tuple(subject[name] for name in ENVIRONMENT_LABELS if name in subject)
+    name = cluster_meant(canonical_labels(labels), environments, subject.get(_NAMESPACE), settings)
+    return name, of_cluster(settings, name)
+
+
 def _home(settings: Settings) -> dict[str, str]:
-    return {_SEPARATORS.sub("_", name): value for name, value in settings.alert_home_labels.items()}
+    return {spelled(name): value for name, value in settings.alert_home_labels.items()}
 
 
 def _first(

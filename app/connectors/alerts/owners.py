@@ -28,7 +28,7 @@ async def owners_of(
     async def ask(pod: PodRef) -> None:
         async with turn:
             with suppress(AgentError):
-                found[pod] = await cluster.owner(pod.namespace, pod.name)
+                found[pod] = await cluster.owner(pod.ref)
 
     with suppress(TimeoutError):
         async with asyncio.timeout(OWNERS_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:

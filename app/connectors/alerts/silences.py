@@ -35,6 +35,7 @@ from app.connectors.http import HttpPeer
 from app.connectors.kinds import SilenceSourceKind
 from app.connectors.text import shorten
 from app.errors import ConfigurationError, PermanentError
+from app.terms.clusters import cluster_names, clusters_of, of_cluster
 
 _POD_OF = "-7d9c5b8f6d-x2x4z"
 """What follows the name of a Deployment in the name of one of its pods."""
@@ -156,6 +157,7 @@ def _read(one: _Silence) -> Silence:
 
 def silencing(silence: Silence, key: ServiceKey, settings: Settings) -> Silencing | None:
     """How the silence concerns the service by what it names; None where it names another or none. Pure."""
+    settings = of_cluster(settings, clusters_of(settings).of(key.environment))
     found = [
         one for labels in _labels_of(key, settings) if (one := _as_meant(silence, key, labels, settings))
     ]
@@ -169,6 +171,12 @@ def elsewhere(silence: Silence, settings: Settings) -> bool:
     Another service or namespace shows nothing: beside the labels of its subject an alert
     may have those of what reported it, of its own or of a service mesh.
     """
+    clusters = (of_cluster(settings, name) for name in cluster_names(settings))
+    return all(_elsewhere(silence, one) for one in clusters)
+
+
+def _elsewhere(silence: Silence, settings: Settings) -> bool:
+    """Whether no alert of the one cluster of the settings can be meant."""
     home = {canonical_name(name): value for name, value in settings.alert_home_labels.items()}
     return any(
         (told := home.get(canonical_name(one.name))) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from app.agent.gitops.application import (
@@ -83,6 +83,18 @@ def owns(body: JsonObject, target: ObjectRef) -> bool:
         == (target.kind, target.namespace, target.name)
         for one in _items(_part(body, "status"), "resources")
     )
+
+
+def destined(body: JsonObject, cluster: str, destinations: Mapping[str, str]) -> bool:
+    """Whether an Application deploys to that cluster.
+
+    `destinations` has the server or the name of each named cluster; what is destined for
+    none of them is in the cluster without a name.
+    """
+    destination = _part(_part(body, "spec"), "destination")
+    given = {_text(destination, "server"), _text(destination, "name")} - {""}
+    meant = {name for name, known in destinations.items() if known in given}
+    return cluster in meant if cluster else not meant
 
 
 def images_in(body: JsonObject, target: ObjectRef) -> tuple[str, ...] | None:

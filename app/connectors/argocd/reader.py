@@ -10,13 +10,13 @@ from app.agent.gitops.application import Application, ApplicationRef
 from app.agent.ids import JsonObject
 from app.agent.models import Rehearsal
 from app.agent.workload import ObjectRef, WorkloadView
-from app.connectors.argocd.answers import OWNER, application_from, images_in, may_sync, owns
+from app.connectors.argocd.answers import OWNER, application_from, destined, images_in, may_sync, owns
 from app.connectors.argocd.client import TITLE, ArgoClient, application_path, in_namespace
 from app.errors import Invalid, PermanentError, TransientError
 
 _REVISIONS_RENDERED = 5
 """At most this many revisions of the history are rendered, to compare their images."""
-_LISTED = "items.metadata.name,items.metadata.namespace,items.status.resources"
+_LISTED = "items.metadata.name,items.metadata.namespace,items.spec.destination,items.status.resources"
 _NEEDED = ("update", "sync")
 """The actions on an Application that a rollback takes."""
 
@@ -24,10 +24,19 @@ _NEEDED = ("update", "sync")
 class ArgoReader:
     """`ApplicationReader` and `ApplicationRehearsal` over Argo CD's API."""
 
-    def __init__(self, client: ArgoClient, applications: Mapping[str, str]) -> None:
-        """`applications` maps `namespace/deployment` to `namespace/application`."""
+    def __init__(
+        self,
+        client: ArgoClient,
+        applications: Mapping[str, str],
+        destinations: Mapping[str, str] | None = None,
+    ) -> None:
+        """`applications` maps `namespace/deployment` to `namespace/application`.
+
+        `destinations` are the servers or names by which Argo CD knows the named clusters.
+        """
         self._client = client
         self._applications = applications
+        self._destinations = destinations or {}
 
     async def ping(self) -> str:
         """The version; raises when Argo CD does not answer, or not with an account."""
@@ -42,12 +51,21 @@ class ArgoReader:
         named = self._applications.get(f"{target.namespace}/{target.name}")
         if named is None and workload.managed_by != OWNER:
             return None
+        if target.cluster and target.cluster not in self._destinations:
+            raise Invalid(
+                f"which {TITLE} application deploys {target} is unknown: set argocd_destination of "
+                f"CLUSTERS.{target.cluster} to the server or name by which {TITLE} knows that cluster"
+            )
         ref = ApplicationRef.parse(named) if named else tracked(workload.managed_as, target)
         if ref is None:
             ref = await self._search(target)
         if ref is None:
             return None
         body = await self._body(ref)
+        if not destined(body, target.cluster, self._destinations):
+            if named is not None and workload.managed_by != OWNER:
+                return None  # named for the workload of another cluster
+            raise Invalid(f"{TITLE} application {ref} deploys to another cluster than that of {target}")
         if not owns(body, target):
             raise Invalid(f"{TITLE} application {ref} does not list {target} among its resources")
         found = await self._checked(application_from(body), body)
@@ -117,7 +135,11 @@ class ArgoReader:
         listed = await self._client.get("/api/v1/applications", {"fields": _LISTED})
         items = listed.get("items")
         each = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
-        refs = sorted(str(_ref(one)) for one in each if owns(one, target))
+        refs = sorted(
+            str(_ref(one))
+            for one in each
+            if owns(one, target) and destined(one, target.cluster, self._destinations)
+        )
         if len(refs) > 1:
             raise Invalid(f"{target} is listed by several {TITLE} applications: {', '.join(refs)}")
         return ApplicationRef.parse(refs[0]) if refs else None

@@ -13,7 +13,12 @@ from app.connectors.kinds import ConnectedGitOps, GitOpsKind
 
 def _connect(settings: Settings, repository: RepositoryWriter | None) -> ConnectedGitOps:
     client = ArgoClient.from_settings(settings)
-    reader = ArgoReader(client, settings.argocd_applications)
+    destinations = {
+        name: one.argocd_destination
+        for name, one in settings.clusters.items()
+        if one.argocd_destination is not None
+    }
+    reader = ArgoReader(client, settings.argocd_applications, destinations)
     ports = GitOps(
         reader=reader,
         rehearsal=reader,

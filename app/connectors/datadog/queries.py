@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from app.errors import ConfigurationError, Invalid
 
-PLACEHOLDERS = ("namespace", "service", "environment")
+PLACEHOLDERS = ("namespace", "service", "environment", "cluster")
 
 _SLOT = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _METRIC_QUERY = re.compile(

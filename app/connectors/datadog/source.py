@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings
@@ -26,6 +27,7 @@ from app.connectors.datadog.client import V1_CHARACTERS, DatadogClient, Series
 from app.connectors.datadog.queries import DatadogTemplate
 from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
 from app.errors import AgentError, ConfigurationError, Invalid, PermanentError
+from app.terms.clusters import all_namespaces, clusters_of
 
 QUESTIONS_PER_REQUEST = 60
 LOOKBACK: Final = timedelta(minutes=10)
@@ -73,6 +75,7 @@ class DatadogSource:
         *,
         window: timedelta,
         namespaces: Mapping[str, str],
+        clusters: Clusters | None = None,
         first_version: bool = False,
     ) -> None:
         """`namespaces` maps environments; one that is not listed is a namespace of the same name."""
@@ -80,6 +83,7 @@ class DatadogSource:
         self._templates = templates
         self._window = window
         self._namespaces = namespaces
+        self._clusters = clusters or Clusters()
         self._first_version = first_version
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Span, _Batch]] = WeakKeyDictionary()
         self._sending: set[asyncio.Task[None]] = set()
@@ -109,7 +113,8 @@ class DatadogSource:
                 ),
             },
             window=timedelta(seconds=settings.datadog_window_seconds),
-            namespaces=settings.environment_namespaces,
+            namespaces=all_namespaces(settings),
+            clusters=clusters_of(settings),
             first_version=settings.datadog_query_api == "v1",
         )
 
@@ -174,6 +179,7 @@ class DatadogSource:
             "namespace": self._namespaces.get(key.environment, key.environment),
             "service": key.service,
             "environment": key.environment,
+            "cluster": self._clusters.of(key.environment),
         }
         span = _Span(start=_millis(start), end=_millis(end))
         answers = await asyncio.gather(

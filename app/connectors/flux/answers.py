@@ -40,6 +40,8 @@ _SUCCEEDED = "ReconciliationSucceeded"
 _HEALTH = {"True": "Healthy", "False": "Degraded"}
 _FOLLOWS = timedelta(seconds=5)
 """Within this time after an apply, its ReplicaSet or ControllerRevision is there."""
+_STAMPS = timedelta(seconds=2)
+"""Times of objects are whole seconds: one so much later may be no later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +191,14 @@ def history_id(commit: str) -> int:
     return int(commit[:12], 16)
 
 
-def images_at(revisions: Sequence[Revision], entry: SyncedRevision) -> tuple[str, ...] | None:
+def images_at(
+    revisions: Sequence[Revision], entry: SyncedRevision, following: SyncedRevision | None = None
+) -> tuple[str, ...] | None:
     """The images of the workload that an entry of the history deployed, sorted.
 
     Those of the newest template that was there when the entry was recorded. None where a
-    later use of an older template makes that unclear.
+    later use of an older template makes that unclear, or where the template may be that of
+    `following`, the next newer entry.
     """
     there = [one for one in revisions if one.created_at <= entry.at + _FOLLOWS]
     if not there:
@@ -201,6 +206,11 @@ def images_at(revisions: Sequence[Revision], entry: SyncedRevision) -> tuple[str
     newest = max(there, key=lambda one: (one.created_at, one.number))
     if any(one.number > newest.number and one.created_at < newest.created_at for one in revisions):
         return None
+    if following is not None and newest.created_at > entry.at:
+        # An entry is recorded at the end of its apply, so that the next may have begun before.
+        close = following.at <= entry.at + _FOLLOWS
+        if close or newest.created_at > entry.at + _STAMPS:
+            return None
     return tuple(sorted(newest.images))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.agent.gitops.application import Application, ApplicationRef
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.ids import JsonObject
 from app.agent.models import Rehearsal
 from app.agent.workload import WorkloadView
@@ -47,6 +48,12 @@ class FluxReader:
         kind, _, rest = (workload.managed_as or "").partition(":")
         if workload.managed_by != OWNER or not rest:
             return None
+        if target.cluster:
+            # Clusters name their Kustomizations alike: that of another must not be rolled back.
+            raise Invalid(
+                f"the {TITLE} of {in_words(target.cluster)} is not connected: FLUX_ENABLED is about the "
+                "cluster of KUBECONFIG alone; revert the change in Git"
+            )
         ref = ApplicationRef.parse(rest)
         if kind == FluxKind.HELM_RELEASE:
             return release_from(await self._api.get(FluxKind.HELM_RELEASE, ref.namespace, ref.name))
@@ -58,8 +65,8 @@ class FluxReader:
         read = application_from(found, None, await self._more(found))
         good = succeeded(found)
         history = tuple(
-            replace(one, images=images_at(workload.revisions, one) if one.revision in good else None)
-            for one in read.history
+            replace(one, images=images_at(workload.revisions, one, newer) if one.revision in good else None)
+            for one, newer in zip(read.history, (None, *read.history), strict=False)
         )
         return replace(read, history=history)
 

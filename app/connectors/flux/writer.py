@@ -31,8 +31,9 @@ class FluxWriter:
 
         def change(found: Deployed) -> JsonObject:
             free = not found.suspended and found.pinned is None  # a mark that is left means nothing then
-            if not free and found.mark not in (None, intent_id):
-                raise Invalid(f"the source of {ref} is suspended by another action of the agent")
+            if not free and found.mark != intent_id:
+                by = "someone else" if found.mark is None else "another action of the agent"
+                raise Invalid(f"the source of {ref} is suspended or pinned by {by}")
             return {"metadata": {"annotations": {MARK: intent_id}}, "spec": {"suspend": True}}
 
         await self._patch(ref, change)

@@ -45,9 +45,12 @@ class RepositoryContents:
     async def tip(self, repository: str, branch: str, path: str, commit: str) -> Tip:
         """The newest commit of the branch, compared with `commit`; raises like every port."""
         self._git.check(repository, branch, path, commit)
-        named = await self._git.run(["ls-remote", "--heads", "--", repository, f"refs/heads/{branch}"])
-        head = named.partition("\t")[0].strip()
-        if not head:
+        wanted = f"refs/heads/{branch}"
+        named = await self._git.run(["ls-remote", "--heads", "--", repository, wanted])
+        # git lists every branch whose name ends so as well.
+        lines = (line.partition("\t") for line in named.splitlines())
+        head = next((commit for commit, _, ref in lines if ref == wanted), None)
+        if head is None:
             raise Invalid(f"{repository} has no branch {branch}")
         asked = (repository, branch, path, commit)
         known = self._known.get(asked)

@@ -7,7 +7,7 @@ Called by `heal doctor` alone.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import httpx2
@@ -20,17 +20,20 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.batch.runs import JOB
 from app.agent.evidence.format import counted
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, WORKLOAD_KINDS
+from app.agent.ids import ServiceKey
 from app.agent.models import ActionName
 from app.agent.ports.cluster import UnwatchedWorkload
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.clusters.connect import connect_one
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
-from app.connectors.k8s import connect
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.connection import group, plural
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
+from app.terms.clusters import cluster_names, of_cluster
 
 _MOST_SHOWN = 10
 _MOST_SKEW = timedelta(seconds=5)
@@ -122,10 +125,22 @@ def _skew(review: SelfSubjectAccessReview, clock: Clock) -> timedelta | None:
 
 
 async def check(run: DoctorRun) -> AsyncIterator[Finding]:
-    """Whether the cluster is reachable, and grants the permissions of the enabled actions."""
-    settings, clock = run.settings, run.clock
+    """Whether each cluster is reachable, and grants the permissions of the enabled actions."""
+    found: list[ServiceKey] = []
+    for name in cluster_names(run.settings):
+        one = replace(run, services=None)
+        async for finding in _check(one, name):
+            yield replace(finding, check=f"{finding.check}, {in_words(name)}") if name else finding
+        if one.services is not None:
+            found += one.services
+            run.services = tuple(found)
+
+
+async def _check(run: DoctorRun, name: str) -> AsyncIterator[Finding]:
+    """One cluster, by the settings of it alone."""
+    settings, clock = asked_of(run.settings, name), run.clock
     try:
-        cluster = connect(settings, clock)
+        cluster = connect_one(run.settings, name, clock)
     except ConfigurationError as error:
         yield fail("cluster", str(error), "correct the setting it names")
         return
@@ -145,10 +160,20 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
             yield found
     except AgentError as error:
         yield fail(
-            "cluster", str(error), "check KUBECONFIG, KUBE_CONTEXT and the list permission of the agent"
+            "cluster",
+            str(error),
+            f"check kubeconfig and context of CLUSTERS.{name} and the list permission of the agent"
+            if name
+            else "check KUBECONFIG, KUBE_CONTEXT and the list permission of the agent",
         )
     finally:
         await cluster.close()
+
+
+def asked_of(settings: Settings, name: str) -> Settings:
+    """The settings that say what rights a cluster must grant; Flux is that of the one without a name."""
+    found = of_cluster(settings, name)
+    return found.model_copy(update={"flux_enabled": False}) if name else found
 
 
 def _mapped(services: int) -> Finding:

@@ -25,12 +25,11 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
-from app.connectors.kubernetes.changes.repeating import read_repeated, repeat
+from app.connectors.kubernetes.changes.repeating import repeat
 from app.connectors.kubernetes.fields import (
     controller_uid,
     kind_of,
     mapping,
-    name,
     text,
     uid,
 )
@@ -77,8 +76,8 @@ class KubernetesRehearsal:
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
             if creates(action):
-                created = await repeat(self._api, self._patches, action, REHEARSAL_INTENT, target)
-                return Rehearsal(accepted=True, message=f"Job {name(created)} would be created")
+                _, created = await repeat(self._api, self._patches, action, REHEARSAL_INTENT, target)
+                return Rehearsal(accepted=True, message=f"Job {created} would be created")
             before, after = await self._patched(action, target, snapshot)
             if drains_node(action):
                 await self._evictions(action)
@@ -179,8 +178,8 @@ class KubernetesWriter:
         if deletes(action):
             return await _delete(self._api, self._patches, action, target)
         if creates(action):
-            await repeat(self._api, self._patches, action, intent_id, target)
-            return await read_repeated(self._api, writable_ref(action))
+            repeated, _ = await repeat(self._api, self._patches, action, intent_id, target)
+            return repeated
         if is_eviction(action):
             await self._patches.evict(writable_ref(action), uid=target.uid)
             return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))

@@ -1,7 +1,7 @@
 """Query templates in PromQL: filled in safely, and taken apart far enough to ask how fresh their data is.
 
 Called by `app.connectors.prometheus.source`. A template is PromQL with the placeholders
-`{{namespace}}`, `{{service}}` and `{{environment}}` inside quoted strings, and
+`{{namespace}}`, `{{service}}`, `{{environment}}` and `{{cluster}}` inside quoted strings, and
 `{{window}}` wherever a duration stands. Values come from outside, so each is
 escaped for the very string it lands in, and quoted as a literal inside a regular
 expression: no value can widen a selector.
@@ -17,7 +17,7 @@ from typing import Final
 
 from app.errors import ConfigurationError, Invalid
 
-PLACEHOLDERS: Final = ("namespace", "service", "environment", "window")
+PLACEHOLDERS: Final = ("namespace", "service", "environment", "cluster", "window")
 
 _STRING = r""" "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' | `[^`]*` """
 _TOKEN = re.compile(
@@ -152,7 +152,7 @@ class QueryTemplate:
             raise ConfigurationError(
                 f'{self.setting} must select by "{{{{service}}}}": one value for all services is useless'
             )
-        query = self.fill({"namespace": "n", "service": "s", "environment": "e", "window": "1m"})
+        query = self.fill(dict.fromkeys(PLACEHOLDERS, "x") | {"window": "1m"})
         if not query.selectors:
             raise ConfigurationError(
                 f'{self.setting} must select series with braces, such as http_requests_total{{service="..."}}'

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings
@@ -41,6 +42,7 @@ from app.connectors.prometheus.promql import (
 )
 from app.connectors.text import shorten
 from app.errors import AgentError, ConfigurationError, Invalid, PermanentError
+from app.terms.clusters import all_namespaces, clusters_of
 
 _LOOKBACK = "10m"
 _SERVICES_PER_QUERY = 50
@@ -84,17 +86,14 @@ class _Answers:
 class _TelemetryJudgement:
     """The state of the telemetry as of a moment, perhaps still being worked out."""
 
-    services: tuple[ServiceKey, ...]
     at: datetime
     loop: asyncio.AbstractEventLoop
     health: asyncio.Task[TelemetryHealth]
 
-    def answers(
-        self, services: tuple[ServiceKey, ...], at: datetime, loop: asyncio.AbstractEventLoop
-    ) -> bool:
-        """Whether it is the answer to this question too."""
+    def answers(self, at: datetime, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the answer to the same question at that moment too."""
         recent = timedelta(0) <= at - self.at < _JUDGED_FOR
-        return recent and loop is self.loop and services == self.services and not self.health.cancelled()
+        return recent and loop is self.loop and not self.health.cancelled()
 
 
 class PrometheusSource:
@@ -107,6 +106,7 @@ class PrometheusSource:
         *,
         window: str,
         namespaces: Mapping[str, str],
+        clusters: Clusters | None = None,
     ) -> None:
         """`namespaces` maps environments; one that is not listed is a namespace of the same name."""
         self._peer = peer
@@ -114,7 +114,8 @@ class PrometheusSource:
         self._window_text = window
         self._window = parse_duration(window, "PROMETHEUS_WINDOW")
         self._namespaces = namespaces
-        self._judged: _TelemetryJudgement | None = None
+        self._clusters = clusters or Clusters()
+        self._judged: dict[tuple[ServiceKey, ...], _TelemetryJudgement] = {}
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @staticmethod
@@ -142,7 +143,8 @@ class PrometheusSource:
                 ),
             },
             window=settings.prometheus_window,
-            namespaces=settings.environment_namespaces,
+            namespaces=all_namespaces(settings),
+            clusters=clusters_of(settings),
         )
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
@@ -203,13 +205,15 @@ class PrometheusSource:
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """Who has raw samples inside the window, against who had some in the ten minutes before it.
 
-        Many looks at about the same time share one answer: it is about all services.
+        Many looks at about the same time share one answer: it is about all services of a cluster.
         """
         services, loop = tuple(dict.fromkeys(keys)), asyncio.get_running_loop()
-        known = self._judged
-        if known is None or not known.answers(services, at, loop):
+        recent = {asked: one for asked, one in self._judged.items() if one.answers(at, loop)}
+        known = recent.get(services)
+        if known is None:
             judging = loop.create_task(self._telemetry(services, at))
-            known = self._judged = _TelemetryJudgement(services=services, at=at, loop=loop, health=judging)
+            known = recent[services] = _TelemetryJudgement(at=at, loop=loop, health=judging)
+        self._judged = recent
         return await asyncio.shield(known.health)
 
     async def _telemetry(self, services: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
@@ -239,6 +243,7 @@ class PrometheusSource:
             "namespace": self._namespaces.get(key.environment, key.environment),
             "service": key.service,
             "environment": key.environment,
+            "cluster": self._clusters.of(key.environment),
             "window": self._window_text,
         }
         queries = {indicator: template.fill(values) for indicator, template in self._templates.items()}

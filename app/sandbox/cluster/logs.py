@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.agent.workload import LogTail
+from app.agent.workload import LogTail, ObjectRef
 from app.errors import NotFound
 from app.sandbox.cluster.access import WorldAccess
 from app.sandbox.cluster.reader import SandboxReader
@@ -18,12 +18,12 @@ class SandboxLogs:
     def __init__(self, access: WorldAccess) -> None:
         self._access = access
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
+    async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
         self._access.ask("get", "Pod/log")
-        owner = await SandboxReader(self._access).owner(namespace, pod)
+        owner = await SandboxReader(self._access).owner(pod)
         if owner is None or container != "app":
-            raise NotFound(f"pods/log {namespace}/{pod}: there is no such container")
-        log = self._access.world.container_logs.get((namespace, owner.name), ContainerLog())
+            raise NotFound(f"pods/log {pod.namespace}/{pod.name}: there is no such container")
+        log = self._access.world.container_logs.get((pod.namespace, owner.name), ContainerLog())
         ended = log.previous if previous else None
         lines = log.current if ended is None else ended
         kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]

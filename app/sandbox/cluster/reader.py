@@ -12,7 +12,7 @@ from app.agent.ids import ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.services.annotated import SLO_PREFIX
-from app.agent.workload import ConfigRecord, RevisionHealth, TargetState, WorkloadView
+from app.agent.workload import ConfigRecord, ObjectRef, RevisionHealth, TargetState, WorkloadView
 from app.errors import Forbidden, Invalid
 from app.sandbox.cluster.access import WorldAccess
 from app.sandbox.cluster.batches import state_of
@@ -90,26 +90,26 @@ class SandboxReader:
             replicas=found.replicas, missing_at_once=found.missing_at_once, serving=found.status.available
         )
 
-    async def cordons(self) -> NodeCordons:
+    async def cordons(self, node: ObjectRef) -> NodeCordons:  # noqa: ARG002 - there is one cluster
         world = self._access.world
         try:
             self._access.ask("list", ClusterNode.kind)
         except Forbidden as error:
             return NodeCordons(nodes=0, unread=str(error))
-        cordoned = [node for node in world.api.list(ClusterNode) if node.unschedulable]
+        cordoned = [one for one in world.api.list(ClusterNode) if one.unschedulable]
         return NodeCordons(
             nodes=len(world.nodes),
-            cordoned=tuple(sorted(node.meta.name for node in cordoned)),
-            own=tuple(sorted(node.meta.name for node in cordoned if own_cordon(node))),
+            cordoned=tuple(sorted(one.meta.name for one in cordoned)),
+            own=tuple(sorted(one.meta.name for one in cordoned if own_cordon(one))),
         )
 
-    async def load(self, node: str, *, rooms: bool) -> NodeLoad:
+    async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         try:
             self._access.ask("list", "Pod")
             self._access.ask("list", ClusterNode.kind)
         except Forbidden as error:
-            return NodeLoad(node=node, unread=str(error))
-        return load_of(self._access.world, node, rooms=rooms)
+            return NodeLoad(node=node.name, unread=str(error))
+        return load_of(self._access.world, node.name, rooms=rooms)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         job = self._job(action)
@@ -171,16 +171,16 @@ class SandboxReader:
             for config in self._config_maps(deployment)
         )
 
-    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+    async def owner(self, pod: ObjectRef) -> PodOwner | None:
         self._access.ask("list", "Pod")
-        api = self._access.world.api
-        found = next((p for p in api.list(Pod, namespace) if p.meta.name == pod), None)
+        api, namespace = self._access.world.api, pod.namespace
+        found = next((p for p in api.list(Pod, namespace) if p.meta.name == pod.name), None)
         if found is None:
             return None
         self._access.ask("list", "ReplicaSet")
         above = next((r for r in api.list(ReplicaSet, namespace) if r.meta.uid == found.owner_uid), None)
         if above is None:
-            return PodOwner(kind="Pod", name=pod)
+            return PodOwner(kind="Pod", name=pod.name)
         workload = next((w for w in api.workloads(namespace) if w.meta.uid == above.owner_uid), None)
         if workload is None:
             return PodOwner(kind="ReplicaSet", name=above.meta.name)

@@ -1,16 +1,17 @@
 """Finds alerts whose delivery was missed: those that fire and that no signal is on record of.
 
 They become signals by the reader of deliveries, so that a delivery that comes after all
-is recognised as the same signal. An alert is left to its delivery for one interval. The end
-of an alert that was found so, and not delivered since, is found as well (`unlisted`).
+is recognised as the same signal. An alert is left to its delivery for one interval. An alert
+that was found so, and not delivered since, is reported again while it is listed, so that its
+reason stays fresh; its end is found as well (`unlisted`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.intake import Intake
@@ -45,8 +46,6 @@ class AlertPoller:
     measures: Measures
     _recorded: set[str] = field(default_factory=set)
     """Deduplication keys of firing alerts that are on record."""
-    _ended: set[str] = field(default_factory=set)
-    """Those of alerts that this process ended: if they are listed again, they are reported again."""
     _unlisted: list[UnlistedAlerts] = field(default_factory=list)
     """What it found; empty until the record was read, once for each term of the process."""
 
@@ -63,10 +62,11 @@ class AlertPoller:
     async def poll(self) -> int:
         """One round; how many missed alerts were accepted."""
         unlisted = await self._memory()
+        asked_at = self.clock.now()  # what is delivered while the answer is on its way is newer
         delivery = await self.source.firing()
         batch = delivery.batch(
             settings=self.settings,
-            received_at=self.clock.now(),
+            received_at=asked_at,
             owners=await owners_of(self.owners, delivery.pods_to_ask(self.settings)),
         )
         # The watchdog alert is not taken from here: it shows whether deliveries arrive.
@@ -75,7 +75,7 @@ class AlertPoller:
         self._recorded.update(await self.signals.known([key for key in due if key not in self._recorded]))
         missed = [one for key, one in due.items() if key not in self._recorded]
         accepted = await self._take(missed, unlisted)
-        await self._take([one for key, one in due.items() if key in self._ended], unlisted)
+        await self._repeat({_identity(one): one for one in due.values()}, unlisted, asked_at)
         await self._end(delivery, unlisted)
         return accepted
 
@@ -97,15 +97,24 @@ class AlertPoller:
             if answer.disposition.kind is DispositionKind.DEDUPLICATED or not isinstance(one.payload, Alert):
                 continue
             news.append(f"{one.payload.name} of {one.key}")
-            self._ended.discard(one.dedup_key)
             unlisted.add(one.key, one.payload)
         if news:
             self.measures.missed_alerts.inc(len(news))
             log.warning("alerts without a delivery: %d (%s)", len(news), ", ".join(news)[:500])
         return len(news)
 
+    async def _repeat(self, listed: Mapping[str, Signal], unlisted: UnlistedAlerts, now: datetime) -> None:
+        """Report alerts that were found here once more: they fire again, or their reasons would age."""
+        keys = {identity: one.key for identity, one in listed.items()}
+        ended = await unlisted.listed_again(keys)
+        await self._take([listed[one] for one in sorted(ended)], unlisted)
+        longest = timedelta(seconds=self.settings.evidence_max_age_seconds) / 2
+        old = await unlisted.to_refresh(keys, now - longest, now)
+        if old:
+            await self.intake.accept([listed[one] for one in sorted(old - ended)])
+
     async def _end(self, delivery: AlertDelivery, unlisted: UnlistedAlerts) -> None:
-        """Report the ends of alerts that were found here and are listed no more."""
+        """Report the ends of alerts that were found here and are no longer listed."""
         held = {one.fingerprint.lower() for one in delivery.entries}
         now = self.clock.now()
         for key, alert in await unlisted.over(self.source, held, self.source.every, now):
@@ -120,8 +129,7 @@ class AlertPoller:
                 dedup_key=f"{identity}:unlisted:{now.isoformat()}",
             )
             await self.intake.accept([replace(end, sender=_sender(delivery))])
-            unlisted.forget(alert)
-            self._ended.add(f"{delivery.source}:{alert.fingerprint}:{alert.starts_at.isoformat()}:firing")
+            unlisted.ended(key, alert, now)
             log.info("alert %s of %s is no longer listed: ended", alert.name, key)
 
     def _due(self, signal: Signal) -> bool:
@@ -134,6 +142,11 @@ def _found(signal: Signal, delivery: AlertDelivery) -> Signal:
     payload = signal.payload
     assert isinstance(payload, Alert)  # noqa: S101 - a delivery of alerts holds nothing else
     return replace(signal, payload=replace(payload, polled=True), sender=_sender(delivery))
+
+
+def _identity(signal: Signal) -> str:
+    assert isinstance(signal.payload, Alert)  # noqa: S101 - a delivery of alerts holds nothing else
+    return signal.payload.identity
 
 
 def _sender(delivery: AlertDelivery) -> Sender:

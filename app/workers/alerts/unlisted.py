@@ -1,4 +1,4 @@
-"""The ends of alerts that polling found: their source lists them no more.
+"""The ends of alerts that polling found: their source no longer lists them.
 
 An alert that ended before its source notified of it never gets an end by delivery. Only a
 complete answer counts, for any receiver and with what people silenced; a source that has
@@ -8,12 +8,13 @@ minutes have to agree. What was found is read from the store when a process take
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.agent.freshness.firings import polled_alert
-from app.agent.freshness.memory import FORGOTTEN_AFTER
+from app.agent.freshness.memory import FORGOTTEN_AFTER, may_fire
+from app.agent.freshness.reasons import Reason, alert_identity, find
 from app.agent.ids import ServiceKey
 from app.agent.models import Alert
 from app.agent.ports.store.incidents import IncidentFilter, IncidentRepository
@@ -43,12 +44,14 @@ class _Found:
 
 @dataclass(slots=True, kw_only=True)
 class UnlistedAlerts:
-    """Remembers the alerts that polling found, and since when their source lists them no more."""
+    """Remembers the alerts that polling found, and since when their source no longer lists them."""
 
     signals: SignalRepository
     incidents: IncidentRepository
     _found: dict[str, _Found] = field(default_factory=dict)
     """By identity."""
+    _ended: dict[str, tuple[ServiceKey, datetime]] = field(default_factory=dict)
+    """The ends of a day, by identity: an alert that is listed again is reported again."""
 
     async def recall(self, now: datetime) -> None:
         """Take over what is on record of the services that had an incident within a day."""
@@ -62,12 +65,49 @@ class UnlistedAlerts:
                 break
         keys.update(one.key for one in await self.incidents.all_open())
         for key in sorted(keys, key=str):
-            for alert in await self._polled(key):
-                self._found.setdefault(alert.identity, _Found(key=key, alert=alert))
+            for reason in await self._reasons(key):
+                alert = polled_alert(reason)
+                if alert is not None:
+                    self._found.setdefault(alert.identity, _Found(key=key, alert=alert))
+                elif reason.polled and reason.withdrawn is not None:
+                    self._ended[alert_identity(reason)] = (key, reason.withdrawn.at)
 
     def add(self, key: ServiceKey, alert: Alert) -> None:
         """An alert that polling found is on record now."""
         self._found[alert.identity] = _Found(key=key, alert=alert)
+        self._ended.pop(alert.identity, None)
+
+    async def listed_again(self, listed: Mapping[str, ServiceKey]) -> frozenset[str]:
+        """The identities of those listed alerts whose end was found here, and is still what is on record."""
+        again: set[str] = set()
+        for identity, (key, _) in list(self._ended.items()):
+            if listed.get(identity) != key:
+                continue
+            reason = find(await self._reasons(key), f"alert {identity}")
+            if reason is None or not may_fire(reason):
+                again.add(identity)
+                continue
+            del self._ended[identity]
+            alert = polled_alert(reason)
+            if alert is not None:
+                self.add(key, alert)
+        return frozenset(again)
+
+    async def to_refresh(
+        self, listed: Mapping[str, ServiceKey], since: datetime, now: datetime
+    ) -> frozenset[str]:
+        """The identities of those listed alerts that were found here and not reported since then.
+
+        One that was delivered is left to its deliveries, and one that was muted fires again.
+        """
+        due: set[str] = set()
+        for key in {one.key for identity, one in self._found.items() if listed.get(identity) == one.key}:
+            for reason in await self._reasons(key):
+                muted_at = None if reason.withdrawn is None else reason.withdrawn.at
+                old = reason.last_true_at < since if muted_at is None else muted_at < now
+                if old and polled_alert(reason) is not None and listed.get(alert_identity(reason)) == key:
+                    due.add(alert_identity(reason))
+        return frozenset(due)
 
     async def over(
         self, source: AlertSource, held: Collection[str], every: timedelta, now: datetime
@@ -76,10 +116,12 @@ class UnlistedAlerts:
 
         Raises where the source gives no complete answer: nothing is concluded from it.
         """
-        missing = [one for one in self._found.values() if one.alert.fingerprint.lower() not in held]
+        missing: list[_Found] = []
         for one in self._found.values():
-            if one not in missing:
+            if one.alert.fingerprint.lower() in held:
                 one.absent_since, one.answers = None, 0
+            else:
+                missing.append(one)
         listed = {name: await source.listed(name) for name in sorted({_name(one.alert) for one in missing})}
         ended = []
         for one in missing:
@@ -93,21 +135,25 @@ class UnlistedAlerts:
                 ended.append(one)
         return [(one.key, one.alert) for one in ended if await self._still_polled(one)]
 
-    def forget(self, alert: Alert) -> None:
+    def ended(self, key: ServiceKey, alert: Alert, at: datetime) -> None:
         """The end of the alert is on record."""
         self._found.pop(alert.identity, None)
+        self._ended = {one: end for one, end in self._ended.items() if at - end[1] <= FORGOTTEN_AFTER}
+        self._ended[alert.identity] = (key, at)
 
     async def _still_polled(self, one: _Found) -> bool:
         """Whether it was neither delivered nor ended meanwhile; it is forgotten otherwise."""
         if any(alert.identity == one.alert.identity for alert in await self._polled(one.key)):
             return True
-        self.forget(one.alert)
+        self._found.pop(one.alert.identity, None)
         return False
 
     async def _polled(self, key: ServiceKey) -> list[Alert]:
+        return [alert for one in await self._reasons(key) if (alert := polled_alert(one)) is not None]
+
+    async def _reasons(self, key: ServiceKey) -> tuple[Reason, ...]:
         levels = await self.signals.levels(key)
-        found = () if levels is None else levels.reasons
-        return [alert for reason in found if (alert := polled_alert(reason)) is not None]
+        return () if levels is None else levels.reasons
 
 
 def _name(alert: Alert) -> str:

@@ -1,1 +1,1 @@
-"""Looks at the batches of the connected cluster."""
+"""Looks at the batches of the connected clusters."""

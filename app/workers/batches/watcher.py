@@ -28,7 +28,7 @@ LOOK_EVERY = timedelta(seconds=30)
 
 @dataclass(kw_only=True)
 class BatchWatcher:
-    """Looks at the batches of one cluster for the life of the process."""
+    """Looks at the batches of the connected clusters for the life of the process."""
 
     reader: BatchReader
     signals: SignalRepository
@@ -40,6 +40,7 @@ class BatchWatcher:
 
     async def run(self) -> None:
         """Look until cancelled; an unreachable cluster is tried again."""
+        self._failed.clear()  # another process may have looked meanwhile
         while True:
             try:
                 await self.look()

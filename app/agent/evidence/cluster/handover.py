@@ -6,8 +6,10 @@ shell would interpret.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
 from app.agent.evidence.cluster.log_patterns import pattern_facts
@@ -15,6 +17,7 @@ from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
 from app.agent.evidence.format import span
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.workload import PodView, WorkloadView
@@ -60,12 +63,23 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
             *pattern_facts(evidence.log_patterns),
         ),
         warnings=workload.warnings[:_WARNINGS],
-        commands=tuple(dict.fromkeys(_commands(workload, failing, evidence, cause)))[:_COMMANDS],
+        commands=_placed(workload, dict.fromkeys(_commands(workload, failing, evidence, cause))),
     )
 
 
+def _placed(workload: WorkloadView, commands: Iterable[str]) -> tuple[str, ...]:
+    """With the cluster that a line is meant for, where the workload's cluster has a name."""
+    cluster = workload.target.ref.cluster
+    where = f" # {in_words(cluster)}" if cluster else ""
+    return tuple(f"{line}{where}" for line in islice(commands, _COMMANDS))
+
+
 def _facts(workload: WorkloadView) -> list[str]:
-    facts = [serving_words(workload), *_facts_of_its_kind(workload)]
+    cluster = workload.target.ref.cluster
+    facts = [serving_words(workload)]
+    if cluster:
+        facts.append(f"it runs in {in_words(cluster)}: kubectl needs the context of that cluster")
+    facts += _facts_of_its_kind(workload)
     if workload.served_by is not None:
         facts.append(f"{workload.served_by} runs its pods, and its 0 replicas are on purpose")
     elif workload.managed_by is not None:

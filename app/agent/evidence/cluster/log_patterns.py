@@ -16,8 +16,9 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from app.agent.evidence.facts import PodFault, trouble
+from app.agent.guardrails.workload_kinds import POD
 from app.agent.models import Evidence
-from app.agent.workload import ContainerRole, LogPattern, LogTail, PodView, WorkloadView
+from app.agent.workload import ContainerRole, LogPattern, LogTail, ObjectRef, PodView, WorkloadView
 from app.redaction import HIDDEN, redacted
 
 MOST_CONTAINERS = 3
@@ -70,8 +71,7 @@ _FRAME = re.compile(r"^(?:\s+|at\s|\t|File\s\"|\.\.\.\s\d)")
 class LogSource:
     """One failing container whose last lines are worth reading."""
 
-    namespace: str
-    pod: str
+    pod: ObjectRef
     container: str
     previous: bool
     """Ask for the container that ended, not the one that was started in its place."""
@@ -111,8 +111,7 @@ def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, 
         if fault not in _SPEAKING or pod.failing is None or pod.failing.role is not ContainerRole.MAIN:
             continue
         source = LogSource(
-            namespace=workload.target.ref.namespace,
-            pod=pod.name,
+            pod=workload.target.ref.beside(POD, pod.name),
             container=pod.failing.name,
             previous=_ended(pod, fault),
         )
@@ -141,7 +140,7 @@ def patterns_of(source: LogSource, tail: LogTail) -> tuple[LogPattern, ...]:
     groups.sort(key=lambda group: (not group.serious, -group.count, " ".join(group.words)))
     return tuple(
         LogPattern(
-            pod=source.pod,
+            pod=source.pod.name,
             container=source.container,
             previous=tail.previous,
             pattern=_short(" ".join(_joined(group.words))),

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.guardrails.circuit_breaker import Tried, open_reason, since_closed
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.limits.history import History, Proposed
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits
 
@@ -45,11 +46,10 @@ def cluster_circuit_open(proposed: Proposed, history: History, limits: Limits, a
         proposed.incident_id,
         at,
     )
-    return (
-        None
-        if why is None
-        else Excess(limit=LimitName.CLUSTER_CIRCUIT, reason=f"the circuit breaker of the cluster is {why}")
-    )
+    if why is None:
+        return None
+    cluster = in_words(limits.clusters.of(proposed.key.environment))
+    return Excess(limit=LimitName.CLUSTER_CIRCUIT, reason=f"the circuit breaker of {cluster} is {why}")
 
 
 def _past_closing(closed_at: datetime | None, at: datetime) -> datetime | None:

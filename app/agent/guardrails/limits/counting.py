@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
+from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.limits.history import History, Proposed, Touch, of_this_time
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits, Spending
 
@@ -39,11 +40,13 @@ def budgets_spent(
     proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
 ) -> Iterator[Excess]:
     """The budgets and the share of the fleet that the action would exceed."""
+    cluster = limits.clusters.of(proposed.key.environment)
+    beside = f" of {in_words(cluster)}" if cluster else ""
     minutes = f"{limits.window.total_seconds() / 60:g} minutes"
     of = {
         LimitName.SERVICE: (f"on {proposed.key}", "MAX_ACTIONS_PER_SERVICE"),
-        LimitName.NAMESPACE: (f"in namespace {proposed.namespace}", "MAX_ACTIONS_PER_NAMESPACE"),
-        LimitName.CLUSTER: ("in the cluster", "MAX_ACTIONS_PER_CLUSTER"),
+        LimitName.NAMESPACE: (f"in namespace {proposed.namespace}{beside}", "MAX_ACTIONS_PER_NAMESPACE"),
+        LimitName.CLUSTER: (f"in {in_words(cluster)}", "MAX_ACTIONS_PER_CLUSTER"),
     }
     for one in spending(proposed, history, limits, known_services, at):
         if one.allowed is None or one.spent < one.allowed:

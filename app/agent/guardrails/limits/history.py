@@ -73,16 +73,16 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Earlier actions: of the cluster within the window, and further back of the service itself."""
+    """Earlier actions: of the service's cluster within the window, and further back of the service."""
 
     window: tuple[Touch, ...] = ()
-    """Actions of any service, without undos, that began within the window: all, or the newest
+    """Actions of any service of the cluster, without undos, that began within the window: all, or the newest
     up to the budget of the cluster."""
     service: tuple[PastAction, ...] = ()
     """The service's own actions, including undos, within `Limits.look_back`, oldest first."""
     cluster: tuple[Tried, ...] = ()
-    """Of any service: the newest with a known outcome, as many as open the cluster's breaker, and those
-    in progress; empty without such a breaker."""
+    """Of any service of the cluster: the newest with a known outcome, as many as open its breaker,
+    and those in progress; empty without such a breaker."""
     service_closed_at: datetime | None = None
     """When the service's breaker was last closed manually."""
     cluster_closed_at: datetime | None = None

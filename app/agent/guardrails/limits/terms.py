@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
 from app.agent.guardrails.circuit_breaker import Breaker
 from app.agent.guardrails.freeze import FreezeWindow
+from app.agent.guardrails.limits.clusters import Clusters
 
 
 class LimitName(StrEnum):
@@ -48,6 +49,8 @@ class Limits:
     service_breaker: Breaker | None = None
     cluster_breaker: Breaker | None = None
     freezes: tuple[FreezeWindow, ...] = ()
+    clusters: Clusters = field(default_factory=Clusters)
+    """`per_cluster`, `fleet_share` and `cluster_breaker` count in each of them on its own."""
 
     @property
     def look_back(self) -> timedelta:

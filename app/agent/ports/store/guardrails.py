@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agent.guardrails.limits import History, Limits
-from app.agent.guardrails.status import Attempts
+from app.agent.guardrails.status import Attempts, CircuitKey
 from app.agent.identity.people import Person
 from app.agent.ids import ServiceKey
 from app.agent.models import KillSwitch
@@ -30,10 +30,8 @@ class GuardrailRepository(Protocol):
         """
         ...
 
-    async def close_circuit(
-        self, key: ServiceKey | None, said: KillSwitch, *, person: Person | None = None
-    ) -> None:
-        """Forget failures before `said.at` for one service's breaker; None: for the cluster's.
+    async def close_circuit(self, key: CircuitKey, said: KillSwitch, *, person: Person | None = None) -> None:
+        """Forget failures before `said.at` for the breaker of one service or of one cluster.
 
         Adds an entry to the audit trail, as `set_kill_switch` does.
         """

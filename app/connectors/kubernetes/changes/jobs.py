@@ -19,6 +19,14 @@ _OF_ONE_JOB = frozenset(
     }
 )
 """Labels that tie pods to one Job, or a Job to what a GitOps controller tracks and would prune."""
+_PRUNED_BY = (
+    *TRACKING_PREFIXES,
+    "applyset.kubernetes.io/",
+    "configmanagement.gke.io/",
+    "kapp.k14s.io/",
+    "objectset.rio.cattle.io/",
+)
+"""Labels by which a tool deletes what it has not made itself, a run under way included."""
 _OF_THE_RUN = frozenset({"selector", "manualSelector", "suspend"})
 """Fields of a Job's spec that the API server sets for each Job, or that held the failed one."""
 _STARTED_BY_HAND = {"cronjob.kubernetes.io/instantiate": "manual"}
@@ -55,7 +63,7 @@ def _kept(labels: dict[str, str], *, instance: bool = False) -> JsonObject:
     return {
         label: value
         for label, value in labels.items()
-        if label not in dropped and not label.startswith(TRACKING_PREFIXES)
+        if label not in dropped and not label.startswith(_PRUNED_BY)
     }
 
 

@@ -30,7 +30,11 @@ async def read_repeated(api: ReadApi, ref: ObjectRef) -> TargetState:
     """The state of a failed Job: how it ended, and the marker and name of the Job that repeats it."""
     job = await api.get(Kind.JOB, ref.namespace, ref.name)
     again = (await api.list(Kind.JOB, ref.namespace, labels=f"{REPEATS}={uid(job)}")).items
-    newest = again[0] if again else None
+    return repeated_state(ref, job, again[0] if again else None)
+
+
+def repeated_state(ref: ObjectRef, job: JsonObject, newest: JsonObject | None) -> TargetState:
+    """The state of a failed Job with the Job that repeats it, None while none does."""
     marker = None if newest is None else text(newest, "metadata", "annotations", MARKER)
     parts = {RUN: run_of(job).state.value, REPEATED_AS: "-" if newest is None else name(newest)}
     return TargetState(
@@ -56,8 +60,11 @@ async def repeat(
     intent_id: IntentId,
     target: TargetState,
     clock: Clock | None = None,
-) -> JsonObject:
-    """Create the repetition of the Job that was decided on; the new Job, or what it would be.
+) -> tuple[TargetState, str]:
+    """Create the repetition of the Job that was decided on; the state after it, and the new Job's name.
+
+    The answer of the API server is all that the state is made from: nothing is read once the
+    Job is there, so that no error can be taken for a refusal of what was done.
 
     `Conflict` where the Job changed or was repeated since; `Invalid` where its batch allows no
     repetition now.
@@ -72,7 +79,8 @@ async def repeat(
     why = "it belongs to no batch" if batch is None else obstacle(batch, ref.name)
     if why is not None:
         raise Invalid(f"{action.name.words}: {why}")
-    return await patches.create(Kind.JOB, ref.namespace, repeat_of(failed, intent_id, MARKER))
+    made = await patches.create(Kind.JOB, ref.namespace, repeat_of(failed, intent_id, MARKER))
+    return repeated_state(ref, failed, made), name(made)
 
 
 async def _batch_of(api: ReadApi, failed: JsonObject, clock: Clock) -> BatchView | None:

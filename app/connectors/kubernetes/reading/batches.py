@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from app.agent.batch.runs import BatchView, batch_named
 from app.agent.ids import JsonObject, ServiceKey
 from app.clock import Clock
@@ -9,6 +11,9 @@ from app.connectors.kubernetes.api import Kind, ReadApi
 from app.connectors.kubernetes.fields import text
 from app.connectors.kubernetes.mapping import ServiceMap
 from app.connectors.kubernetes.views.batches import batches_of
+from app.errors import Forbidden
+
+log = logging.getLogger(__name__)
 
 
 class KubernetesBatches:
@@ -18,17 +23,34 @@ class KubernetesBatches:
         self._api = api
         self._services = services
         self._clock = clock
+        self._listed: dict[str, tuple[BatchView, ...]] = {}
+        """What each namespace listed last."""
 
     async def batches(self) -> tuple[BatchView, ...]:
+        """As the port says; of a namespace whose Jobs may not be listed, as they were listed last.
+
+        `Forbidden` only where that holds for every namespace.
+        """
+        scopes, denied = self._services.namespaces(), []
+        for scope in scopes:
+            try:
+                self._listed[scope] = await self._in(scope)
+            except Forbidden as error:
+                denied.append(error)
+        if denied and len(denied) == len(scopes):
+            raise denied[0]
+        for why in denied:
+            log.warning("failed Jobs are not seen: %s", why)
+        return tuple(batch for scope in scopes for batch in self._listed.get(scope, ()))
+
+    async def _in(self, scope: str) -> tuple[BatchView, ...]:
+        jobs = _by_namespace((await self._api.list(Kind.JOB, scope)).items)
+        crons = _by_namespace((await self._api.list(Kind.CRON_JOB, scope)).items)
         found: list[BatchView] = []
-        for scope in self._services.namespaces():
-            jobs = _by_namespace((await self._api.list(Kind.JOB, scope)).items)
-            crons = _by_namespace((await self._api.list(Kind.CRON_JOB, scope)).items)
-            for namespace, those in jobs.items():
-                environment = self._services.environment(namespace)
-                if environment is not None:
-                    now = self._clock.now()
-                    found += batches_of(environment, those, crons.get(namespace, ()), now)
+        for namespace, those in jobs.items():
+            environment = self._services.environment(namespace)
+            if environment is not None:
+                found += batches_of(environment, those, crons.get(namespace, ()), self._clock.now())
         return tuple(found)
 
     async def batch(self, key: ServiceKey) -> BatchView | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.agent.workload import LogTail
+from app.agent.workload import LogTail, ObjectRef
 from app.connectors.kubernetes.connection import Connection
 from app.connectors.kubernetes.errors import KubernetesCall
 from app.errors import PermanentError
@@ -20,27 +20,27 @@ class KubernetesLogs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
+    async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
         if not previous:
-            return await self._tail(namespace, pod, container, previous=False)
+            return await self._tail(pod, container, previous=False)
         try:
-            return await self._tail(namespace, pod, container, previous=True)
+            return await self._tail(pod, container, previous=True)
         except PermanentError:
             # Nothing is left of the one that ended, or no right: the other answer says which.
-            return await self._tail(namespace, pod, container, previous=False)
+            return await self._tail(pod, container, previous=False)
 
-    async def _tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> LogTail:
-        text = await self._read(namespace, pod, container, lines=LINES, previous=previous)
+    async def _tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
+        text = await self._read(pod, container, lines=LINES, previous=previous)
         if len(text) >= BYTES:
-            text = await self._read(namespace, pod, container, lines=_FEWER_LINES, previous=previous)
+            text = await self._read(pod, container, lines=_FEWER_LINES, previous=previous)
         lines = text.decode(errors="replace").splitlines()[-LINES:]
         return LogTail(lines=tuple(lines), previous=previous)
 
-    async def _read(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool) -> bytes:
-        call = KubernetesCall(verb="get", what=f"pods/log {namespace}/{pod}", effect=False)
+    async def _read(self, pod: ObjectRef, container: str, *, lines: int, previous: bool) -> bytes:
+        call = KubernetesCall(verb="get", what=f"pods/log {pod.namespace}/{pod.name}", effect=False)
         request = self._connection.prepare_log(
-            namespace,
-            pod,
+            pod.namespace,
+            pod.name,
             container=container,
             tailLines=str(lines),
             limitBytes=str(BYTES),

@@ -1,0 +1,1 @@
+"""Several clusters behind the ports of one: `routes` picks the cluster, `ports` and `watch` ask it."""
