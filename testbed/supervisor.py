@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from testbed import TestbedError
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2000
+_LOOK_SECONDS = 0.02
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,10 @@ class Supervisor:
 # ------------------------------------------------------------------ the supervising process
 
 
-def _die_with_parent() -> None:
+def _begin() -> None:
+    """In the child: no signal is ignored because the supervisor ignores it, and it dies with its parent."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -121,11 +127,28 @@ def _kill_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(child.pid, number)
 
 
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    """The exit code; None while it runs.
+
+    A child that ended is not reaped: until then its number is given to no other process,
+    so that a later kill of its group cannot hit one that was started elsewhere.
+    """
+    if child.returncode is not None:
+        return child.returncode
+    found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
 def _stop(child: subprocess.Popen[bytes], grace: float) -> int:
-    if child.poll() is None and grace > 0:
+    if child.returncode is not None:
+        return child.returncode
+    if _ended(child) is None and grace > 0:
         _kill_group(child, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(grace)
+        until = time.monotonic() + grace
+        while _ended(child) is None and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
     _kill_group(child, signal.SIGKILL)  # the leader may be gone and its children not
     return child.wait()
 
@@ -139,13 +162,13 @@ def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **request["env"]},
             process_group=0,
-            preexec_fn=_die_with_parent,  # safe: this process has one thread
+            preexec_fn=_begin,  # safe: this process has one thread
         )
 
 
 def _serve() -> None:
     """Answer requests, one JSON object a line, until the owner's pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     children: dict[int, subprocess.Popen[bytes]] = {}
     try:
@@ -161,15 +184,13 @@ def _serve() -> None:
                     children[child.pid] = child
                     answer = {"pid": child.pid}
             elif request["op"] == "poll":
-                answer = {"code": children[request["pid"]].poll()}
+                answer = {"code": _ended(children[request["pid"]])}
             else:
                 answer = {"code": _stop(children[request["pid"]], request["grace"])}
             print(json.dumps(answer), flush=True)
     finally:
         for child in children.values():
-            _kill_group(child, signal.SIGKILL)
-        for child in children.values():
-            child.wait()
+            _stop(child, 0.0)
 
 
 if __name__ == "__main__":

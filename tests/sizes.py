@@ -36,7 +36,7 @@ CHANGE_BROKEN_BUILDS = 12
 CHANGE_INTAKES = 2
 CHANGE_SCENARIOS = 3
 CHANGE_EXAMPLES_PERCENT = 35
-"""They are chosen anew in every run, so that several changes try more than one whole run does."""
+"""Every run chooses others, so that several changes try more than one whole run does."""
 CHANGE_SOAK: Mapping[str, int] = {
     "services": 40,
     "signals": 1_200,

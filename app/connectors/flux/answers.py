@@ -22,7 +22,17 @@ from app.agent.ids import IntentId, JsonObject
 from app.agent.workload import ObjectRef, Revision
 from app.connectors.flux.obstacles import obstacles
 from app.connectors.git.contents import Tip
-from app.connectors.kubernetes.fields import flag, mapping, moment, name, number, objects, text, texts
+from app.connectors.kubernetes.fields import (
+    condition_of,
+    flag,
+    mapping,
+    moment,
+    name,
+    number,
+    objects,
+    text,
+    texts,
+)
 from app.connectors.text import shorten
 from app.errors import PermanentError
 from app.redaction import redacted
@@ -118,7 +128,7 @@ def application_from(found: Deployed, tip: Tip | None = None, more: Sequence[str
     """
     if not name(found.kustomization):
         raise PermanentError(f"unexpected response from {TITLE}: not a Kustomization")
-    ready = condition(found.kustomization)
+    ready = condition_of(found.kustomization, "Ready")
     operation, busy = _operation(found), _busy(found)
     synced, desired = _sync(found, tip, busy=busy)
     ref = _ref(found.kustomization)
@@ -153,7 +163,7 @@ def release_from(release: JsonObject) -> Application:
         for one in objects(release, "status", "history")[:2]
     ]
     known = f"; charts {', before '.join(versions)}" if versions else ""
-    ready = condition(release)
+    ready = condition_of(release, "Ready")
     state = _HEALTH.get(text(ready, "status") or "", "Progressing")
     held = "suspended" if flag(release, "spec", "suspend") else "active"
     ref = _ref(release)
@@ -214,11 +224,6 @@ def images_at(
     return tuple(sorted(newest.images))
 
 
-def condition(item: JsonObject) -> JsonObject:
-    """The condition `Ready`; empty where there is none."""
-    return next((one for one in objects(item, "status", "conditions") if text(one, "type") == "Ready"), {})
-
-
 def _ref(item: JsonObject) -> ApplicationRef:
     return ApplicationRef(namespace=text(item, "metadata", "namespace") or "", name=name(item))
 
@@ -234,7 +239,7 @@ def _observed(item: JsonObject) -> bool:
 
 def _busy(found: Deployed) -> bool:
     """A change of the source is on its way through the Kustomization."""
-    running = text(condition(found.kustomization), "status") not in ("True", "False")
+    running = text(condition_of(found.kustomization, "Ready"), "status") not in ("True", "False")
     if found.pinned is not None:
         return running or found.attempted != found.pinned
     if found.suspended:
@@ -257,7 +262,7 @@ def _sync(found: Deployed, tip: Tip | None, *, busy: bool) -> tuple[str, str | N
 
 def _operation(found: Deployed) -> Operation | None:
     """The last apply, running or ended; a source that cannot fetch its commit is one that failed."""
-    fetched = condition(found.source)
+    fetched = condition_of(found.source, "Ready")
     generation = number(found.source, "metadata", "generation")
     if (
         found.pinned is not None
@@ -272,7 +277,7 @@ def _operation(found: Deployed) -> Operation | None:
         )
     if found.attempted is None:
         return None
-    ready = condition(found.kustomization)
+    ready = condition_of(found.kustomization, "Ready")
     phase = OperationPhase.RUNNING
     if found.attempted == found.artifact:
         if text(ready, "status") == "True" and found.applied == found.attempted:
@@ -297,7 +302,7 @@ def _history(found: Deployed) -> tuple[SyncedRevision, ...]:
     if current is None or current == newest:
         return tuple(entries.values())
     at = moment(found.source, "status", "artifact", "lastUpdateTime") if current == found.artifact else None
-    at = at or moment(condition(found.kustomization), "lastTransitionTime")
+    at = at or moment(condition_of(found.kustomization, "Ready"), "lastTransitionTime")
     if at is None:
         return tuple(entries.values())
     beginning = SyncedRevision(id=history_id(current), revision=current, at=at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from app.agent.ids import JsonObject
-from app.connectors.kubernetes.fields import controller, flag, mapping, name, objects, text
+from app.connectors.kubernetes.fields import condition_of, controller, flag, mapping, name, objects, text
 
 _FIXED = ("tag", "semver", "name")
 """References of a GitRepository other than a branch or a commit."""
@@ -28,10 +28,7 @@ def obstacles(kustomization: JsonObject, source: JsonObject, *, ours: bool) -> I
             f"{which} recreates objects that cannot be changed (spec.force), which a rollback would do as "
             "well: revert the change in Git"
         )
-    ready = next(
-        (one for one in objects(kustomization, "status", "conditions") if text(one, "type") == "Ready"), {}
-    )
-    if text(ready, "reason") == "DependencyNotReady":
+    if text(condition_of(kustomization, "Ready"), "reason") == "DependencyNotReady":
         yield f"{which} waits for a Kustomization that it depends on, and would not be rolled back"
     if text(kustomization, "metadata", "deletionTimestamp"):
         yield f"{which} is being deleted"

@@ -105,8 +105,8 @@ signal_tally = Table(
     Column("forgotten", BigInteger, nullable=False),
 )
 
-# The names `mendings` and `mended` stay: processes of the version before write them while an upgrade rolls
-# through, so that a new name would need both for a release, and the API shows `mended` as it always did.
+# Processes of the version before write `mendings` and `mended` during a rolling upgrade: a new name would
+# need both for one release, and the API has the field `mended`.
 mendings = Table(
     "mendings",
     metadata,
