@@ -28,7 +28,6 @@ from testbed import TestbedError
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2000
 _LOOK_SECONDS = 0.02
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,7 @@ class Supervisor:
 # ------------------------------------------------------------------ the supervising process
 
 
-def _begin() -> None:
-    """In the child: no signal is ignored because the supervisor ignores it, and it dies with its parent."""
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_DFL)
+def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -162,13 +158,13 @@ def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **request["env"]},
             process_group=0,
-            preexec_fn=_begin,  # safe: this process has one thread
+            preexec_fn=_die_with_parent,  # safe: this process has one thread
         )
 
 
 def _serve() -> None:
     """Answer requests, one JSON object a line, until the owner's pipe closes."""
-    for number in _IGNORED:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     children: dict[int, subprocess.Popen[bytes]] = {}
     try:
