@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from app.agent.evidence.format import some_of
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, warn
@@ -99,5 +100,4 @@ def _with_terms(settings: Settings) -> set[str]:
 
 
 def _shown(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_SHOWN
-    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return some_of(names, _MOST_SHOWN)

@@ -19,6 +19,7 @@ from app.agent.evidence.facts import (
     rollout_stuck,
     runs_version,
 )
+from app.agent.evidence.format import some_of
 from app.agent.evidence.onset.departure import departure, returned_at
 from app.agent.evidence.releases import releases, reported_deploys
 from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset, reported
@@ -130,8 +131,7 @@ def _naming(current: Revision, reference: Revision | None) -> str:
     changed = () if reference is None else changed_fields(current, reference)
     if not changed:
         return ""
-    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-    return f", which changed {', '.join(changed[:_NAMED])}{more},"
+    return f", which changed {some_of(changed, _NAMED)},"
 
 
 def config_map_of(evidence: Evidence) -> CandidateChange | None:

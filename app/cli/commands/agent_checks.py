@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 from app.agent.actions import ACTIONS
-from app.agent.evidence.format import counted
+from app.agent.evidence.format import counted, some_of
 from app.agent.identity.people import Scope, scopes_of
 from app.agent.models import ActionName, Risk
 from app.agent.runbooks import Catalogue, load_catalogue
@@ -28,11 +28,9 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
     settings = run.settings
     unknown = unknown_in_env_file()
     if unknown:
-        more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
         yield warn(
             "configuration",
-            ".env has names that are no settings and have no effect: "
-            f"{', '.join(unknown[:_MOST_SHOWN])}{more}",
+            f".env has names that are no settings and have no effect: {some_of(unknown, _MOST_SHOWN)}",
             f"correct or remove them, or list them in {ESCAPE}",
         )
     if settings.config_file is not None:

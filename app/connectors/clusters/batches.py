@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
-
-import msgspec
+from functools import partial
 
 from app.agent.batch.runs import BatchView
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import BatchReader
-from app.connectors.clusters.routes import Routes
-from app.errors import AgentError, TransientError
+from app.connectors.clusters.listing import ClusterLists
+from app.connectors.clusters.routes import Routes, in_cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,29 +17,16 @@ class RoutedBatches:
     """`BatchReader` over several clusters."""
 
     routes: Routes[BatchReader]
-    _listed: dict[str, tuple[BatchView, ...]] = field(default_factory=dict)
-    """What each cluster listed last."""
+    _listing: ClusterLists[BatchView] = field(default_factory=ClusterLists)
 
     async def batches(self) -> tuple[BatchView, ...]:
-        """The batches of every cluster; of one that does not answer, as they were listed last.
+        """The batches of every cluster; of one that does not answer, as they were listed last."""
+        return await self._listing.of_all({name: partial(self._of, name) for name in self.routes.ports})
 
-        Raises only where no cluster lists them: what one answered, before the silence of others.
-        """
-        names = tuple(self.routes.ports)
-        answers = await asyncio.gather(*(self._list(name) for name in names))
-        failed = [error for error in answers if error is not None]
-        if failed and len(failed) == len(names):
-            raise next((error for error in failed if not isinstance(error, TransientError)), failed[0])
-        return tuple(batch for name in names for batch in self._listed.get(name, ()))
-
-    async def _list(self, name: str) -> AgentError | None:
-        try:
-            found = await self.routes.ports[name].batches()
-        except AgentError as error:
-            return error
+    async def _of(self, name: str) -> tuple[BatchView, ...]:
+        found = await self.routes.ports[name].batches()
         own = (one for one in found if self.routes.clusters.of(one.key.environment) == name)
-        self._listed[name] = tuple(_placed(one, name) for one in own)
-        return None
+        return tuple(_placed(one, name) for one in own)
 
     async def batch(self, key: ServiceKey) -> BatchView | None:
         found = self.routes.of_service(key)
@@ -53,4 +38,4 @@ class RoutedBatches:
 
 
 def _placed(batch: BatchView, cluster: str) -> BatchView:
-    return replace(batch, ref=msgspec.structs.replace(batch.ref, cluster=cluster))
+    return replace(batch, ref=in_cluster(batch.ref, cluster))

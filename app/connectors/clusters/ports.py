@@ -6,12 +6,10 @@ names it: its adapters know no names of clusters.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
-
-import msgspec
 
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
@@ -29,8 +27,8 @@ from app.agent.ports.cluster import (
     PodOwners,
 )
 from app.agent.workload import ConfigRecord, LogTail, ObjectRef, TargetState, WorkloadView
-from app.connectors.clusters.routes import Routes
-from app.errors import AgentError
+from app.connectors.clusters.listing import ClusterLists
+from app.connectors.clusters.routes import Routes, in_cluster
 
 _Placed = TypeVar("_Placed", TargetState, Snapshot)
 
@@ -40,36 +38,19 @@ class RoutedReader:
     """`ClusterReader` over several clusters."""
 
     routes: Routes[ClusterReader]
-    _listed: dict[str, tuple[ServiceKey, ...]] = field(default_factory=dict)
-    """What each cluster listed last."""
-    _faults: dict[str, str | None] = field(default_factory=dict)
+    _listing: ClusterLists[ServiceKey] = field(default_factory=ClusterLists)
 
     def faults(self) -> Mapping[str, str | None]:
         """Of each cluster, why it did not list its services when it was last asked; None if it did."""
-        return dict(self._faults)
+        return self._listing.faults()
 
     async def services(self) -> tuple[ServiceKey, ...]:
-        """The services of every cluster; of one that does not answer, those that it listed last.
+        """The services of every cluster; of one that does not answer, those that it listed last."""
+        return await self._listing.of_all({name: partial(self._of, name) for name in self.routes.ports})
 
-        Raises only where no cluster answers.
-        """
-        names = tuple(self.routes.ports)
-        answers = await asyncio.gather(*(self._list(name) for name in names))
-        failed = [error for error in answers if error is not None]
-        if failed and len(failed) == len(names):
-            raise failed[0]
-        return tuple(key for name in names for key in self._listed.get(name, ()))
-
-    async def _list(self, name: str) -> AgentError | None:
-        try:
-            found = await self.routes.ports[name].services()
-        except AgentError as error:
-            self._faults[name] = str(error)
-            return error
-        clusters = self.routes.clusters
-        self._listed[name] = tuple(key for key in found if clusters.of(key.environment) == name)
-        self._faults[name] = None
-        return None
+    async def _of(self, name: str) -> tuple[ServiceKey, ...]:
+        found = await self.routes.ports[name].services()
+        return tuple(key for key in found if self.routes.clusters.of(key.environment) == name)
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         found = self.routes.of_service(key)
@@ -94,7 +75,7 @@ class RoutedReader:
 
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         found = await self.routes.of_object(node).load(node, rooms=rooms)
-        pods = tuple(replace(pod, ref=_in_cluster(pod.ref, node.cluster)) for pod in found.pods)
+        pods = tuple(replace(pod, ref=in_cluster(pod.ref, node.cluster)) for pod in found.pods)
         return replace(found, pods=pods)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
@@ -155,17 +136,13 @@ class RoutedLogs:
 
 
 def _placed(found: _Placed, cluster: str) -> _Placed:
-    return replace(found, ref=_in_cluster(found.ref, cluster))
-
-
-def _in_cluster(ref: ObjectRef, cluster: str) -> ObjectRef:
-    return msgspec.structs.replace(ref, cluster=cluster)
+    return replace(found, ref=in_cluster(found.ref, cluster))
 
 
 def _within(action: Action) -> Action:
     """The action as the cluster alone knows it."""
     target = action.target
-    return action if target is None else replace(action, target=_in_cluster(target, UNNAMED))
+    return action if target is None else replace(action, target=in_cluster(target, UNNAMED))
 
 
 def _named(what: str, cluster: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import Action
@@ -51,3 +53,8 @@ class Routes(Generic[T]):
         if action.target is None:
             raise Invalid(f"{action.name} touches no object")
         return self.of_object(action.target)
+
+
+def in_cluster(ref: ObjectRef, cluster: str) -> ObjectRef:
+    """The object as the records name it: an adapter knows no name of its cluster."""
+    return msgspec.structs.replace(ref, cluster=cluster)

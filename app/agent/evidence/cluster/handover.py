@@ -16,7 +16,7 @@ from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
-from app.agent.evidence.format import span
+from app.agent.evidence.format import some_of, span
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
@@ -146,8 +146,7 @@ def _unexplained(failing: list[PodView], cause: Cause) -> bool:
 def _unchecked(workload: WorkloadView) -> str:
     """What may have changed and is not read: no right to Secrets, no watch of what carries the traffic."""
     secrets = _secrets(workload)
-    more = f" and {len(secrets) - _SECRETS} more" if len(secrets) > _SECRETS else ""
-    content = f", and the content of Secret {', '.join(secrets[:_SECRETS])}{more}" if secrets else ""
+    content = f", and the content of Secret {some_of(secrets, _SECRETS)}" if secrets else ""
     return f"not checked, because the agent does not read them: {', '.join(_TRAFFIC)}{content}"
 
 

@@ -28,7 +28,10 @@ _ANY_ENVIRONMENT = "-"
 
 async def read_repeated(api: ReadApi, ref: ObjectRef) -> TargetState:
     """The state of a failed Job: how it ended, and the marker and name of the Job that repeats it."""
-    job = await api.get(Kind.JOB, ref.namespace, ref.name)
+    return await _state(api, ref, await api.get(Kind.JOB, ref.namespace, ref.name))
+
+
+async def _state(api: ReadApi, ref: ObjectRef, job: JsonObject) -> TargetState:
     again = (await api.list(Kind.JOB, ref.namespace, labels=f"{REPEATS}={uid(job)}")).items
     return repeated_state(ref, job, again[0] if again else None)
 
@@ -73,7 +76,7 @@ async def repeat(
     if target.ref != ref:
         raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
     failed = await api.get(Kind.JOB, ref.namespace, ref.name)
-    if (await read_repeated(api, ref)).token != target.token:
+    if (await _state(api, ref, failed)).token != target.token:
         raise Conflict(f"{ref} is another Job or was repeated since the decision")
     batch = await _batch_of(api, failed, clock or SystemClock())
     why = "it belongs to no batch" if batch is None else obstacle(batch, ref.name)
