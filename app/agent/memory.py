@@ -105,7 +105,10 @@ def failed_revision(
 
 
 def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
-    """Since when only the current version runs, fully rolled out; None if it has a fault now."""
+    """Since when the current version alone serves, fully rolled out; None if it has a fault now.
+
+    A pod serves from the time it became ready: what it does before that shows nothing.
+    """
     workload = seen.workload
     if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
         return None
@@ -116,6 +119,7 @@ def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
     if workload_conditions(workload) or (seen.sli is not None and slo.breaches(seen.sli)):
         return None
     moments = [pod.created_at for pod in workload.pods]
+    moments.extend(p.ready_changed_at for p in workload.pods if p.ready and p.ready_changed_at is not None)
     moments.extend(c.changed_at for c in workload.config_maps if c.changed_at is not None)
     return max(moments)
 
@@ -144,7 +148,7 @@ class Historian:
             at=workload.observed_at, sli=None, workload=workload, gone=False, telemetry=None, missing=()
         )
         since = serves_well_since(seen, self.slo)
-        return None if since is None else since + self.rules.after
+        return None if since is None else since + self._least
 
     async def knows(self, key: ServiceKey, workload: WorkloadView, at: datetime) -> bool:
         """Whether all that runs is on record as having served well; asks the store alone."""
@@ -160,7 +164,7 @@ class Historian:
         since, workload = serves_well_since(seen, self.slo.of(key)), seen.workload
         if since is None or workload is None or not workload.revisions:
             return False
-        if seen.at - since < self.rules.after:
+        if seen.at - since < self._least:
             return False
         current = workload.revisions[0]
         known = {r.template_hash: r.health for r in await self.store.history.revisions(key)}
@@ -185,6 +189,13 @@ class Historian:
                 )
             )
         return True
+
+    @property
+    def _least(self) -> timedelta:
+        """How long a version must have served: a shorter time than a measurement covers shows nothing."""
+        if self.metrics is None:
+            return self.rules.after
+        return max(self.rules.after, self.rules.window)
 
     async def _objection(
         self, key: ServiceKey, workload: WorkloadView, since: datetime, now: datetime

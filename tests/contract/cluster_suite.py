@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from app.agent.ids import (
     JsonScalar,
     ServiceKey,
 )
-from app.agent.memory import Historian
+from app.agent.memory import Historian, serves_well_since
 from app.agent.models import (
     Action,
     ActionName,
@@ -560,6 +560,15 @@ async def test_without_rights_reading_is_forbidden(cluster: ClusterHarness) -> N
 # ------------------------------------------------------------------ what served well
 
 
+SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=timedelta(minutes=1),
+    reopen_after=timedelta(hours=1),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counted:
     """A metric source that counts so many requests a second, of which so many fail."""
@@ -580,26 +589,27 @@ class Counted:
         return TelemetryHealth(known_services=len(keys), silent_services=0, source_reachable=True)
 
 
-async def trusted(cluster: ClusterHarness, store: Store, source: Counted, least: int) -> bool:
-    """Whether the historian takes what runs for one that served well, for a minute from now on."""
-    slo = SloThresholds(
-        max_error_rate=0.05,
-        max_p95_latency_ms=1000,
-        clear_ratio=0.8,
-        breach_for=timedelta(minutes=1),
-        reopen_after=timedelta(hours=1),
-    )
+async def trusted(
+    cluster: ClusterHarness,
+    store: Store,
+    source: Counted,
+    least: int,
+    *,
+    minutes: float = 2,
+    window: timedelta = timedelta(0),
+) -> bool:
+    """Whether the historian records what runs as having served well, so many minutes from now."""
     historian = Historian(
         store=store,
         reader=cluster.ports.reader,
         metrics=source,
-        slo=slo,
-        rules=TrustRules(after=timedelta(minutes=1), min_requests=least),
+        slo=SLO,
+        rules=TrustRules(after=timedelta(minutes=1), min_requests=least, window=window),
     )
     view = await view_of(cluster)
     # The level of this moment is well in every case: it is the period that is judged.
     well = await Counted(rate=1.0).sli(key_of(cluster), view.observed_at)
-    later = view.observed_at + timedelta(minutes=2)
+    later = view.observed_at + timedelta(minutes=minutes)
     return await historian.note(key_of(cluster), Observation(at=later, sli=well, workload=view))
 
 
@@ -624,6 +634,32 @@ async def test_what_nobody_called_and_what_failed_its_calls_has_not_served_well(
         assert (await view_of(cluster, "worker")).trusted_without_traffic
     finally:
         await store.close()
+
+
+async def test_what_a_measurement_has_not_covered_has_not_served_well(
+    cluster: ClusterHarness, tmp_path: Path
+) -> None:
+    """Where the metrics look back longer than a version serves, they show the version before it."""
+    await deploy_shop(cluster)
+    store = await open_store(f"sqlite:///{tmp_path / 'heal.db'}")
+    window = timedelta(minutes=5)
+    try:
+        assert not await trusted(cluster, store, Counted(rate=50.0), 0, minutes=2, window=window)
+        assert await store.history.revisions(key_of(cluster)) == ()
+        assert await trusted(cluster, store, Counted(rate=50.0), 0, minutes=6, window=window)
+    finally:
+        await store.close()
+
+
+async def test_a_version_serves_from_the_time_its_pods_became_ready(cluster: ClusterHarness) -> None:
+    """A pod that waited long for its image has not served in that time."""
+    await deploy_shop(cluster)
+    view = await view_of(cluster)
+    late = view.observed_at + timedelta(minutes=3)
+    first, *others = view.pods
+    waited = replace(view, pods=(replace(first, ready_changed_at=late), *others))
+    seen = Observation(at=late, sli=None, workload=waited)
+    assert serves_well_since(seen, SLO) == late
 
 
 # ------------------------------------------------------------------ rehearsing

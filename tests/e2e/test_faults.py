@@ -68,7 +68,8 @@ def test_a_fault_is_healed_by_the_right_action(
     fault: Fault, agents: Agents, monitored_world: TestBed, control_plane: ControlPlane, namespace: str
 ) -> None:
     """One action, the right one, on the sick object alone; recovery verified."""
-    bed, agent = monitored_world, agents(**ACTING)
+    # Slow answers show in the metrics once they were given: a version is judged after that.
+    bed, agent = monitored_world, agents(TRUST_REVISION_AFTER_SECONDS="15", **ACTING)
     bed.deploy(namespace, SERVICE, GOOD)
     bed.deploy(namespace, "bystander", "bystander:1")
     bed.wait_rolled_out(namespace, SERVICE)
