@@ -198,6 +198,7 @@ def test_what_an_incident_waits_for_stands_first(api: Harness) -> None:
     assert "2026-02-20 21:02:00 UTC" in text
     assert ("action", f"/dashboard/approvals/{approval_id}") in page.attributes
     assert ("method", "post") in page.attributes
+    assert "The incident ended" not in text
     assert "awaiting approval" in _parsed(api.get("/dashboard").text).text
 
 
