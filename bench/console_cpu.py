@@ -76,9 +76,7 @@ async def _run(url: str, until: datetime, rounds: int, profile: Path | None) -> 
                     await client.get(asked)
                 profiler.disable()
                 out.write(f"{rounds} requests of the page: {name}\n")
-                stats = pstats.Stats(profiler, stream=out).strip_dirs()
-                stats.sort_stats("tottime").print_stats(_LINES)
-                stats.sort_stats("cumtime").print_stats(2 * _LINES)
+                pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("tottime").print_stats(_LINES)
     if out is not None:
         out.close()
     await store.close()

@@ -355,6 +355,8 @@ async def test_newest_parts_are_those_of_each_incident_alone(store: Store) -> No
     for incident_id in ids:
         assert parts[incident_id] == await store.incidents.get_part(incident_id, limit=2)
     assert [entry.message for entry in parts[ids[1]].record.timeline] == ["1 1", "1 2"]
+    assert [len(parts[each].record.approvals) for each in ids] == [1, 1, 0]
+    assert [len(parts[each].record.intents) for each in ids] == [2, 2, 0]
     assert await store.incidents.get_newest_parts([], limit=2) == {}
 
 
