@@ -151,10 +151,13 @@ def _rows_of(connection: Connection, incident_id: IncidentId) -> Played:
 
 
 def load(url: str, played: Mapping[str, Played], size: Size, say: Callable[[str], None]) -> None:
-    """Copy the incidents over the year; keys and indexes stay on, foreign keys and triggers do not."""
+    """Copy the incidents over the year; keys and indexes are built after it, triggers do not run."""
     engine = engine_of(url)
     with engine.begin() as connection:
         _store_patterns(connection, played, size)
+        found = _definitions(connection)
+        for each in found:
+            connection.execute(text(each.drop))
 
     def copied(batch: tuple[int, int]) -> None:
         with engine.begin() as connection:
@@ -169,6 +172,9 @@ def load(url: str, played: Mapping[str, Played], size: Size, say: Callable[[str]
                 say(f"{100 * number // len(batches)} % loaded")
     with engine.begin() as connection:
         _unguarded(connection)
+        for each in reversed(found):
+            say(each.create[:100])
+            connection.execute(text(each.create))
         for name in ("timeline", "approvals", "intents"):
             chosen = f"DELETE FROM {name} WHERE incident_id IN (SELECT id FROM patterns)"  # noqa: S608 - ours
             connection.execute(text(chosen))
@@ -182,6 +188,45 @@ def load(url: str, played: Mapping[str, Played], size: Size, say: Callable[[str]
 def _unguarded(connection: Connection) -> None:
     """For this transaction: no foreign keys, no triggers, so that timelines can be replaced."""
     connection.execute(text("SET LOCAL session_replication_role = replica"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Definition:
+    """How to drop a key or an index of the tables that are filled, and how to build it again."""
+
+    drop: str
+    create: str
+
+
+def _definitions(connection: Connection) -> list[_Definition]:
+    """All of them, in an order in which they can be dropped: foreign keys first, then other keys."""
+    tables = {"names": [*_COPIED, timeline.name]}
+    keys = connection.execute(
+        text(
+            "SELECT conrelid::regclass AS of, conname AS name, pg_get_constraintdef(oid) AS meaning"
+            " FROM pg_constraint WHERE contype IN ('f', 'p', 'u')"
+            " AND (conrelid = ANY (CAST(:names AS regclass[]))"
+            " OR confrelid = ANY (CAST(:names AS regclass[])))"
+            " ORDER BY contype <> 'f', conrelid, conname"
+        ),
+        tables,
+    ).all()
+    indexes = connection.execute(
+        text(
+            "SELECT indexrelid::regclass AS name, pg_get_indexdef(indexrelid) AS meaning FROM pg_index"
+            " WHERE indrelid = ANY (CAST(:names AS regclass[])) AND NOT EXISTS"
+            " (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f')"
+            " ORDER BY indexrelid"
+        ),
+        tables,
+    ).all()
+    return [
+        _Definition(
+            drop=f"ALTER TABLE {key.of} DROP CONSTRAINT {key.name}",
+            create=f"ALTER TABLE {key.of} ADD CONSTRAINT {key.name} {key.meaning}",
+        )
+        for key in keys
+    ] + [_Definition(drop=f"DROP INDEX {index.name}", create=index.meaning) for index in indexes]
 
 
 def _batches(size: Size) -> Iterator[tuple[int, int]]:

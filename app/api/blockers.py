@@ -7,7 +7,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.execution.undo import not_to_undo
 from app.agent.guardrails.freeze import frozen
 from app.agent.guardrails.question import TargetLook
-from app.agent.models import Action, Approval, Incident, IncidentRecord
+from app.agent.models import Action, Approval, Incident, IncidentRecord, KillSwitch
 from app.agent.policy import forbidden_now
 from app.agent.responders.undo_request import last_change
 from app.api.dependencies import ApiDependencies
@@ -23,8 +23,15 @@ async def why_not_now(container: ApiDependencies, record: IncidentRecord, asked:
     A cluster that does not answer in time gives no reason: policy evaluates the action
     again before it runs.
     """
+    return await why_not_under(container, record, asked, await container.store.guardrails.kill_switch())
+
+
+async def why_not_under(
+    container: ApiDependencies, record: IncidentRecord, asked: Approval, switch: KillSwitch | None
+) -> list[str]:
+    """`why_not_now` with this kill switch, for callers with many approvals."""
     incident = record.incident
-    reasons = await _stopped(container, incident)
+    reasons = _stopped(container, incident, switch)
     plan = incident.plan
     if plan is None or asked.action_index >= len(plan.actions) or plan.hash != asked.plan_hash:
         return [*reasons, "the action is no longer planned"]
@@ -48,7 +55,7 @@ async def why_no_undo_now(container: ApiDependencies, record: IncidentRecord) ->
     The request itself must be possible (`why_not_to_ask`).
     """
     incident, limits = record.incident, container.loop.stages.executor.policy.limits
-    reasons = await _stopped(container, incident)
+    reasons = _stopped(container, incident, await container.store.guardrails.kill_switch())
     if container.settings_in_force.dry_run:
         reasons.append("dry run (DRY_RUN=true): the agent writes nothing")
     if incident.state.closed:
@@ -67,10 +74,9 @@ async def why_no_undo_now(container: ApiDependencies, record: IncidentRecord) ->
     return list(dict.fromkeys(reasons))
 
 
-async def _stopped(container: ApiDependencies, incident: Incident) -> list[str]:
+def _stopped(container: ApiDependencies, incident: Incident, switch: KillSwitch | None) -> list[str]:
     """Kill switch and freeze windows."""
     reasons = []
-    switch = await container.store.guardrails.kill_switch()
     if switch is not None and switch.engaged:
         reasons.append(f"the kill switch is engaged by {switch.by}: {switch.reason}")
     limits = container.loop.stages.executor.policy.limits

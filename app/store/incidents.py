@@ -10,10 +10,10 @@ on record.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.sql import ColumnElement
@@ -21,6 +21,7 @@ from sqlalchemy.sql import ColumnElement
 from app.agent.audit.anchoring import Head
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
+    Approval,
     ApprovalState,
     Incident,
     IncidentRecord,
@@ -35,7 +36,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter, OpenBeside, Page, RecordPart
 from app.errors import ClaimLost, Invalid
 from app.store import claims, notifications, timeline
-from app.store.database.repository import Repository, reads, writes
+from app.store.database.repository import Repository, reads, reads_urgently, writes
 from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of, page_of
 from app.store.database.tables import approvals, incidents, intents
 from app.store.database.tables import timeline as entries
@@ -44,6 +45,7 @@ from app.store.notes import opening_summary
 SEARCHED_AT_ONCE = 25_000
 """Incidents in which one call looks for a text: no index helps to find a part of a word."""
 _NEWEST_LOOKED_AT = 500
+Part = TypeVar("Part", Intent, Approval)
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
@@ -68,6 +70,19 @@ class SqlIncidents(Repository):
 
         return await self.database.read(work, urgent=urgent)
 
+    @reads_urgently
+    def get_newest_parts(
+        self, connection: Connection, incident_ids: Collection[IncidentId], *, limit: int
+    ) -> Mapping[IncidentId, RecordPart]:
+        """Four statements, however many incidents."""
+        rows = connection.execute(select(incidents).where(incidents.c.id.in_(incident_ids))).all()
+        newest = timeline.newest_of_each(connection, incident_ids, limit)
+        records = _records_of(connection, rows, newest)
+        return {
+            record.incident.id: RecordPart(record=record, length=row.timeline_length)
+            for row, record in zip(rows, records, strict=True)
+        }
+
     @reads
     def timeline(self, connection: Connection, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
         return timeline.entries(connection, incident_id)
@@ -85,7 +100,15 @@ class SqlIncidents(Repository):
         )
 
     @reads
-    def find(self, connection: Connection, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
+    def find(
+        self,
+        connection: Connection,
+        where: IncidentFilter,
+        *,
+        limit: int,
+        cursor: str | None,
+        intents: bool = True,
+    ) -> Page:
         """Without timelines; the intents of a page come in one query. A search goes on with the cursor."""
         wanted = select(incidents).where(*_conditions(where))
         rows, following = page_of(
@@ -98,7 +121,7 @@ class SqlIncidents(Repository):
             oldest_first=where.oldest_first,
             within=SEARCHED_AT_ONCE if where.text else None,
         )
-        by_incident = _intents_of(connection, [row.id for row in rows])
+        by_incident = _intents_of(connection, [row.id for row in rows]) if intents else {}
         return Page(
             items=tuple(
                 IncidentRecord(incident=incident, intents=by_incident.get(incident.id, ()), timeline=())
@@ -282,19 +305,30 @@ def union(first: Sequence[Trigger], then: Sequence[Trigger]) -> tuple[Trigger, .
 
 def record_of(connection: Connection, row: Row[Any], entries: tuple[TimelineEntry, ...]) -> IncidentRecord:
     """The incident of the row with its intents and approvals, and these entries of its timeline."""
-    found = connection.execute(
-        select(approvals)
-        .where(approvals.c.incident_id == row.id)
-        .order_by(approvals.c.requested_at, approvals.c.id)
-    )
-    return IncidentRecord(
-        incident=incident_of(row),
-        intents=_intents_of(connection, [row.id]).get(row.id, ()),
-        timeline=entries,
-        approvals=tuple(map(approval_of, found)),
-        timeline_length=row.timeline_length,
-        timeline_head=row.timeline_head,
-    )
+    [record] = _records_of(connection, [row], {row.id: entries})
+    return record
+
+
+def _records_of(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    timelines: Mapping[IncidentId, tuple[TimelineEntry, ...]],
+) -> list[IncidentRecord]:
+    """The same of several incidents, in their order."""
+    ids = [row.id for row in rows]
+    found = _intents_of(connection, ids)
+    asked = _approvals_of(connection, ids)
+    return [
+        IncidentRecord(
+            incident=incident_of(row),
+            intents=found.get(row.id, ()),
+            timeline=timelines.get(row.id, ()),
+            approvals=asked.get(row.id, ()),
+            timeline_length=row.timeline_length,
+            timeline_head=row.timeline_head,
+        )
+        for row in rows
+    ]
 
 
 def _intents_of(
@@ -304,10 +338,26 @@ def _intents_of(
     rows = connection.execute(
         select(intents).where(intents.c.incident_id.in_(incident_ids)).order_by(intents.c.sequence)
     )
-    found: dict[IncidentId, tuple[Intent, ...]] = {}
-    for intent in map(intent_of, rows):
-        found[intent.incident_id] = (*found.get(intent.incident_id, ()), intent)
-    return found
+    return _by_incident(map(intent_of, rows))
+
+
+def _approvals_of(
+    connection: Connection, incident_ids: Sequence[IncidentId]
+) -> dict[IncidentId, tuple[Approval, ...]]:
+    """The approvals of several incidents in one query, each incident's in the order of the requests."""
+    rows = connection.execute(
+        select(approvals)
+        .where(approvals.c.incident_id.in_(incident_ids))
+        .order_by(approvals.c.requested_at, approvals.c.id)
+    )
+    return _by_incident(map(approval_of, rows))
+
+
+def _by_incident(parts: Iterable[Part]) -> dict[IncidentId, tuple[Part, ...]]:
+    found: dict[IncidentId, list[Part]] = {}
+    for one in parts:
+        found.setdefault(one.incident_id, []).append(one)
+    return {incident_id: tuple(mine) for incident_id, mine in found.items()}
 
 
 def _oldest_first(connection: Connection, wanted: Select[Any]) -> tuple[Incident, ...]:

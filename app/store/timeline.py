@@ -6,8 +6,9 @@ that row's lock, so sequences have no gap, and a truncated tail is detected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -81,6 +82,22 @@ def entries(
         .limit(limit)
     )
     return tuple(map(_entry, rows))
+
+
+def newest_of_each(
+    connection: Connection, incident_ids: Collection[IncidentId], limit: int
+) -> dict[IncidentId, tuple[TimelineEntry, ...]]:
+    """The newest entries of several incidents in one query, at most `limit` of each, in order."""
+    rows = connection.execute(
+        select(timeline)
+        .join(incidents, incidents.c.id == timeline.c.incident_id)
+        .where(incidents.c.id.in_(incident_ids), timeline.c.sequence >= incidents.c.timeline_length - limit)
+        .order_by(timeline.c.incident_id, timeline.c.sequence)
+    )
+    return {
+        IncidentId(key): tuple(map(_entry, mine))
+        for key, mine in groupby(rows, key=lambda row: str(row.incident_id))
+    }
 
 
 def _entry(row: Row[Any]) -> TimelineEntry:

@@ -22,6 +22,11 @@ class BudgetLine:
     spent: int
     allowed: int
 
+    @property
+    def left(self) -> int:
+        """How many may begin now; 0 too where the limit was lowered below what began."""
+        return max(self.allowed - self.spent, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:

@@ -108,7 +108,12 @@ def test_runbooks_show_what_they_achieved(api: Harness) -> None:
     [result] = by_id["roll-back-bad-release"]["history"]
     assert (result["runbook"], result["planned"], result["worked"]["of"]) == ("roll-back-bad-release@1", 1, 0)
     assert found["retired"] == []
-    assert "roll-back-bad-release@1" in api.get("/dashboard/runbooks").text
+    page = api.get("/dashboard/runbooks").text
+    assert "roll-back-bad-release@1" in page
+    without = [one for one in found["items"] if not one["steps"]]
+    assert without
+    assert page.count("none: it hands the incident to people") == len(without)
+    assert "<ol></ol>" not in page
 
 
 def test_policies_show_their_files_and_decisions(api: Harness) -> None:

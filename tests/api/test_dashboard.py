@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import Connection
 
 from tests.api.harness import DEPLOY, Harness, harness, make_settings
 from tests.api.stories import awaiting, given_up, opened, proposed
@@ -196,7 +198,33 @@ def test_what_an_incident_waits_for_stands_first(api: Harness) -> None:
     assert "2026-02-20 21:02:00 UTC" in text
     assert ("action", f"/dashboard/approvals/{approval_id}") in page.attributes
     assert ("method", "post") in page.attributes
+    assert "The incident ended" not in text
     assert "awaiting approval" in _parsed(api.get("/dashboard").text).text
+
+
+def test_the_inbox_reads_the_store_as_often_for_many_approvals_as_for_one(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty requests at 3 a.m. are shown as fast as the first."""
+    reads = 0
+    database = api.container.store.incidents.database  # type: ignore[attr-defined]  # the shipped store
+    real = database.read
+
+    async def counted(work: Callable[[Connection], object], *, urgent: bool = False) -> object:
+        nonlocal reads
+        reads += 1
+        return await real(work, urgent=urgent)
+
+    monkeypatch.setattr(database, "read", counted)
+    seen = []
+    for number in range(4):
+        api.run(awaiting(api.container, service=f"shop-{number}"))
+        reads = 0
+        page = _parsed(api.get("/dashboard/approvals").text)
+        forms = [value for name, value in page.attributes if name == "action" and "/approvals/" in value]
+        seen.append((len(forms), reads))
+    assert [forms for forms, _ in seen] == [1, 2, 3, 4]
+    assert len({times for _, times in seen}) == 1, seen
 
 
 @pytest.mark.parametrize(("decision", "state"), [("approve", "approved"), ("deny", "denied")])

@@ -110,6 +110,12 @@ def test_the_operations_page_closes_a_breaker(api: Harness) -> None:
     api.run(failed_often(api.container))
     page = api.get("/dashboard/operations")
     assert "did not help" in page.text
+    budgets = re.findall(
+        r'<meter min="0" max="(\d+)" value="(\d+)"[^>]*></meter> (\d+) of (\d+) left', page.text
+    )
+    assert budgets
+    assert all((left, allowed) == (value, most) for most, value, left, allowed in budgets)
+    assert any(left != allowed for *_, left, allowed in budgets)
     form = {"service": "payments-api", "environment": "prod", "by": "ann", "reason": "registry is back"}
     closed = api.post("/dashboard/circuits/close", data=form)
     assert (closed.status_code, closed.headers["location"]) == (303, "/dashboard/operations")

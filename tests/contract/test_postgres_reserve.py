@@ -87,6 +87,7 @@ async def test_operators_and_probes_reach_a_database_whose_other_connections_are
             await store.ping()
             await store.approvals.find(None, limit=1, cursor=None)
             await store.incidents.get_part(IncidentId("inc_none"), limit=1, urgent=True)
+            await store.incidents.get_newest_parts([IncidentId("inc_none")], limit=1)
             assert not any(task.done() for task in busy)
     finally:
         await store.close()

@@ -34,6 +34,7 @@ from tests.contract.store_values import (
     PAYMENTS,
     SNAPSHOT,
     Deciding,
+    approval,
     claimed,
     closed,
     decided,
@@ -327,6 +328,36 @@ async def test_a_page_has_the_intents_of_its_incidents(store: Store) -> None:
     page = await store.incidents.find(IncidentFilter(), limit=9, cursor=None)
     assert [record.intents for record in page.items] == [tuple(acts[1]), tuple(acts[0])]
     assert [record.timeline for record in page.items] == [(), ()]
+
+
+async def test_a_page_without_intents_has_the_same_incidents(store: Store) -> None:
+    """What a list does not show is not read."""
+    incident = await opened(store, PAYMENTS)
+    await decided(store, await claimed(store, incident), [intent(incident, 0)])
+    bare = await store.incidents.find(IncidentFilter(), limit=9, cursor=None, intents=False)
+    page = await store.incidents.find(IncidentFilter(), limit=9, cursor=None)
+    assert [record.intents for record in bare.items] == [()]
+    assert [record.incident for record in bare.items] == [record.incident for record in page.items]
+
+
+async def test_newest_parts_are_those_of_each_incident_alone(store: Store) -> None:
+    """Intents, approvals and the newest entries of each; an unknown id is left out."""
+    incidents = [await opened(store, key(n), at=NOW + n * MINUTE) for n in range(3)]
+    for number, incident in enumerate(incidents[:2]):
+        claim = await claimed(store, incident)
+        held = await decided(store, claim, [intent(incident, 0), intent(incident, 1)])
+        waiting = replace(held, state=IncidentState.AWAITING_APPROVAL)
+        notes = [note(f"{number} {each}") for each in range(3)]
+        await store.approvals.request(claim, waiting, approval(incident), notes)
+    ids = [incident.id for incident in incidents]
+    parts = await store.incidents.get_newest_parts([*ids, IncidentId("inc_none")], limit=2)
+    assert set(parts) == set(ids)
+    for incident_id in ids:
+        assert parts[incident_id] == await store.incidents.get_part(incident_id, limit=2)
+    assert [entry.message for entry in parts[ids[1]].record.timeline] == ["1 1", "1 2"]
+    assert [len(parts[each].record.approvals) for each in ids] == [1, 1, 0]
+    assert [len(parts[each].record.intents) for each in ids] == [2, 2, 0]
+    assert await store.incidents.get_newest_parts([], limit=2) == {}
 
 
 @pytest.mark.parametrize("cursor", ["", "inc_none", "nonsense", "é\x00", "' OR 1=1 --"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,7 +49,7 @@ def spread(counted: Iterable[tuple[int, int]]) -> Spread:
     total = sum(often for _, often in ordered)
     bars = [0] * (len(BUCKET_SECONDS) + 1)
     for seconds, often in ordered:
-        bars[sum(seconds >= limit for limit in BUCKET_SECONDS)] += often
+        bars[bisect_right(BUCKET_SECONDS, seconds)] += often
     if not total:
         return Spread(
             count=0, mean=None, p50=None, p90=None, p95=None, p99=None, longest=None, bars=tuple(bars)

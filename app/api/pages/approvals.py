@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from app.agent.approvals.state import asked_for
 from app.agent.identity.people import Person, Scope
 from app.agent.models import Approval, ApprovalState, IncidentRecord, Rehearsal
 from app.agent.ports.store.approvals import ApprovalRecord
-from app.api.blockers import why_not_now
+from app.api.blockers import why_not_now, why_not_under
 from app.api.dependencies import ContainerDep
 from app.api.pages.forms import submitted
 from app.api.pages.pages import Pages, Reading
@@ -57,29 +57,37 @@ async def inbox(pages: Reading) -> Response:
     try:
         page = await container.store.approvals.find(ApprovalState.PENDING, limit=_MOST_PENDING, cursor=None)
         recent = await container.store.approvals.find(None, limit=_ANSWERED, cursor=None)
-        waiting = [await _asked(pages, one) for one in page.items]
+        waiting = await _asked(pages, page.items)
     except TransientError as error:
         return await pages.unavailable(error)
     return await pages.show(
         "approvals.html",
-        waiting=sorted((one for one in waiting if one is not None), key=lambda one: one.approval.expires_at),
+        waiting=sorted(waiting, key=lambda one: one.approval.expires_at),
         answered=[one for one in recent.items if one.approval.state is not ApprovalState.PENDING],
         live=True,
     )
 
 
-async def _asked(pages: Pages, one: ApprovalRecord) -> Asked | None:
-    part = await pages.container.store.incidents.get_part(one.incident.id, limit=_NEWEST_ENTRIES, urgent=True)
-    pending = None if part is None else pending_of(part.record)
-    if part is None or pending is None or pending.id != one.approval.id:
-        return None
-    blocked = await why_not_now(pages.container, part.record, pending)
-    return Asked(
-        approval=pending,
-        record=part.record,
-        blocked=tuple(blocked),
-        rehearsed=rehearsed(part.record, pending),
-    )
+async def _asked(pages: Pages, found: Sequence[ApprovalRecord]) -> list[Asked]:
+    """Those that their incidents await now, with what is read once for all of them."""
+    ids = {one.incident.id for one in found}
+    parts = await pages.container.store.incidents.get_newest_parts(ids, limit=_NEWEST_ENTRIES)
+    switch = await pages.container.store.guardrails.kill_switch()
+    asked = []
+    for one in found:
+        part = parts.get(one.incident.id)
+        pending = None if part is None else pending_of(part.record)
+        if part is None or pending is None or pending.id != one.approval.id:
+            continue
+        asked.append(
+            Asked(
+                approval=pending,
+                record=part.record,
+                blocked=tuple(await why_not_under(pages.container, part.record, pending, switch)),
+                rehearsed=rehearsed(part.record, pending),
+            )
+        )
+    return asked
 
 
 @router.get("/approvals/{approval_id}/page")

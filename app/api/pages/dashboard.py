@@ -62,7 +62,7 @@ async def list_page(request: Request, pages: Reading) -> Response:
         query = IncidentQuery.model_validate(plain)
         if set(given) <= {"cursor", "limit"}:
             return await _board(pages, query, given)
-        page = await find(pages.container, query)
+        page = await find(pages.container, query, intents=False)
     except ValidationError as error:
         return await _list(pages, given, (), problems=in_sentences(error))
     except Problem as problem:
@@ -78,10 +78,14 @@ async def _board(pages: Pages, query: IncidentQuery, given: Mapping[str, Sequenc
     store = pages.container.store.incidents
     active, more = [], False
     if query.cursor is None:
-        found = await store.find(IncidentFilter(states=ACTIVE), limit=_MOST_ACTIVE, cursor=None)
+        found = await store.find(
+            IncidentFilter(states=ACTIVE), limit=_MOST_ACTIVE, cursor=None, intents=False
+        )
         active, more = most_urgent_first(found.items), found.next_cursor is not None
     ended = await find(
-        pages.container, query.model_copy(update={"state": list(ENDED), "limit": _ENDED_ON_BOARD})
+        pages.container,
+        query.model_copy(update={"state": list(ENDED), "limit": _ENDED_ON_BOARD}),
+        intents=False,
     )
     older = None if ended.next_cursor is None else address(given, cursor=ended.next_cursor)
     anything = bool(active or ended.items)
@@ -171,7 +175,7 @@ async def _similar(container: ApiDependencies, record: IncidentRecord) -> list[I
     """Earlier incidents of the service, those of the same cause first."""
     incident = record.incident
     where = IncidentFilter(service=incident.key.service, environment=incident.key.environment)
-    page = await container.store.incidents.find(where, limit=_SIMILAR, cursor=None)
+    page = await container.store.incidents.find(where, limit=_SIMILAR, cursor=None, intents=False)
     cause = incident.diagnosis.best.cause if incident.diagnosis is not None else None
     others = [one for one in page.items if one.incident.id != incident.id]
     return sorted(

@@ -31,8 +31,8 @@ _INCIDENT_ID = re.compile(r"inc_[0-9a-f]{32}")
 router = APIRouter(tags=["incidents"])
 
 
-async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
-    """One page; an empty range or an unknown cursor raises `Problem` 422."""
+async def find(container: ApiDependencies, query: IncidentQuery, *, intents: bool = True) -> Page:
+    """One page, with the intents or without; an empty range or an unknown cursor raises `Problem` 422."""
     now = container.clock.now()
     since, until = _moment(query.since, now), _moment(query.until, now)
     if since is not None and until is not None and since >= until:
@@ -56,7 +56,9 @@ async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
         oldest_first=query.sort == "opened_at",
     )
     try:
-        return await container.store.incidents.find(where, limit=query.limit, cursor=query.cursor)
+        return await container.store.incidents.find(
+            where, limit=query.limit, cursor=query.cursor, intents=intents
+        )
     except Invalid as error:
         raise invalid(
             [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -76,10 +76,22 @@ class IncidentRepository(Protocol):
         """
         ...
 
-    async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
+    async def get_newest_parts(
+        self, incident_ids: Collection[IncidentId], *, limit: int
+    ) -> Mapping[IncidentId, RecordPart]:
+        """Several incidents, each with its newest `limit` entries, in one snapshot; unknown ids are left out.
+
+        For operators who answer: it uses what is reserved for them.
+        """
+        ...
+
+    async def find(
+        self, where: IncidentFilter, *, limit: int, cursor: str | None, intents: bool = True
+    ) -> Page:
         """Newest first, or in the filter's order; a cursor that this store did not issue raises `Invalid`.
 
         A search for a text may look at a part of the incidents: its page is short, and has a cursor.
+        Without `intents` they are not read, and no record has any.
         """
         ...
 
