@@ -65,7 +65,8 @@ from app.agent.reason_check import Examination, ReasonCheck
 from app.agent.responders.undo import RequestedUndo
 from app.agent.runbooks import Catalogue
 from app.agent.soak import Soak, moved_on
-from app.agent.verifier import Assessment, Health, Verifier
+from app.agent.verification.assessment import Assessment, Health
+from app.agent.verifier import Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
 from app.logs import about_incident

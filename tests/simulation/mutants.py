@@ -20,7 +20,6 @@ from app.agent import (
     executor,
     loop,
     policy,
-    verifier,
 )
 from app.agent import (
     soak as trial,
@@ -56,6 +55,7 @@ from app.agent.ports.store.signals import Accepted
 from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.agent.timeline import chain_start, extend_chain
+from app.agent.verification import assessment
 from app.errors import ClaimLost, PermanentError, TransientError
 from app.store import (
     claims,
@@ -117,7 +117,7 @@ async def _written_again(
     self: executor.Executor, record: IncidentRecord, intent: Intent, claim: Claim
 ) -> None:
     assert self.reader is not None
-    await self._write(record, intent, await self.reader.target(intent.action), claim, None)
+    await self.direct.send(record, intent, await self.reader.target(intent.action), claim, None)
 
 
 def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
@@ -396,7 +396,7 @@ MUTANTS = {
             name="silence-is-health",
             promise=8,
             told="a service of which nothing is measured is well",
-            swaps=[(verifier._unmeasured, _always(()))],
+            swaps=[(assessment._unmeasured, _always(()))],
         ),
         Mutant(
             name="outage-unseen",
