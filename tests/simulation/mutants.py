@@ -18,7 +18,6 @@ from sqlalchemy import Connection, Row, select
 
 from app.agent import (
     executor,
-    loop,
     policy,
 )
 from app.agent import (
@@ -54,6 +53,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import Accepted
 from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
+from app.agent.stages.deciding import Deciding
 from app.agent.timeline import chain_start, extend_chain
 from app.agent.verification import assessment
 from app.errors import ClaimLost, PermanentError, TransientError
@@ -457,7 +457,7 @@ MUTANTS = {
             told="a plan is carried out once more from its beginning after it failed",
             swaps=[(trial.moved_on, _from_the_beginning)],
             # A diagnosis of some age is made again, which would hide it.
-            patches=[(loop.Loop, "_aged", _always(False))],
+            patches=[(Deciding, "aged", _always(False))],
         ),
         Mutant(
             name="no-brake",
