@@ -500,7 +500,9 @@ def test_on_sqlite_the_present_version_goes_on_with_the_file(
     url = f"sqlite:///{tmp_path / 'heal.db'}"
     stage = Stage(supervisor=supervisor, folder=tmp_path, database_url=url, old=old, new=new)
     stage.start_target()
-    process = stage.start_pausing("old", old, "applied", "run", "--port", str(port))
+    # So long a soak that no verification ends before the process is stopped, however slow the machine.
+    long = {"VERIFY_SOAK_SECONDS": "500"}
+    process = stage.start_pausing("old", old, "applied", "run", "--port", str(port), **long)
     stage.wait_until_trusted()
     for number in range(3):
         stage.damage(number)
