@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from app.sandbox.cluster import SandboxCluster
+from app.sandbox.cluster.naming import Naming
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
 from app.sandbox.runner import InlineRunner
-from app.sandbox.world import Naming, Workload, World
+from app.sandbox.world import Workload, World
 
 __all__ = [
     "DEFAULT_START",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.agent.gitops.steps import GitOpsStep, progress
-from app.agent.loop import NextStage, next_stage
 from app.agent.models import IncidentRecord, IncidentState, OutcomeKind, VerdictKind
 from app.agent.responders.request import ResponderAct
+from app.agent.stages.order import NextStage, next_stage
 from app.agent.timeline import verify_chain
 from tests.contract.argocd_standin import ArgoStandIn
 from tests.gitops_stories import Fuse, GitOpsStory, gitops_story

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.loop import _changed_cause, _diagnosed
 from app.agent.models import (
     ActionName,
     Cause,
@@ -20,6 +19,7 @@ from app.agent.models import (
     IncidentState,
     SliSample,
 )
+from app.agent.stages.diagnosing import changed_cause, diagnosed
 from tests.stories import (
     ACTING,
     KEY,
@@ -137,11 +137,9 @@ def test_a_cause_that_changed_is_named_and_is_the_summary() -> None:
         incident_with(Cause.BAD_RELEASE, now), summary="Most likely bad release", opened_at=now - MAX_AGE
     )
     newer = diagnosis_of(Cause.MEMORY_LEAK, now)
-    assert _changed_cause(before, newer) == (
-        " The most likely cause changed from bad release to memory leak."
-    )
-    assert _changed_cause(before, diagnosis_of(Cause.BAD_RELEASE, now)) == ""
-    after = _diagnosed(before, newer, now)
+    assert changed_cause(before, newer) == (" The most likely cause changed from bad release to memory leak.")
+    assert changed_cause(before, diagnosis_of(Cause.BAD_RELEASE, now)) == ""
+    after = diagnosed(before, newer, now)
     assert (after.diagnosis, after.summary) == (newer, "Most likely memory leak (90%): because.")
 
 

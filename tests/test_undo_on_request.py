@@ -9,7 +9,6 @@ import pytest
 
 from app.agent.identity.audit_log import HumanDecisionKind
 from app.agent.identity.people import Person
-from app.agent.loop import NextStage, next_stage
 from app.agent.models import (
     ActionName,
     DecisionKind,
@@ -21,6 +20,7 @@ from app.agent.models import (
 )
 from app.agent.ports.store.claims import Claim
 from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.agent.stages.order import NextStage, next_stage
 from app.agent.timeline import verify_chain
 from app.errors import Conflict, NotEntitled
 from tests.stories import (

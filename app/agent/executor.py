@@ -8,7 +8,6 @@ determine whether the effect occurred.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +21,9 @@ from app.agent.approvals.request import ApprovalRequester
 from app.agent.draining.execution import DrainExecution
 from app.agent.draining.steps import drain_progress
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
-from app.agent.execution.recheck import lapsed, target_changed
-from app.agent.execution.unanswered import Found, WriteFate, fate_of, fate_of_refused
-from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
+from app.agent.execution.recheck import target_changed
+from app.agent.execution.unanswered import WriteFate, fate_of
+from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
@@ -34,17 +33,14 @@ from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.intents import intent_by_id
 from app.agent.models import (
-    Action,
     Incident,
     IncidentRecord,
     IncidentState,
     Intent,
     IntentState,
     Note,
-    Outcome,
     OutcomeKind,
     Snapshot,
-    Stage,
 )
 from app.agent.policy import Policy
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
@@ -54,17 +50,11 @@ from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.intents import Begun
 from app.agent.reason_check import ReasonCheck
-from app.agent.workload import TargetState
+from app.agent.writes.direct import DirectWrite, look_again
+from app.agent.writes.endings import Endings
+from app.agent.writes.permission import Permission
 from app.clock import Clock
-from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
-
-log = logging.getLogger(__name__)
-
-MAX_WRITE_ATTEMPTS = 5
-"""Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
-
-MAX_ATTEMPTS = 2
-"""An interrupted intent is attempted once more; after a second interruption it is escalated."""
+from app.errors import ClaimLost, PermanentError, TransientError, UnknownOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +95,39 @@ class Executor:
         if self.gitops is None or self.reader is None:
             return None
         return GitOpsExecution(store=self.store, clock=self.clock, reader=self.reader, gitops=self.gitops)
+
+    @property
+    def permission(self) -> Permission:
+        """Whether a decided write may still be made."""
+        return Permission(
+            store=self.store,
+            policy=self.policy,
+            clock=self.clock,
+            check=self.check,
+            gathering=lambda: self.gatherer,
+            can_write=self.writer is not None,
+        )
+
+    @property
+    def endings(self) -> Endings:
+        """Records the outcomes of intents."""
+        return Endings(store=self.store, clock=self.clock)
+
+    @property
+    def direct(self) -> DirectWrite:
+        """Sends changes to the cluster itself; `PermanentError` without write access."""
+        if self.reader is None or self.writer is None:
+            raise PermanentError("the cluster is not connected for writing now")
+        return DirectWrite(
+            store=self.store,
+            clock=self.clock,
+            reader=self.reader,
+            writer=self.writer,
+            gathering=lambda: self.gatherer,
+            permission=self.permission,
+            endings=self.endings,
+            lease=self.lease,
+        )
 
     async def decide(
         self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
@@ -199,7 +222,7 @@ class Executor:
             await self._notify(record, intent, claim)
             return
         if self.writer is None or self.reader is None:
-            await self._finish(
+            await self.endings.finish(
                 claim, intent, OutcomeKind.REFUSED, "the agent has no write access now", look_anew=True
             )
             return
@@ -207,20 +230,21 @@ class Executor:
         snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
         snapshot_of_now = replace(snapshot_of_now, sent_at=target.resource_version)
-        moved = target_changed(intent, target, snapshot_of_now) or self._lapsed(record, intent)
+        moved = target_changed(intent, target, snapshot_of_now) or self.permission.lapsed(record, intent)
         if moved is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
+            await self.endings.finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        reasons = await self._reasons(record, intent)
+        reasons = await self.permission.reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
-            await self._finish(
+            await self.endings.finish(
                 claim, intent, OutcomeKind.REFUSED, f"no current reason: {refusal}", look_anew=True
             )
             return
         # After the look at the service, which takes longer; reasons are asked for again as it begins.
-        objection = await self.gatherer.objection(record.incident.key, intent) or self._lapsed(record, intent)
+        objection = await self.gatherer.objection(record.incident.key, intent)
+        objection = objection or self.permission.lapsed(record, intent)
         if objection is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
+            await self.endings.finish(claim, intent, OutcomeKind.REFUSED, objection)
             return
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
@@ -229,22 +253,16 @@ class Executor:
             # Counted once more now that no other cordon can begin: two workers may have counted at once.
             full = await self.gatherer.full_now(intent)
             if full is not None:
-                await self._stop(claim, begun, full, unheard=False)
+                await self.endings.stop(claim, begun, full, unheard=False)
                 return
         if application_of(intent.action) is not None or drains_node(intent.action):
             return  # taken up at once as an intent that is executing, step by step
-        await self._write(record, begun, target, claim, reasons)
-
-    async def _reasons(self, record: IncidentRecord, intent: Intent) -> Reasons | None:
-        """The current reasons for the intent; None for an undo, which needs no reason (promise 13)."""
-        if intent.undoes is not None:
-            return None
-        return (await self.check.examine(record.incident)).reasons
+        await self.direct.send(record, begun, target, claim, reasons)
 
     async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """An intent was begun and has no recorded outcome: read the target, then adopt or retry."""
         if not ACTIONS[intent.action.name].kinds:
-            await self._finish(
+            await self.endings.finish(
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
@@ -252,7 +270,9 @@ class Executor:
             )
             return
         if self.reader is None:
-            await self._finish(claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster connected")
+            await self.endings.finish(
+                claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster connected"
+            )
             return
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
@@ -260,34 +280,24 @@ class Executor:
         if drains_node(intent.action):
             await self._drain(record, intent, claim)
             return
-        target = await self._look_again(intent)
+        target = await look_again(self.reader, intent)
         found = fate_of(intent, target, intent.snapshot.sent_at if intent.snapshot is not None else None)
         if found.fate is WriteFate.EXECUTED:
             message = f"interrupted, then found executed: {found.why}"
-            await self._finish(claim, intent, OutcomeKind.DONE, message, target)
+            await self.endings.finish(claim, intent, OutcomeKind.DONE, message, target)
         elif found.fate is WriteFate.CHANGED:
-            await self._finish(
+            await self.endings.finish(
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
                 f"interrupted, and {found.why} since: whether this action was executed is unknown",
             )
         elif found.fate is WriteFate.UNPROVEN:
-            await self._leave_open(claim, intent, found.why)
-        elif (forbidden := self._lapsed(record, intent)) is not None:
-            await self._leave_open(claim, intent, forbidden)
+            await self.endings.leave_open(claim, intent, found.why)
+        elif (forbidden := self.permission.lapsed(record, intent)) is not None:
+            await self.endings.leave_open(claim, intent, forbidden)
         elif target is not None:
-            await self._try_again(record, intent, target, claim)
-
-    async def _look_again(self, intent: Intent) -> TargetState | None:
-        """The target now; None if an action that removes it may have done so."""
-        assert self.reader is not None  # noqa: S101 - every caller has checked
-        try:
-            return await self.reader.target(intent.action)
-        except NotFound:
-            if not ACTIONS[intent.action.name].removes:
-                raise
-            return None
+            await self.direct.try_again(record, intent, target, claim)
 
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
@@ -296,10 +306,10 @@ class Executor:
             raise PermanentError("the GitOps controller of this action is not connected for writing now")
 
         async def guard() -> str | None:
-            reasons = await self._reasons(record, intent)
+            reasons = await self.permission.reasons(record, intent)
             if reasons is not None and (refusal := reasons.refusal()) is not None:
                 return f"no current reason: {refusal}"
-            stopped = await self._stopped(record, intent)
+            stopped = await self.permission.stopped(record, intent)
             if stopped is not None or self.reader is None:
                 return stopped
             target = await self.reader.target(intent.action)
@@ -316,53 +326,15 @@ class Executor:
         under_way = drain_progress(record, intent.id).token is not None
 
         async def guard() -> str | None:
-            reasons = await self._reasons(record, intent)
+            reasons = await self.permission.reasons(record, intent)
             if reasons is not None and (refusal := reasons.refusal()) is not None:
                 return f"no current reason: {refusal}"
             # Another worker may have finished, undone and closed while this process was paused.
             await self.store.claims.renew(claim, self.lease, self.clock.now())
-            return await self._stopped(record, intent, under_way=under_way)
+            return await self.permission.stopped(record, intent, under_way=under_way)
 
         drains = DrainExecution(store=self.store, clock=self.clock, reader=self.reader, writer=self.writer)
         await drains.advance(record, intent, claim, guard)
-
-    async def _try_again(
-        self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
-    ) -> None:
-        """The target shows no effect: retry if the intent has an attempt left."""
-        reasons = await self._reasons(record, intent)
-        if reasons is not None and (refusal := reasons.refusal()) is not None:
-            await self._leave_open(claim, intent, f"no current reason: {refusal}")
-            return
-        objection = await self.gatherer.objection(record.incident.key, intent)
-        if objection is not None:
-            await self._leave_open(claim, intent, objection)
-            return
-        match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
-            case Begun.YES:
-                # The first attempt may have arrived without a response.
-                await self._write(record, intent, target, claim, reasons, unheard=True)
-            case Begun.NO_REASON:
-                await self._leave_open(claim, intent, "there is no longer a reason for it")
-            case Begun.BRAKED:
-                await self._leave_open(claim, intent, "the kill switch is engaged now")
-            case Begun.BUDGET_SPENT:
-                await self._leave_open(claim, intent, f"{MAX_ATTEMPTS} attempts were interrupted")
-            case Begun.NOT_DECIDED:
-                raise ClaimLost(f"intent {intent.id} ended meanwhile")
-
-    async def _leave_open(self, claim: Claim, intent: Intent, why: str) -> None:
-        """No effect is visible and no retry is allowed, but an interrupted request may still arrive.
-
-        Only a second attempt could rule that out, because it changes the target's version.
-        """
-        await self._finish(
-            claim,
-            intent,
-            OutcomeKind.UNKNOWN,
-            f"interrupted; no effect on {intent.action.target} is visible so far, and {why}: "
-            "manual check required",
-        )
 
     async def _begun(
         self, claim: Claim, intent: Intent, snapshot: Snapshot | None, reasons: Reasons | None = None
@@ -384,127 +356,13 @@ class Executor:
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
         gone = beginning.begun is Begun.NO_REASON
-        await self._finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
+        await self.endings.finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
         return False
-
-    def _lapsed(self, record: IncidentRecord, intent: Intent, *, under_way: bool = False) -> str | None:
-        limits, now = self.policy.limits, self.clock.now()
-        can_write = self.writer is not None
-        return lapsed(record, intent, limits, now, can_write=can_write, under_way=under_way)
-
-    async def _write(
-        self,
-        record: IncidentRecord,
-        intent: Intent,
-        target: TargetState,
-        claim: Claim,
-        reasons: Reasons | None,
-        *,
-        unheard: bool = False,
-    ) -> None:
-        """Send the change until it is accepted, refused, or the target is unreachable.
-
-        Every attempt names the version it was decided on, so that the API server accepts
-        only one of two copies of an intent; and each attempt needs a current reason.
-        """
-        assert self.writer is not None  # noqa: S101 - both callers have checked
-        assert self.reader is not None  # noqa: S101 - both callers have checked
-        undone = undone_snapshot(record, intent)
-        try:
-            content = await self.gatherer.content(record.incident.key, intent.action, undone)
-        except PermanentError as missing:
-            await self._stop(claim, intent, str(missing), unheard=unheard)
-            return
-        for _ in range(MAX_WRITE_ATTEMPTS):
-            if reasons is not None and (refusal := reasons.refusal()) is not None:
-                # This process was paused, or the state changed between two attempts.
-                await self._not_sent(claim, intent, refusal, unheard=unheard)
-                return
-            try:
-                after = await self.writer.apply(intent.action, intent.id, target, content)
-            except (Conflict, UnknownOutcome) as error:
-                unheard = unheard or isinstance(error, UnknownOutcome)
-                sent_at = target.resource_version
-                try:
-                    now = await self._look_again(intent)
-                except PermanentError as unread:
-                    # A conflict proves nothing either: it is also the answer to a write that is made twice.
-                    unknown = "whether this action was executed is unknown, and the object cannot be read"
-                    await self._finish(claim, intent, OutcomeKind.UNKNOWN, f"{unknown}: {unread}")
-                    return
-                found = fate_of(intent, now, sent_at) if unheard else fate_of_refused(intent, now)
-                if found.fate is WriteFate.NOT_EXECUTED and now is not None:
-                    target = now
-                    reasons = await self._reasons(record, intent)
-                    # Another worker may have acted, undone and closed while this process was paused.
-                    await self.store.claims.renew(claim, self.lease, self.clock.now())
-                    stopped = await self._stopped(record, intent)
-                    if stopped is not None:
-                        await self._stop(claim, intent, stopped, unheard=unheard)
-                        return
-                    continue
-                if found.fate is WriteFate.EXECUTED:
-                    await self._finish(claim, intent, OutcomeKind.DONE, f"found executed: {found.why}", now)
-                else:
-                    await self._not_repeated(claim, intent, found, unheard=unheard)
-                return
-            except PermanentError as error:
-                kind = OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED
-                await self._finish(claim, intent, kind, f"refused by the API server: {error}")
-                return
-            await self._finish(claim, intent, OutcomeKind.DONE, _changed_words(intent.action), after)
-            return
-        raise TransientError(f"{intent.action.target} changed repeatedly during the write; retrying")
-
-    async def _not_repeated(self, claim: Claim, intent: Intent, found: Found, *, unheard: bool) -> None:
-        if not unheard:
-            message = f"{found.why} at the same time; no action taken"
-            await self._finish(claim, intent, OutcomeKind.FAILED, message)
-        elif found.fate is WriteFate.UNPROVEN:
-            message = f"whether this action was executed is unknown, and it is not sent again: {found.why}"
-            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
-        else:
-            message = f"{found.why} at the same time; whether this action was executed is unknown"
-            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
-
-    async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
-        if unheard:
-            await self._finish(
-                claim,
-                intent,
-                OutcomeKind.UNKNOWN,
-                f"whether this action was executed is unknown, and it is not sent again: {refusal}",
-            )
-            return
-        message = f"not sent, because there is no current reason: {refusal}"
-        await self._finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
-
-    async def _stop(self, claim: Claim, intent: Intent, why: str, *, unheard: bool) -> None:
-        if unheard:
-            await self._leave_open(claim, intent, why)
-        else:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, f"not sent: {why}")
-
-    async def _stopped(
-        self, record: IncidentRecord, intent: Intent, *, under_way: bool = False
-    ) -> str | None:
-        """What now forbids another attempt or step of a write; its own undo continues (promise 11)."""
-        if intent.own_undo:
-            return None
-        switch = await self.store.guardrails.kill_switch()
-        if switch is not None and switch.engaged:
-            return "the kill switch is engaged now"
-        try:
-            lapse = self._lapsed(record, intent, under_way=under_way)
-            key = record.incident.key
-            return lapse or await self.gatherer.objection(key, intent, under_way=under_way)
-        except PermanentError as error:
-            return f"whether it is still allowed cannot be read: {error}"
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""
         if self.notifier is None:
-            await self._finish(
+            await self.endings.finish(
                 claim,
                 intent,
                 OutcomeKind.REFUSED,
@@ -516,43 +374,11 @@ class Executor:
         try:
             await self.notifier.send(str(intent.action.parameters.get("message", "")), record.incident)
         except (TransientError, PermanentError) as error:
-            await self._finish(claim, intent, OutcomeKind.FAILED, f"notification failed: {error}")
+            await self.endings.finish(claim, intent, OutcomeKind.FAILED, f"notification failed: {error}")
         except UnknownOutcome as error:
-            await self._finish(claim, intent, OutcomeKind.UNKNOWN, str(error))
+            await self.endings.finish(claim, intent, OutcomeKind.UNKNOWN, str(error))
         else:
-            await self._finish(claim, intent, OutcomeKind.DONE, "queued for every channel")
-
-    async def _finish(
-        self,
-        claim: Claim,
-        intent: Intent,
-        kind: OutcomeKind,
-        message: str,
-        after: TargetState | None = None,
-        *,
-        look_anew: bool = False,
-    ) -> None:
-        now = self.clock.now()
-        note = Note(
-            at=now,
-            stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
-            message=f"{intent.action.words} {kind}: {message}.",
-            data={"intent": intent.id, "outcome": kind},
-        )
-        await self.store.intents.finish(
-            claim,
-            intent.id,
-            Outcome(kind=kind, message=message, at=now, look_anew=look_anew),
-            after.token if after is not None else None,
-            [note],
-        )
-        log.info("incident %s, intent %s: %s", intent.incident_id, intent.id, note.message)
-
-
-def _changed_words(action: Action) -> str:
-    """That the change was made; with the release that the object drifts from since."""
-    drift = "" if action.drifts_from is None else f"; {action.drifts_from} has another state since"
-    return f"{action.target} changed as planned{drift}"
+            await self.endings.finish(claim, intent, OutcomeKind.DONE, "queued for every channel")
 
 
 def _new_intent_id() -> IntentId:

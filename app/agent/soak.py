@@ -51,7 +51,10 @@ from app.agent.observer import Observer
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter
-from app.agent.verifier import Assessment, Health, Verifier, VerifyRules, advance, judge, resumed
+from app.agent.verification.assessment import Assessment, Health
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import advance, judge, resumed
+from app.agent.verifier import Verifier
 from app.errors import PermanentError
 
 RETURNS_OFTEN = 3

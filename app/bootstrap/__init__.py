@@ -16,7 +16,7 @@ from app.agent.executor import Executor
 from app.agent.gitops.follow_up import FollowUp
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
-from app.agent.loop import Loop, Stages
+from app.agent.loop import Loop
 from app.agent.memory import Historian
 from app.agent.notifications.outbox import Announcements
 from app.agent.observer import Observer
@@ -31,6 +31,7 @@ from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
+from app.agent.stages.components import Stages
 from app.agent.verifier import Verifier
 from app.bootstrap.container import Adapters, Container
 from app.bootstrap.outside import connect_chats, connect_streams, connect_world, metric_pace

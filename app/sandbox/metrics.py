@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.errors import TransientError
-from app.sandbox.world import DEFAULT_WINDOW, SAME_NAMES, Naming, World, WorldSource
+from app.sandbox.cluster.naming import SAME_NAMES, Naming
+from app.sandbox.world import DEFAULT_WINDOW, World, WorldSource
 
 _LOOK_BACK = timedelta(minutes=10)
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from app.agent.ids import ServiceKey
 from app.agent.workload import AutoscalerView, ReleaseRecord
 from app.clock import Clock
 from app.errors import NotFound
@@ -383,29 +382,6 @@ def _with_template(deployment: Deployment, template: Template) -> None:
     deployment.template = template
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Naming:
-    """Which namespace an environment is; one that is not named is the namespace of the same name."""
-
-    namespaces: Mapping[str, str]
-
-    def namespace(self, environment: str) -> str:
-        return self.namespaces.get(environment, environment)
-
-    def key(self, namespace: str, service: str) -> ServiceKey | None:
-        """The service as the agent names it; None for a namespace that is not watched."""
-        if not self.namespaces:
-            return ServiceKey(environment=namespace, service=service)
-        for environment, mapped in self.namespaces.items():
-            if mapped == namespace:
-                return ServiceKey(environment=environment, service=service)
-        return None
-
-    def name(self, key: ServiceKey) -> tuple[str, str]:
-        return self.namespace(key.environment), key.service
-
-
-SAME_NAMES = Naming(namespaces={})
 WorldSource: TypeAlias = Callable[[], World]
 """Returns the world of this moment: the sandbox plays one after the other."""
 DEFAULT_WINDOW = timedelta(seconds=30)

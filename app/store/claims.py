@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD
@@ -23,6 +23,18 @@ from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.rows import incident_of
 from app.store.database.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
+
+_THIS_INCIDENT = incidents.c.id == bindparam("incident")
+_THIS_CLAIM = claims.c.incident_id == bindparam("incident")
+_LOCKED_INCIDENT = select(incidents).where(_THIS_INCIDENT).with_for_update()
+_LOCKED_NUDGES = select(incidents.c.nudges, incidents.c.held_by).where(_THIS_INCIDENT).with_for_update()
+_CLAIM = select(claims).where(_THIS_CLAIM)
+_CHANGE_CLAIM = update(claims).where(_THIS_CLAIM)
+_RELEASE = _CHANGE_CLAIM.where(
+    claims.c.owner == bindparam("holder"), claims.c.token == bindparam("held_with")
+)
+_SET_DUE = update(incidents).where(_THIS_INCIDENT)
+_SET_DUE_NOW = _SET_DUE.where(incidents.c.due_at > bindparam("now"))
 
 
 class SqlClaims(Repository):
@@ -74,9 +86,7 @@ class SqlClaims(Repository):
     @writes
     def renew(self, connection: Connection, claim: Claim, lease: timedelta, now: datetime) -> None:
         hold(connection, claim)
-        connection.execute(
-            update(claims).where(claims.c.incident_id == claim.incident_id).values(expires_at=now + lease)
-        )
+        connection.execute(_CHANGE_CLAIM, {"incident": claim.incident_id, "expires_at": now + lease})
 
     @writes
     def release(self, connection: Connection, claim: Claim, due_at: datetime | None = None) -> None:
@@ -85,22 +95,14 @@ class SqlClaims(Repository):
         An incident that became due again since it was claimed stays due.
         """
         # The incident first, in the lock order of all transactions, which prevents deadlocks.
-        nudges = connection.execute(
-            select(incidents.c.nudges).where(incidents.c.id == claim.incident_id).with_for_update()
-        ).scalar_one_or_none()
+        this = {"incident": claim.incident_id}
+        row = connection.execute(_LOCKED_NUDGES, this).one_or_none()
         freed = connection.execute(
-            update(claims)
-            .where(
-                claims.c.incident_id == claim.incident_id,
-                claims.c.owner == claim.owner,
-                claims.c.token == claim.token,
-            )
-            .values(owner=None, interruptions=0)
+            _RELEASE,
+            {**this, "holder": claim.owner, "held_with": claim.token, "owner": None, "interruptions": 0},
         ).rowcount
-        if freed and due_at is not None and nudges == claim.nudges:
-            connection.execute(
-                update(incidents).where(incidents.c.id == claim.incident_id).values(due_at=due_at)
-            )
+        if freed and due_at is not None and row is not None and row.nudges == claim.nudges:
+            connection.execute(_SET_DUE, {**this, "due_at": due_at})
 
     @writes
     def release_owner(self, connection: Connection, owner: str) -> int:
@@ -114,20 +116,17 @@ def taken(
 
     None while another owner's lease is valid, and while a person has taken the incident over.
     """
-    row = connection.execute(
-        select(incidents.c.nudges, incidents.c.held_by).where(incidents.c.id == incident_id).with_for_update()
-    ).one_or_none()
+    this = {"incident": incident_id}
+    row = connection.execute(_LOCKED_NUDGES, this).one_or_none()
     if row is None:
         raise NotFound(f"incident {incident_id} is not on record")
     if row.held_by is not None:
         return None
     nudges = int(row.nudges)
     # Due until it is released with another time, so that a worker that finds the claim expired takes it over.
-    connection.execute(
-        update(incidents).where(incidents.c.id == incident_id, incidents.c.due_at > now).values(due_at=now)
-    )
+    connection.execute(_SET_DUE_NOW, {**this, "now": now, "due_at": now})
     expires_at = now + lease
-    held = connection.execute(select(claims).where(claims.c.incident_id == incident_id)).one_or_none()
+    held = connection.execute(_CLAIM, this).one_or_none()
     if held is None:
         token = FencingToken(1)
         connection.execute(
@@ -141,11 +140,8 @@ def taken(
     token = FencingToken(held.token if renewed else held.token + 1)
     # A holder that never released died over the incident, or was cut off from the store.
     interruptions = held.interruptions + (0 if renewed or held.owner is None else 1)
-    connection.execute(
-        update(claims)
-        .where(claims.c.incident_id == incident_id)
-        .values(owner=owner, token=token, expires_at=expires_at, interruptions=interruptions)
-    )
+    taken_over = {"owner": owner, "token": token, "expires_at": expires_at, "interruptions": interruptions}
+    connection.execute(_CHANGE_CLAIM, {**this, **taken_over})
     return Claim(
         incident_id=incident_id,
         owner=owner,
@@ -194,10 +190,9 @@ def release_owner(connection: Connection, owner: str) -> int:
 
 def hold(connection: Connection, claim: Claim) -> Incident:
     """The claimed incident, its row locked for this transaction; `ClaimLost` when the right to it is gone."""
-    row = connection.execute(
-        select(incidents).where(incidents.c.id == claim.incident_id).with_for_update()
-    ).one_or_none()
-    held = connection.execute(select(claims).where(claims.c.incident_id == claim.incident_id)).one_or_none()
+    this = {"incident": claim.incident_id}
+    row = connection.execute(_LOCKED_INCIDENT, this).one_or_none()
+    held = connection.execute(_CLAIM, this).one_or_none()
     if row is None or held is None or (held.owner, held.token) != (claim.owner, claim.token):
         raise ClaimLost(f"{claim.owner} no longer holds incident {claim.incident_id}")
     incident = incident_of(row)

@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, and_, delete, insert, or_, select, union, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    union,
+    update,
+)
 
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import IncidentState
@@ -23,6 +36,24 @@ from app.store.database.tables import config_history, incidents, revision_histor
 
 REVISIONS_SHOWN = 50
 CONFIGS_KEPT = 20
+
+_REVISIONS = (
+    select(revision_history)
+    .where(
+        revision_history.c.environment == bindparam("environment"),
+        revision_history.c.service == bindparam("service"),
+    )
+    .order_by(revision_history.c.seen_at.desc(), revision_history.c.number.desc())
+    .limit(REVISIONS_SHOWN)
+)
+_CONFIGS = (
+    select(config_history)
+    .where(
+        config_history.c.environment == bindparam("environment"),
+        config_history.c.service == bindparam("service"),
+    )
+    .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
+)
 
 Remembered = TypeVar("Remembered", RevisionRecord, ConfigRecord)
 
@@ -74,12 +105,7 @@ class SqlHistory(Repository):
 
     @reads
     def revisions(self, connection: Connection, key: ServiceKey) -> tuple[RevisionRecord, ...]:
-        rows = connection.execute(
-            select(revision_history)
-            .where(*_of(revision_history, key))
-            .order_by(revision_history.c.seen_at.desc(), revision_history.c.number.desc())
-            .limit(REVISIONS_SHOWN)
-        )
+        rows = connection.execute(_REVISIONS, {"environment": key.environment, "service": key.service})
         return tuple(_revision(row) for row in rows)
 
     @writes
@@ -110,11 +136,7 @@ class SqlHistory(Repository):
 
     @reads
     def configs(self, connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]:
-        rows = connection.execute(
-            select(config_history)
-            .where(*_of(config_history, key))
-            .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
-        )
+        rows = connection.execute(_CONFIGS, {"environment": key.environment, "service": key.service})
         return tuple(_config(row) for row in rows)
 
     @reads

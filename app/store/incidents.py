@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.audit.anchoring import Head
@@ -46,6 +46,24 @@ SEARCHED_AT_ONCE = 25_000
 """Incidents in which one call looks for a text: no index helps to find a part of a word."""
 _NEWEST_LOOKED_AT = 500
 Part = TypeVar("Part", Intent, Approval)
+_ONE = select(incidents).where(incidents.c.id == bindparam("incident"))
+_OPEN = (
+    select(incidents).where(incidents.c.closed_at.is_(None)).order_by(incidents.c.opened_at, incidents.c.id)
+)
+_OPEN_OF_SERVICE = _OPEN.where(incidents.c.service == bindparam("service"))
+_OPEN_OF_KEY = _OPEN_OF_SERVICE.where(incidents.c.environment == bindparam("environment"))
+_OPEN_ID_OF_KEY = select(incidents.c.id).where(
+    incidents.c.environment == bindparam("environment"),
+    incidents.c.service == bindparam("service"),
+    incidents.c.closed_at.is_(None),
+)
+_CHANGE = update(incidents).where(incidents.c.id == bindparam("incident"))
+_INTENTS = select(intents).order_by(intents.c.sequence)
+_INTENTS_OF_ONE = _INTENTS.where(intents.c.incident_id == bindparam("incident"))
+_INTENTS_OF_SEVERAL = _INTENTS.where(intents.c.incident_id.in_(bindparam("incidents", expanding=True)))
+_APPROVALS = select(approvals).order_by(approvals.c.requested_at, approvals.c.id)
+_APPROVALS_OF_ONE = _APPROVALS.where(approvals.c.incident_id == bindparam("incident"))
+_APPROVALS_OF_SEVERAL = _APPROVALS.where(approvals.c.incident_id.in_(bindparam("incidents", expanding=True)))
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
@@ -54,14 +72,14 @@ class SqlIncidents(Repository):
 
     @reads
     def get(self, connection: Connection, incident_id: IncidentId) -> IncidentRecord | None:
-        row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+        row = connection.execute(_ONE, {"incident": incident_id}).one_or_none()
         return None if row is None else record_of(connection, row, timeline.entries(connection, incident_id))
 
     async def get_part(
         self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
     ) -> RecordPart | None:
         def work(connection: Connection) -> RecordPart | None:
-            row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+            row = connection.execute(_ONE, {"incident": incident_id}).one_or_none()
             if row is None:
                 return None
             begin = row.timeline_length - 1 - limit if after is None else after
@@ -132,17 +150,18 @@ class SqlIncidents(Repository):
 
     @reads
     def all_open(self, connection: Connection) -> tuple[Incident, ...]:
-        return _oldest_first(connection, select(incidents))
+        return tuple(map(incident_of, connection.execute(_OPEN)))
 
     @reads
     def open_of_service(
         self, connection: Connection, service: str, environment: str | None
     ) -> tuple[Incident, ...]:
         """The index over service names finds them."""
-        wanted = select(incidents).where(incidents.c.service == service)
-        if environment is not None:
-            wanted = wanted.where(incidents.c.environment == environment)
-        return _oldest_first(connection, wanted)
+        if environment is None:
+            rows = connection.execute(_OPEN_OF_SERVICE, {"service": service})
+        else:
+            rows = connection.execute(_OPEN_OF_KEY, {"service": service, "environment": environment})
+        return tuple(map(incident_of, rows))
 
     @reads
     def open_beside(
@@ -189,9 +208,7 @@ class SqlIncidents(Repository):
 
     @writes
     def recover(self, connection: Connection, incident: Incident, note: Note) -> bool:
-        row = connection.execute(
-            select(incidents).where(incidents.c.id == incident.id).with_for_update()
-        ).one_or_none()
+        row = connection.execute(_ONE.with_for_update(), {"incident": incident.id}).one_or_none()
         if row is None or _is_open(connection, incident.key):
             return False
         stored = incident_of(row)
@@ -205,11 +222,8 @@ class SqlIncidents(Repository):
             resolved=None,
             summary=incident.summary,
         )
-        connection.execute(
-            update(incidents)
-            .where(incidents.c.id == incident.id)
-            .values(version=stored.version + 1, **incident_columns(after))
-        )
+        changed = {"version": stored.version + 1, **incident_columns(after)}
+        connection.execute(_CHANGE, {"incident": incident.id, **changed})
         timeline.append(connection, incident.id, [note])
         notifications.look_again(connection, after)
         return True
@@ -279,11 +293,8 @@ def _store_next_version(connection: Connection, stored: Incident, given: Inciden
         resolved=stored.resolved,
     )
     merged = with_triggers(merged, union(stored.triggers, given.triggers))
-    connection.execute(
-        update(incidents)
-        .where(incidents.c.id == stored.id)
-        .values(version=merged.version, **incident_columns(merged))
-    )
+    changed = {"version": merged.version, **incident_columns(merged)}
+    connection.execute(_CHANGE, {"incident": stored.id, **changed})
     notifications.look_again(connection, merged)
     return merged
 
@@ -335,22 +346,27 @@ def _intents_of(
     connection: Connection, incident_ids: Sequence[IncidentId]
 ) -> dict[IncidentId, tuple[Intent, ...]]:
     """The intents of several incidents in one query, each incident's in the order of their sequence."""
-    rows = connection.execute(
-        select(intents).where(intents.c.incident_id.in_(incident_ids)).order_by(intents.c.sequence)
+    return _by_incident(
+        map(intent_of, _rows_of(connection, _INTENTS_OF_ONE, _INTENTS_OF_SEVERAL, incident_ids))
     )
-    return _by_incident(map(intent_of, rows))
 
 
 def _approvals_of(
     connection: Connection, incident_ids: Sequence[IncidentId]
 ) -> dict[IncidentId, tuple[Approval, ...]]:
     """The approvals of several incidents in one query, each incident's in the order of the requests."""
-    rows = connection.execute(
-        select(approvals)
-        .where(approvals.c.incident_id.in_(incident_ids))
-        .order_by(approvals.c.requested_at, approvals.c.id)
+    return _by_incident(
+        map(approval_of, _rows_of(connection, _APPROVALS_OF_ONE, _APPROVALS_OF_SEVERAL, incident_ids))
     )
-    return _by_incident(map(approval_of, rows))
+
+
+def _rows_of(
+    connection: Connection, one: Select[Any], several: Select[Any], incident_ids: Sequence[IncidentId]
+) -> Iterable[Row[Any]]:
+    """By the statement for one incident where it is one: a list in a statement is expanded at each call."""
+    if len(incident_ids) == 1:
+        return connection.execute(one, {"incident": incident_ids[0]})
+    return connection.execute(several, {"incidents": incident_ids})
 
 
 def _by_incident(parts: Iterable[Part]) -> dict[IncidentId, tuple[Part, ...]]:
@@ -360,24 +376,9 @@ def _by_incident(parts: Iterable[Part]) -> dict[IncidentId, tuple[Part, ...]]:
     return {incident_id: tuple(mine) for incident_id, mine in found.items()}
 
 
-def _oldest_first(connection: Connection, wanted: Select[Any]) -> tuple[Incident, ...]:
-    rows = connection.execute(
-        wanted.where(incidents.c.closed_at.is_(None)).order_by(incidents.c.opened_at, incidents.c.id)
-    )
-    return tuple(map(incident_of, rows))
-
-
 def _is_open(connection: Connection, key: ServiceKey) -> bool:
-    return (
-        connection.execute(
-            select(incidents.c.id).where(
-                incidents.c.environment == key.environment,
-                incidents.c.service == key.service,
-                incidents.c.closed_at.is_(None),
-            )
-        ).first()
-        is not None
-    )
+    this = {"environment": key.environment, "service": key.service}
+    return connection.execute(_OPEN_ID_OF_KEY, this).first() is not None
 
 
 def _conditions(where: IncidentFilter) -> list[ColumnElement[bool]]:

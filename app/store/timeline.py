@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from app.agent.ids import IncidentId
 from app.agent.models import Note, Stage, TimelineEntry
@@ -20,21 +20,27 @@ from app.redaction import redacted, redacted_values
 from app.store.database.codec import storable_object, storable_text
 from app.store.database.tables import incidents, timeline
 
+_HEAD = select(incidents.c.timeline_length, incidents.c.timeline_head).where(
+    incidents.c.id == bindparam("incident")
+)
+_SET_HEAD = update(incidents).where(incidents.c.id == bindparam("incident"))
+_ENTRIES = (
+    select(timeline)
+    .where(timeline.c.incident_id == bindparam("incident"), timeline.c.sequence > bindparam("after"))
+    .order_by(timeline.c.sequence)
+)
+_SOME_ENTRIES = _ENTRIES.limit(bindparam("most"))
+
 
 def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note]) -> None:
     """Add notes at the end; the caller holds the lock on the incident's row."""
     if not notes:
         return
-    head = connection.execute(
-        select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
-    ).one()
+    head = connection.execute(_HEAD, {"incident": incident_id}).one()
     entries = linked(head.timeline_head, head.timeline_length, notes)
     add(connection, [(incident_id, entry) for entry in entries])
-    connection.execute(
-        update(incidents)
-        .where(incidents.c.id == incident_id)
-        .values(timeline_length=head.timeline_length + len(entries), timeline_head=entries[-1].hash)
-    )
+    after = {"timeline_length": head.timeline_length + len(entries), "timeline_head": entries[-1].hash}
+    connection.execute(_SET_HEAD, {"incident": incident_id, **after})
 
 
 def linked(head: str, length: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
@@ -75,12 +81,11 @@ def entries(
     connection: Connection, incident_id: IncidentId, *, after: int = -1, limit: int | None = None
 ) -> tuple[TimelineEntry, ...]:
     """Entries with a sequence above `after`, in order, at most `limit`."""
-    rows = connection.execute(
-        select(timeline)
-        .where(timeline.c.incident_id == incident_id, timeline.c.sequence > after)
-        .order_by(timeline.c.sequence)
-        .limit(limit)
-    )
+    wanted: dict[str, object] = {"incident": incident_id, "after": after}
+    if limit is None:
+        rows = connection.execute(_ENTRIES, wanted)
+    else:
+        rows = connection.execute(_SOME_ENTRIES, {**wanted, "most": limit})
     return tuple(map(_entry, rows))
 
 

@@ -18,7 +18,7 @@ from app.agent.identity.people import ApprovalTerms, EscalationStep
 from app.agent.ids import ServiceKey
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
-from app.agent.verifier import VerifyRules
+from app.agent.verification.rules import VerifyRules
 from app.config import Settings
 from app.settings.entries import FreezeSetting
 from app.terms.clusters import clusters_of

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from app.agent.ids import SignalId
 from app.agent.models import DispositionKind
 from app.store import open_store
 from app.store.database import locks
+from testbed import TestbedError
 from testbed.ports import free_ports
 from testbed.postgres import THROWAWAY, postgres_server
 from testbed.supervisor import Process, Supervisor
@@ -90,6 +92,8 @@ class Stage:
     target_port: int = field(default_factory=lambda: free_ports(1)[0])
     posted: list[str] = field(default_factory=list)
     """Ids of accepted signals."""
+    running: list[Process] = field(default_factory=list)
+    """What was started and not stopped: none of them may end while something is waited for."""
 
     # -------------------------------------------------------------- processes
 
@@ -104,8 +108,12 @@ class Stage:
         )
         calm = ("--slowest", "0.1", "--lost", "0", "--refused", "0")
         command = self.new.command("tests.soak.target", *options, *calm)
-        self.supervisor.start("target", command, log=self.folder / "target.out", env=self.new.environment())
-        wait_for("the stand-in to answer", lambda: self._answers("/services"), timeout_seconds=60)
+        self.running.append(
+            self.supervisor.start(
+                "target", command, log=self.folder / "target.out", env=self.new.environment()
+            )
+        )
+        self.wait("the stand-in to answer", lambda: self._answers("/services"))
 
     def start(self, name: str, version: Version, *arguments: str, **extra: str) -> Process:
         """The product itself over the stand-in."""
@@ -135,7 +143,15 @@ class Stage:
             **extra,
         }
         command = version.command(module, *arguments)
-        return self.supervisor.start(name, command, log=self.folder / f"{name}.log", env=environment)
+        process = self.supervisor.start(name, command, log=self.folder / f"{name}.log", env=environment)
+        self.running.append(process)
+        return process
+
+    def stop(self, process: Process, grace_seconds: float = 0.0) -> None:
+        """End a process that is no longer needed; `TestbedError` if it has ended by itself."""
+        process.check()
+        self.running.remove(process)
+        process.stop(grace_seconds)
 
     def owners_of(self, *processes: Process) -> set[str]:
         pids = {str(process.pid) for process in processes}
@@ -254,7 +270,16 @@ class Stage:
         return True if waiting else NotYet("nobody waits")
 
     def wait(self, what: str, holds: Callable[[], bool | NotYet]) -> None:
-        wait_for(what, holds, timeout_seconds=PATIENCE_SECONDS, interval_seconds=0.1)
+        """Until it holds; fails at once, with the end of its log, when a process has ended."""
+
+        def still() -> bool | NotYet:
+            answer = holds()
+            if isinstance(answer, NotYet):
+                for process in self.running:
+                    process.check()
+            return answer
+
+        wait_for(what, still, timeout_seconds=PATIENCE_SECONDS, interval_seconds=0.1)
 
     def wait_for_states(self, **wanted: str) -> None:
         def reached() -> bool | NotYet:
@@ -404,8 +429,8 @@ def _side_by_side(stage: Stage) -> None:
         stage.wait("the schema to be the new one", lambda: stage.schema() == new.schema or NotYet("not yet"))
     migrated_at = datetime.now(UTC)
     assert set(_IN_FLIGHT) <= set(stage.states()), "an incident was lost"
-    begun.stop()
-    applied.stop()
+    stage.stop(begun)
+    stage.stop(applied)
     new_api = stage.start("new-api", new, "run", "--role", "api", "--port", str(new_port))
     stage.wait_until_ready(new_port)
 
@@ -423,16 +448,13 @@ def _side_by_side(stage: Stage) -> None:
 
     # The old ones go; everything ends.
     for process in (old_watch, old_worker, old_api):
-        process.check()
-        process.stop(grace_seconds=20)
+        stage.stop(process, grace_seconds=20)
     for number in range(12, 14):
         stage.damage(number)
         stage.tell_failed(new_port, number)
     stage.wait_until_all_ended(new_port)
-    new_worker.check()
-    new_api.check()
-    new_worker.stop(grace_seconds=20)
-    new_api.stop(grace_seconds=20)
+    stage.stop(new_worker, grace_seconds=20)
+    stage.stop(new_api, grace_seconds=20)
     audit = stage.check_the_end()
     # What the old ones began says whom it concerned, so that it counts for everybody's limits.
     assert stage.rows("SELECT id FROM intents WHERE environment IS NULL OR service IS NULL") == []
@@ -460,6 +482,15 @@ def _both_take(stage: Stage, since: datetime, *workers: Process) -> bool | NotYe
     return NotYet(f"{missing} took nothing yet") if missing else True
 
 
+def test_a_wait_fails_with_the_log_of_a_process_that_ended(supervisor: Supervisor, tmp_path: Path) -> None:
+    here = present_version()
+    stage = Stage(supervisor=supervisor, folder=tmp_path, database_url="", old=here, new=here)
+    command = (sys.executable, "-c", "raise SystemExit('no free port')")
+    stage.running.append(supervisor.start("agent", command, log=tmp_path / "agent.log"))
+    with pytest.raises(TestbedError, match=r"(?s)agent ended with 1.*no free port"):
+        stage.wait("what never comes", lambda: NotYet("nothing"))
+
+
 def test_on_sqlite_the_present_version_goes_on_with_the_file(
     supervisor: Supervisor, old: Version, tmp_path: Path
 ) -> None:
@@ -469,7 +500,9 @@ def test_on_sqlite_the_present_version_goes_on_with_the_file(
     url = f"sqlite:///{tmp_path / 'heal.db'}"
     stage = Stage(supervisor=supervisor, folder=tmp_path, database_url=url, old=old, new=new)
     stage.start_target()
-    process = stage.start_pausing("old", old, "applied", "run", "--port", str(port))
+    # So long a soak that no verification ends before the process is stopped, however slow the machine.
+    long = {"VERIFY_SOAK_SECONDS": "500"}
+    process = stage.start_pausing("old", old, "applied", "run", "--port", str(port), **long)
     stage.wait_until_trusted()
     for number in range(3):
         stage.damage(number)
@@ -489,15 +522,14 @@ def test_on_sqlite_the_present_version_goes_on_with_the_file(
     }
     assert stage.states() == wanted
     assert stage.schema() == old.schema
-    process.stop()
+    stage.stop(process)
 
     agent = stage.start("new", new, "run", "--port", str(port))
     stage.wait_until_ready(port)
     assert stage.schema() == new.schema
     stage.tell_well(port, 2)
     stage.wait_until_all_ended(port)
-    agent.check()
-    agent.stop(grace_seconds=20)
+    stage.stop(agent, grace_seconds=20)
     stage.check_the_end()
     assert {stage.states()[f"svc-{number:03d}"] for number in range(3)} == {"recovered"}
     assert set(stage.effects().values()) == {1}

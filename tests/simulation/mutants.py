@@ -18,9 +18,7 @@ from sqlalchemy import Connection, Row, select
 
 from app.agent import (
     executor,
-    loop,
     policy,
-    verifier,
 )
 from app.agent import (
     soak as trial,
@@ -55,7 +53,9 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import Accepted
 from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
+from app.agent.stages.deciding import Deciding
 from app.agent.timeline import chain_start, extend_chain
+from app.agent.verification import assessment
 from app.errors import ClaimLost, PermanentError, TransientError
 from app.store import (
     claims,
@@ -117,7 +117,7 @@ async def _written_again(
     self: executor.Executor, record: IncidentRecord, intent: Intent, claim: Claim
 ) -> None:
     assert self.reader is not None
-    await self._write(record, intent, await self.reader.target(intent.action), claim, None)
+    await self.direct.send(record, intent, await self.reader.target(intent.action), claim, None)
 
 
 def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
@@ -396,7 +396,7 @@ MUTANTS = {
             name="silence-is-health",
             promise=8,
             told="a service of which nothing is measured is well",
-            swaps=[(verifier._unmeasured, _always(()))],
+            swaps=[(assessment._unmeasured, _always(()))],
         ),
         Mutant(
             name="outage-unseen",
@@ -457,7 +457,7 @@ MUTANTS = {
             told="a plan is carried out once more from its beginning after it failed",
             swaps=[(trial.moved_on, _from_the_beginning)],
             # A diagnosis of some age is made again, which would hide it.
-            patches=[(loop.Loop, "_aged", _always(False))],
+            patches=[(Deciding, "aged", _always(False))],
         ),
         Mutant(
             name="no-brake",

@@ -35,7 +35,9 @@ from app.agent.notes import turning_points
 from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
-from app.agent.verifier import WAITS_NOTED, Assessment, Health, VerifyRules, advance
+from app.agent.verification.assessment import Assessment, Health
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import WAITS_NOTED, advance
 from app.agent.workload import ObjectRef
 from app.store import open_store
 from app.store.signals.openings import not_before

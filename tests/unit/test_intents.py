@@ -13,7 +13,6 @@ from app.agent.guardrails.question import TargetLook
 from app.agent.guardrails.target_token import workload_token
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intents import awaits_completion, in_place, not_undone, rest_to_undo, unverified
-from app.agent.loop import NextStage, _noted_lately, next_stage
 from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
     ActionName,
@@ -41,6 +40,8 @@ from app.agent.notes import (
     why_recovered,
     why_recovered_alone,
 )
+from app.agent.stages.order import NextStage, next_stage
+from app.agent.stages.retries import noted_lately
 from app.agent.workload import TargetState
 from tests.contract.store_values import NOW, intent, outcome
 from tests.unit.scenes import OLD, released
@@ -376,7 +377,7 @@ def test_a_failure_that_comes_and_goes_has_few_notes() -> None:
             )
             for message in messages
         )
-        return _noted_lately(replace(record(), timeline=before), note)
+        return noted_lately(replace(record(), timeline=before), note)
 
     assert not noted()
     assert noted(note.message)

@@ -36,7 +36,9 @@ from app.agent.models import (
 from app.agent.planner import make_plan
 from app.agent.ports.store.signals import IntakeVerdict, ServiceLevels
 from app.agent.slo import SloThresholds
-from app.agent.verifier import Health, VerifyRules, assess, judge
+from app.agent.verification.assessment import Health, assess
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import judge
 from tests.unit.scenes import (
     CATALOGUE,
     LIMITS,

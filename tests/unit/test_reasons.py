@@ -59,7 +59,7 @@ from app.agent.models import (
 )
 from app.agent.observer import NO_CLUSTER, new_signal
 from app.agent.slo import SloThresholds
-from app.agent.verifier import Assessment, Health, with_reports
+from app.agent.verification.assessment import Assessment, Health, with_reports
 from app.store.database.codec import dumps
 from tests.unit.scenes import NEW, OLD, at, crashing, pods, workload
 

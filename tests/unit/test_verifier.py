@@ -24,7 +24,9 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.slo import SloThresholds
-from app.agent.verifier import Assessment, Health, VerifyRules, advance, assess, judge
+from app.agent.verification.assessment import Assessment, Health, assess
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import advance, judge
 from tests.unit.scenes import OLD, at, pods, workload
 
 SECOND = timedelta(seconds=1)

@@ -42,7 +42,8 @@ from app.agent.ports.gitops import GitOps, RevertRequest
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
-from app.agent.verifier import Health, Verifier
+from app.agent.verification.assessment import Health
+from app.agent.verifier import Verifier
 from app.clock import Clock
 from app.errors import AgentError, PermanentError, TransientError, UnknownOutcome
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from app.agent.evidence.format import in_words
 from app.agent.models import Note, Stage, Verdict, Verification
-from app.agent.verifier import Assessment, dated_in_future
+from app.agent.verification.assessment import Assessment
+from app.agent.verification.verdict import dated_in_future
 
 
 def verdict_note(verdict: Verdict) -> Note:

@@ -27,7 +27,10 @@ from app.agent.notes import still_in_place
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.responders.effect import awaits_recovery
-from app.agent.verifier import Assessment, Health, Verifier, VerifyRules, advance
+from app.agent.verification.assessment import Assessment, Health
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import advance
+from app.agent.verifier import Verifier
 from app.clock import Clock
 from app.errors import AgentError
 

@@ -33,7 +33,8 @@ from app.agent.observer import Observer
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.responders.undo_request import not_undone, undone, waiting
-from app.agent.verifier import VerifyRules, resumed
+from app.agent.verification.rules import VerifyRules
+from app.agent.verification.verdict import resumed
 from app.errors import PermanentError
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
 
-from app.agent.ports.store import Store
+from pydantic import BaseModel
+
 from app.agent.ports.store.incidents import IncidentFilter
-from app.cli.commands.agent_client import running_agent
+from app.cli.commands.agent_client import RunningAgent, running_agent
 from app.cli.commands.approvals import answer
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import database, load_incident
@@ -20,6 +22,8 @@ _WHOLE = re.compile(r"(inc|apr)_[0-9a-f]{32}")
 _SHORT = re.compile(r"(?:inc_|apr_)?([0-9a-f]{4,31})")
 _SHOWN = 5
 _PAGE = 100
+
+M = TypeVar("M", bound=BaseModel)
 
 
 async def incident_id(settings: Settings, url: str | None, given: str) -> str:
@@ -62,48 +66,65 @@ def _is_short(given: str) -> bool:
     return _WHOLE.fullmatch(given) is None and _SHORT.fullmatch(given) is not None
 
 
+Page: TypeAlias = tuple[Sequence[str], str | None]
+"""The ids of one page, and the cursor of the next."""
+
+
+class _NoAgent(Exception):
+    """No agent answers; the ids are in the database."""
+
+
 async def _incidents(settings: Settings, url: str | None, given: str) -> list[str]:
     """The ids that hold these characters: a page covers a part of the incidents, and others match too."""
-    agent = running_agent(settings, url)
-    found: list[str] = []
-    cursor: str | None = None
-    while True:
-        asked = {"q": given, "limit": str(_PAGE)} | ({} if cursor is None else {"cursor": cursor})
-        reply = await agent.ask("/v1/incidents", asked)
-        if reply is None:
-            async with database(settings) as store:
-                return await _in_store(store, given)
-        listed = agent.parsed(IncidentPage, reply)
-        found += [one.id for one in listed.items if given.removeprefix("inc_") in one.id]
-        cursor = listed.next
-        if cursor is None:
-            return found
+    agent, part = running_agent(settings, url), given.removeprefix("inc_")
 
+    async def of_agent(cursor: str | None) -> Page:
+        listed = await _listed(agent, "/v1/incidents", IncidentPage, cursor, q=given)
+        return [one.id for one in listed.items if part in one.id], listed.next
 
-async def _in_store(store: Store, given: str) -> list[str]:
-    found: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await store.incidents.find(IncidentFilter(text=given), limit=_PAGE, cursor=cursor)
-        found += [one.incident.id for one in page.items if given.removeprefix("inc_") in one.incident.id]
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
+    try:
+        return await _every(of_agent)
+    except _NoAgent:
+        async with database(settings) as store:
+
+            async def of_store(cursor: str | None) -> Page:
+                page = await store.incidents.find(IncidentFilter(text=given), limit=_PAGE, cursor=cursor)
+                ids = [one.incident.id for one in page.items]
+                return [one for one in ids if part in one], page.next_cursor
+
+            return await _every(of_store)
 
 
 async def _approvals(settings: Settings, url: str | None) -> list[str]:
     agent = running_agent(settings, url)
+
+    async def of_agent(cursor: str | None) -> Page:
+        listed = await _listed(agent, "/approvals", ApprovalList, cursor)
+        return [one.id for one in listed.items], listed.next
+
+    try:
+        return await _every(of_agent, most=SEARCHED)
+    except _NoAgent:
+        async with database(settings) as store:
+            page = await store.approvals.find(None, limit=SEARCHED, cursor=None)
+        return [one.approval.id for one in page.items]
+
+
+async def _listed(agent: RunningAgent, path: str, model: type[M], cursor: str | None, **more: str) -> M:
+    """One page of a list of the agent; raises `_NoAgent` where none answers."""
+    asked = {"limit": str(_PAGE), **more} | ({} if cursor is None else {"cursor": cursor})
+    reply = await agent.ask(path, asked)
+    if reply is None:
+        raise _NoAgent
+    return agent.parsed(model, reply)
+
+
+async def _every(page: Callable[[str | None], Awaitable[Page]], most: int | None = None) -> list[str]:
+    """The ids of page after page; no further page once there are `most`."""
     found: list[str] = []
     cursor: str | None = None
     while True:
-        given = {"limit": str(_PAGE)} | ({} if cursor is None else {"cursor": cursor})
-        reply = await agent.ask("/approvals", given)
-        if reply is None:
-            async with database(settings) as store:
-                page = await store.approvals.find(None, limit=SEARCHED, cursor=None)
-            return [one.approval.id for one in page.items]
-        listed = agent.parsed(ApprovalList, reply)
-        found += [one.id for one in listed.items]
-        cursor = listed.next
-        if cursor is None or len(found) >= SEARCHED:
+        ids, cursor = await page(cursor)
+        found += ids
+        if cursor is None or (most is not None and len(found) >= most):
             return found

@@ -9,9 +9,10 @@ from app.agent.guardrails import workload_kinds
 from app.agent.models import Action
 from app.errors import Invalid
 from app.sandbox.api import Identity
+from app.sandbox.cluster.naming import Naming
 from app.sandbox.objects import WORKLOADS, ConfigMap, Pod
 from app.sandbox.operations import FIELD_MANAGER, Target
-from app.sandbox.world import Naming, World, WorldSource
+from app.sandbox.world import World, WorldSource
 
 AGENT = Identity(name=FIELD_MANAGER)
 

@@ -9,9 +9,10 @@ from app.sandbox.cluster.access import AGENT, WorldAccess
 from app.sandbox.cluster.batches import SandboxBatches
 from app.sandbox.cluster.changes import SandboxRehearsal, SandboxWriter
 from app.sandbox.cluster.logs import SandboxLogs
+from app.sandbox.cluster.naming import SAME_NAMES, Naming
 from app.sandbox.cluster.reader import SandboxReader
 from app.sandbox.cluster.watch import WATCH_SECONDS, SandboxWatch
-from app.sandbox.world import SAME_NAMES, Naming, World, WorldSource
+from app.sandbox.world import World, WorldSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

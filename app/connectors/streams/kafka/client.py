@@ -7,6 +7,7 @@ imported when a stream is made, so that the agent starts without it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ from app.errors import AgentError, ConfigurationError, Forbidden, Invalid, Perma
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from confluent_kafka import KafkaError, KafkaException, Producer
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+    from confluent_kafka.admin import AdminClient
 
 _DELIVERY_MS = 10_000
 _MOST_BYTES = 100_000_000
@@ -51,6 +53,8 @@ _DEFAULTS: Mapping[str, str | int] = {
     "reconnect.backoff.max.ms": 2_000,
     "log.connection.close": "false",
 }
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -180,12 +184,33 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
 
 
 class DeadLetters:
-    """Writes to the topic of the dead letters; blocking, on the client's thread."""
+    """Creates and writes to the topic of the dead letters; blocking, on the client's thread."""
 
     def __init__(self, library: ModuleType, address: KafkaAddress) -> None:
         self._library = library
         self._address = address
         self._producer: Producer | None = None
+
+    def ensure_topic(self, consumer: Consumer, admin: AdminClient, limit: float) -> None:
+        """Create the topic where there is none, before a message needs it. Raises like every port.
+
+        `limit` is in seconds, for each answer of the brokers.
+        """
+        name = self._address.dead_letters
+        doing = f"there is no topic {name} for dead letters, and making it failed: create it"
+        try:
+            found = consumer.list_topics(name, timeout=limit).topics[name]
+            if found.error is not None and found.error.name() == "UNKNOWN_TOPIC_OR_PART":
+                new = self._library.admin.NewTopic(name, num_partitions=-1, replication_factor=-1)
+                admin.create_topics([new], request_timeout=limit)[name].result(limit + 1)
+                log.info("created dead-letter topic %s", name)
+            elif found.error is not None:
+                raise agent_error(f"looking for the topic {name} for dead letters", found.error)
+        except self._library.KafkaException as exception:
+            if cause(exception).name() != "TOPIC_ALREADY_EXISTS":
+                raise agent_error(doing, cause(exception)) from exception
+        except TimeoutError:
+            raise TransientError(f"{doing}: no answer") from None
 
     def write(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Return when all in-sync replicas have it; without its value when that is too large.

@@ -7,12 +7,16 @@ only the part of a partition in front of the first unfinished record may be.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from app.agent.ports.streams import StreamMessage
 from app.connectors.text import shorten
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 _MAX_REASON_CHARS = 1000
 
@@ -39,6 +43,26 @@ class Held:
 
     record: Record
     message: StreamMessage
+
+
+def record_of(message: Message, partition: int, offset: int) -> Record:
+    """A message of the client as a record."""
+    kind, timestamp = message.timestamp()
+    return Record(
+        partition=partition,
+        offset=offset,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(_bytes_headers(message)),
+        timestamp_ms=timestamp if kind else None,
+    )
+
+
+def _bytes_headers(message: Message) -> Iterator[tuple[str, bytes | None]]:
+    """The library's types allow for more than it hands over."""
+    headers = message.headers() or ()
+    for name, value in headers.items() if isinstance(headers, dict) else headers:
+        yield name, value.encode() if isinstance(value, str) else value
 
 
 def to_message(cluster: str, topic: str, record: Record) -> StreamMessage:

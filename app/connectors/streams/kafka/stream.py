@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -35,9 +35,9 @@ from app.connectors.streams.kafka.client import (
 from app.connectors.streams.kafka.records import (
     Held,
     PartitionProgress,
-    Record,
     dead_letter_headers,
     place_of,
+    record_of,
     to_message,
 )
 from app.errors import ConfigurationError, PermanentError, TransientError
@@ -198,7 +198,7 @@ class KafkaStream:
             if error is not None:
                 progress.ended_at(offset)
                 return None
-            record = _record(message, number, offset)
+            record = record_of(message, number, offset)
             held = Held(record=record, message=to_message(self._cluster or "", self._address.topic, record))
             progress.read(held)
             self._ready.append(held)
@@ -239,7 +239,9 @@ class KafkaStream:
             self._consumer = self._new_consumer()
         if self._cluster is None:
             cluster = self._survey(self._consumer)
-            self._ensure_dead_letters(self._consumer)
+            if self._admin is None:
+                raise PermanentError(f"{self._address} is closed")
+            self._letters.ensure_topic(self._consumer, self._admin, self._times.answer.total_seconds())
             self._consumer.subscribe(
                 [self._address.topic],
                 on_assign=self._assigned,
@@ -270,27 +272,6 @@ class KafkaStream:
             raise agent_error(doing, topic.error)
         self._trouble = None
         return str(metadata.cluster_id)
-
-    def _ensure_dead_letters(self, consumer: Consumer) -> None:
-        """Make the topic for them where there is none: no poison message is to be the first to find out."""
-        name = self._address.dead_letters
-        doing = f"there is no topic {name} for dead letters, and making it failed: create it"
-        try:
-            found = consumer.list_topics(name, timeout=self._times.answer.total_seconds()).topics[name]
-            if found.error is not None and found.error.name() == "UNKNOWN_TOPIC_OR_PART":
-                new = self._library.admin.NewTopic(name, num_partitions=-1, replication_factor=-1)
-                if self._admin is None:
-                    raise PermanentError(f"{self._address} is closed")
-                limit = self._times.answer.total_seconds()
-                self._admin.create_topics([new], request_timeout=limit)[name].result(limit + 1)
-                log.info("created dead-letter topic %s", name)
-            elif found.error is not None:
-                raise agent_error(f"looking for the topic {name} for dead letters", found.error)
-        except self._library.KafkaException as exception:
-            if cause(exception).name() != "TOPIC_ALREADY_EXISTS":
-                raise agent_error(doing, cause(exception)) from exception
-        except TimeoutError:
-            raise TransientError(f"{doing}: no answer") from None
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with self._lock:
@@ -399,25 +380,6 @@ class KafkaStream:
 
     def _no_lag(self) -> TransientError:
         return TransientError(f"the lag of {self._address}: no answer")
-
-
-def _record(message: Message, partition: int, offset: int) -> Record:
-    kind, timestamp = message.timestamp()
-    return Record(
-        partition=partition,
-        offset=offset,
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(_bytes_headers(message)),
-        timestamp_ms=timestamp if kind else None,
-    )
-
-
-def _bytes_headers(message: Message) -> Iterator[tuple[str, bytes | None]]:
-    """The library's types allow for more than it hands over."""
-    headers = message.headers() or ()
-    for name, value in headers.items() if isinstance(headers, dict) else headers:
-        yield name, value.encode() if isinstance(value, str) else value
 
 
 def _numbers(partitions: Sequence[TopicPartition]) -> str:

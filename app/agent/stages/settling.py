@@ -1,0 +1,158 @@
+"""After an action, and without one: verify, re-evaluate, watch, or conclude."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from app.agent.intents import proposed_intents, unverified
+from app.agent.models import (
+    IncidentRecord,
+    IncidentState,
+    Note,
+    OutcomeKind,
+    Stage,
+    Verification,
+)
+from app.agent.notes import (
+    nothing_written,
+    why_escalated,
+    why_proposed,
+)
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.soak import moved_on
+from app.agent.stages.components import Stages
+from app.agent.verification.assessment import Assessment
+from app.errors import PermanentError
+
+MAX_INTENTS = 12
+"""An incident with more intents than this, including denied ones, is escalated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """Moves an incident on from what is on record: an outcome, a plan that ended, symptoms that ended."""
+
+    store: Store
+    stages: Stages
+    settle: timedelta
+    """How long a new incident collects signals before it is diagnosed."""
+
+    async def settle_outcome(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The last intent is finished: verify it, re-evaluate, or continue with the plan."""
+        last = record.intents[-1]
+        outcome = last.outcome
+        if outcome is None:
+            raise PermanentError(f"intent {last.id} ended without an outcome")
+        if outcome.kind is OutcomeKind.UNKNOWN:
+            await self.stages.closer.close(
+                record,
+                claim,
+                IncidentState.ESCALATED,
+                f"The outcome of the action is unknown: {outcome.message}",
+            )
+        elif last.undoes is not None:
+            await self.stages.trial.settle_undo(record, last, outcome, claim, now)
+        elif outcome.kind is OutcomeKind.DONE and last.action.then_verify:
+            await self.stages.trial.begin(record, last, claim, now)
+        elif outcome.kind is OutcomeKind.DONE:
+            await self.next_action(record, claim)
+        elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
+            await self.reevaluate(record, claim, now, outcome.message)
+        else:
+            await self.next_action(record, claim)
+
+    async def reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
+        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
+
+        An action that completes the last one is left out: what was done is verified first.
+        """
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [first_verified(why, now)])
+            return
+        reopened = replace(
+            record.incident,
+            state=IncidentState.OPEN,
+            diagnosis=None,
+            plan=None,
+            next_action=0,
+            verification=None,
+            wake_at=now + self.settle,
+        )
+        note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
+        await self.store.incidents.save(claim, reopened, [note])
+
+    async def verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The plan advanced past an unverified action: verify it, then continue."""
+        incident, done = record.incident, unverified(record)
+        if done is None:
+            raise PermanentError("no action is left to be verified")
+        # After a verdict the plan advances by one.
+        here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
+        await self.stages.trial.begin(here, done, claim, now)
+
+    async def next_action(self, record: IncidentRecord, claim: Claim) -> None:
+        await self.store.incidents.save(claim, moved_on(record.incident), [])
+
+    async def conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The plan is finished without a recovery."""
+        incident = record.incident
+        if not incident.dry_run or not proposed_intents(record):
+            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
+        elif incident.stale:
+            await self.stages.closer.close(
+                record,
+                claim,
+                IncidentState.PROPOSED,
+                f"{why_proposed(record)} All signals are stale; recovery is not watched.",
+            )
+        else:
+            rules = self.stages.verifier.rules
+            watching = replace(
+                incident,
+                state=IncidentState.VERIFYING,
+                verification=Verification(intent_id=None, started_at=now),
+            )
+            note = Note(
+                at=now,
+                stage=Stage.VERIFY,
+                message=f"{nothing_written(record)} Watching for recovery without action, for up to "
+                f"{rules.timeout.total_seconds():.0f} s.",
+            )
+            await self.store.incidents.save(claim, watching, [note])
+
+    async def watch_instead(
+        self,
+        record: IncidentRecord,
+        claim: Claim,
+        health: Assessment,
+        now: datetime,
+        words: str = "The symptoms ended while awaiting approval; watching for recovery. ",
+    ) -> None:
+        """The service is healthy without the next action: watch whether it stays so.
+
+        A partly executed change is verified instead.
+        """
+        note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [note])
+            return
+        watching = replace(
+            record.incident,
+            state=IncidentState.VERIFYING,
+            verification=Verification(intent_id=None, started_at=now),
+        )
+        await self.store.incidents.save(claim, watching, [note])
+
+
+def first_verified(why: str, now: datetime) -> Note:
+    """Why an action that completes the last one is left out."""
+    return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
+
+
+def works_again(record: IncidentRecord) -> IncidentRecord:
+    """The incident waits for something else than the end of a failure."""
+    return replace(record, incident=replace(record.incident, failing_since=None))
