@@ -329,6 +329,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     if AUTOSCALER in written:
         needed += [(verb, "autoscaling", _AUTOSCALERS) for verb in ("get", "patch")]
     if ROLLOUT in written:
+        needed.append(("get", "argoproj.io", "rollouts"))
         needed += [("patch", "argoproj.io", kind) for kind in ("rollouts", "rollouts/status")]
     nodes = [(verb, "", _NODES) for verb in ("get", "list", "patch")] if NODE in written else []
     if ActionName.DRAIN_NODE in settings.enabled_actions:
