@@ -25,7 +25,7 @@ from tests.contract.service_account import kubeconfig_of
 pytestmark = pytest.mark.real
 
 MOUNTED = "/run/secrets/clusters"
-CLUSTERS = {
+CLUSTERS: dict[str, dict[str, object]] = {
     "east": {
         "kubeconfig": {"secret": "heal-clusters", "key": "east.yaml"},
         "environment_namespaces": {"prod-east": "payments"},
