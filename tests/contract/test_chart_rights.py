@@ -242,16 +242,16 @@ async def test_flux_is_read_and_written_with_the_rights_of_its_setting(
     cluster: KubernetesHarness, account: Account
 ) -> None:
     """By the connector, on objects of a namespace that is not watched; without the setting neither."""
-    for kind in FLUX:
-        await asyncio.to_thread(define_kind, cluster.client, *kind)
+    for definition in FLUX:
+        await asyncio.to_thread(define_kind, cluster.client, *definition)
     elsewhere = await asyncio.to_thread(cluster.bed.create_namespace)
     ref = ApplicationRef(namespace=elsewhere, name="shop")
     source = {"kind": "GitRepository", "name": "shop"}
-    for (group, version, kind, plural), spec in (
+    for definition, spec in (
         (FLUX[0], {"path": "./shop", "sourceRef": source}),
         (FLUX[1], {"url": "https://git.example.com/shop.git", "ref": {"branch": "main"}}),
     ):
-        made = create_namespaced_resource(group, version, kind, plural)
+        made = create_namespaced_resource(*definition)
         metadata = ObjectMeta(name="shop", namespace=elsewhere)
         await asyncio.to_thread(cluster.client.create, made(metadata=metadata, spec=spec))
     allowed = await account("--set-string", "settings.FLUX_ENABLED=true")
