@@ -212,6 +212,19 @@ async def test_a_drain_evicts_with_its_own_role_alone(cluster: KubernetesHarness
     await able.writer.apply(evict, INTENT, state, None)
 
 
+async def test_a_rollout_is_read_with_the_role_of_no_action(
+    cluster: KubernetesHarness, identity: Identity
+) -> None:
+    """An incident of a service that a Rollout runs needs its evidence, whichever actions are on."""
+    await _rollout(cluster, ActionName.ABORT_ROLLOUT)
+    await cluster.until(key_of(cluster), lambda seen: seen.target.ref.kind == "Rollout")
+    without = await identity()
+    view = await without.reader.workload(key_of(cluster))
+    assert view is not None
+    assert view.target.ref.kind == "Rollout"
+    assert [one for one in view.warnings if "forbidden" in one] == []
+
+
 async def test_a_failed_job_is_read_with_the_role_of_its_repetition(
     cluster: KubernetesHarness, identity: Identity
 ) -> None:
