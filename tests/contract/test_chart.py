@@ -11,7 +11,7 @@ import pytest
 
 from app.agent.models import ActionName
 from app.config import Settings, load_settings
-from app.connectors.kubernetes.access import needed_rights
+from app.connectors.kubernetes.access import needed_rights, supplementary_rights
 from app.settings.services import read_services
 from scripts.chart import CHART, ENABLED_BY_NAME, generated
 from testbed import TestbedError
@@ -176,7 +176,8 @@ async def test_the_role_grants_exactly_what_the_enabled_actions_need(
             await created(api, one, namespace)
     (account,) = of_kind(objects, "ServiceAccount")
     user = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
-    granted = set(_rights(SETS[enabled]))
+    reading = {(one.verb, one.group, one.resource) for one in supplementary_rights()}
+    granted = {*_rights(SETS[enabled]), *reading}
     for right in sorted(set(_rights(ENABLED_BY_NAME))):
         assert await _allowed(api, user, namespace, right) == (right in granted), right
     for forbidden in (("delete", "apps", "deployments"), ("get", "", "secrets"), ("create", "", "pods/exec")):
