@@ -29,7 +29,7 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run sandbox demo test coverage test-real test-gitops test-image soak testbed lint format docs bench release lock clean
+.PHONY: help run sandbox demo test coverage test-real test-gitops test-image soak testbed lint format docs bench release check-locks lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -100,6 +100,9 @@ release: $(DEV) ## write wheel, sdist, chart, SBOM, release notes and checksums 
 	@$(BIN)/python -m venv $(VENV)-release
 	@$(VENV)-release/bin/pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'from scripts.release import TOOLS; print(*TOOLS)')
 	@$(VENV)-release/bin/python -m scripts.release
+
+check-locks: $(DEV) ## whether the lock files have a wheel of every package for each Python that is supported
+	@scripts/check_locks.sh $(BIN)/pip
 
 lock: ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer versions)
 	@scripts/lock.sh $(VENV)-lock $(UPGRADE)

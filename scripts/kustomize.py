@@ -18,6 +18,7 @@ from testbed.helm import helm
 
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 NAME = "self-healing-devops-agent"
+CLUSTERS_SECRET = f"{NAME}-clusters"
 WATCHED = "watched"
 """The namespace that `scope/namespace` names; each overlay replaces it."""
 
@@ -51,6 +52,7 @@ def generated() -> dict[Path, str]:
         **_folder("scope/cluster", _of(single, "ClusterRole", "ClusterRoleBinding")),
         **_folder("scope/namespace", _of(namespaced, "Role", "RoleBinding")),
         **_folder("dry-run-pods", _of(single, *_POLICY)),
+        **_folder("clusters", (), component=True, patches=[_kubeconfigs()]),
         **_folder("monitoring", _of(monitored, "PodMonitor", "PrometheusRule"), component=True),
     }
     rights = json.loads((CHART / "files" / "rights.json").read_text(encoding="utf-8"))
@@ -86,6 +88,29 @@ def _nodes(action: str) -> list[Object]:
         if "roleRef" in one:
             one["roleRef"]["name"] += f"-{action}"
     return found
+
+
+def _kubeconfigs() -> Object:
+    """What mounts the kubeconfigs where the chart does; here one Secret holds them all, one key for each."""
+    cluster = {
+        "kubeconfig": {"secret": CLUSTERS_SECRET, "key": WATCHED},
+        "environment_namespaces": {WATCHED: WATCHED},
+    }
+    options = ("--set", "ownCluster=false", "--set-json", f"clusters={json.dumps({WATCHED: cluster})}")
+    (deployment,) = _of(rendered(*_SINGLE, *options), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (mount,) = (one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "clusters")
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "clusters")
+    secret = {"secretName": CLUSTERS_SECRET, "defaultMode": volume["projected"]["defaultMode"]}
+    patch = [
+        {
+            "op": "add",
+            "path": "/spec/template/spec/volumes/-",
+            "value": {"name": "clusters", "secret": secret},
+        },
+        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount},
+    ]
+    return {"target": {"kind": "Deployment", "name": f"{NAME}.*"}, "patch": _lines(patch)}
 
 
 def _everywhere(setting: str) -> list[Object]:

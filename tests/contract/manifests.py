@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
+from scripts.chart import CHART
+from testbed.helm import helm
 from testbed.kubeapi import Api
 
 _CORE, _RBAC = "api/v1", "apis/rbac.authorization.k8s.io/v1"
@@ -26,6 +30,12 @@ RESOURCES = {
     "ValidatingAdmissionPolicy": _ADMISSION + "/validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": _ADMISSION + "/validatingadmissionpolicybindings",
 }
+
+
+def rendered(*options: str, namespace: str = "healing", release: str = "heal") -> list[dict[str, Any]]:
+    """The objects of a release of the chart, in order."""
+    text = helm("template", release, CHART, "--namespace", namespace, *options)
+    return [one for one in yaml.safe_load_all(text) if one]
 
 
 async def created(api: Api, one: dict[str, Any], namespace: str, *, dry_run: bool = False) -> None:

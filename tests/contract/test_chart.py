@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from app.agent.models import ActionName
 from app.config import Settings, load_settings
-from app.connectors.kubernetes.access import needed_rights
+from app.connectors.kubernetes.access import needed_rights, supplementary_rights
 from app.settings.services import read_services
 from scripts.chart import CHART, ENABLED_BY_NAME, generated
 from testbed import TestbedError
@@ -20,7 +19,7 @@ from testbed.helm import helm
 from testbed.kubeapi import Api
 from testbed.rbac import ADMIN
 from testbed.world import TestBed
-from tests.contract.manifests import container_of, created, of_kind, pod_of, restrict
+from tests.contract.manifests import container_of, created, of_kind, pod_of, rendered, restrict
 
 pytestmark = pytest.mark.real
 
@@ -31,18 +30,17 @@ FILES = (
     *("--set-json", 'config={"max_services": 2000000, "slo_max_error_rate": 0.02}'),
     *("--set-json", 'services={"prod/shop": {"autonomy": "ask"}}'),
 )
+EAST = (
+    'clusters={"east": {"kubeconfig": {"secret": "heal-clusters", "key": "east"}, '
+    '"environment_namespaces": {"prod-east": "payments"}}}'
+)
 FORMS: dict[str, Sequence[str]] = {
     "single": (),
     "files": FILES,
     "distributed": DISTRIBUTED,
     "namespaced": ("--set", "environmentNamespaces.prod=payments", "--set", "dryRun=false"),
+    "clusters": ("--set", "environmentNamespaces.prod=payments", "--set-json", EAST),
 }
-
-
-def rendered(*options: str, namespace: str = "healing") -> list[dict[str, Any]]:
-    """The objects of a release, in order."""
-    text = helm("template", "heal", CHART, "--namespace", namespace, *options)
-    return [one for one in yaml.safe_load_all(text) if one]
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -112,6 +110,15 @@ def test_nothing_runs_without_identity() -> None:
         ),
         (("--set", "secretFiles.SLACK_BOT_TOKEN.secret=slack"), "key"),
         (("--set", "typo=1"), "typo"),
+        (("--set-json", EAST), "clusters needs environmentNamespaces"),
+        (("--set", "ownCluster=false,environmentNamespaces.prod=payments"), "belongs to the own cluster"),
+        (("--set", "config.clusters.east.context=east"), "set by another value"),
+        (("--set-string", "settings.KUBECONFIG=/tmp/config"), "set by another value"),
+        (
+            ("--set-json", 'clusters={"east": {"environment_namespaces": {"prod-east": "payments"}}}'),
+            "kubeconfig",
+        ),
+        (("--set-json", EAST.replace('"east": {"k', '"East": {"k')), "East"),
     ],
 )
 def test_wrong_values_are_refused(options: tuple[str, ...], message: str) -> None:
@@ -169,7 +176,8 @@ async def test_the_role_grants_exactly_what_the_enabled_actions_need(
             await created(api, one, namespace)
     (account,) = of_kind(objects, "ServiceAccount")
     user = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
-    granted = set(_rights(SETS[enabled]))
+    reading = {(one.verb, one.group, one.resource) for one in supplementary_rights()}
+    granted = {*_rights(SETS[enabled]), *reading}
     for right in sorted(set(_rights(ENABLED_BY_NAME))):
         assert await _allowed(api, user, namespace, right) == (right in granted), right
     for forbidden in (("delete", "apps", "deployments"), ("get", "", "secrets"), ("create", "", "pods/exec")):

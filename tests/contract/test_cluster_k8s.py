@@ -7,30 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from lightkube import Client
-from lightkube.core.exceptions import ApiError
-from lightkube.generic_resource import create_namespaced_resource
-from lightkube.models.apiextensions_v1 import (
-    CustomResourceDefinitionNames,
-    CustomResourceDefinitionSpec,
-    CustomResourceDefinitionVersion,
-    CustomResourceSubresources,
-    CustomResourceValidation,
-    JSONSchemaProps,
-)
-from lightkube.models.apps_v1 import ReplicaSetSpec
 from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
 from lightkube.models.batch_v1 import JobSpec
 from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
-from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
-from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
-from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
-from lightkube.types import PatchType
 
 pytest.register_assert_rewrite(
     "tests.contract.cluster_suite",
@@ -67,6 +52,13 @@ from tests.contract.cluster_suite import (  # noqa: E402 - as above
     deployment,
     key_of,
     runs,
+)
+from tests.contract.custom_resources import (  # noqa: E402 - as above
+    UPDATING,
+    WAITING,
+    define_rollouts,
+    roll_out,
+    set_status,
 )
 from tests.contract.eventually import eventually  # noqa: E402 - as above
 from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
@@ -125,10 +117,10 @@ async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
     cluster: KubernetesHarness,
 ) -> None:
     """The Deployment stands at 0 on purpose: the Rollout is read with its pods, and nothing acts on it."""
-    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await asyncio.to_thread(define_rollouts, cluster.client)
     await cluster.deploy("shop", service="shop", replicas=0)
     view = await cluster.until(key_of(cluster), lambda seen: seen.spec_observed)
-    await asyncio.to_thread(_roll_out, cluster)
+    await asyncio.to_thread(roll_out, cluster)
     view = await cluster.until(key_of(cluster), lambda seen: seen.ready_replicas == 2 and len(seen.pods) == 2)
     assert view.target.ref == ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout")
     assert (view.desired_replicas, view.current_revision, view.rollout_complete) == (2, 4, True)
@@ -145,10 +137,6 @@ async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
         await cluster.ports.writer.apply(rollback, INTENT, view.target, None)
 
 
-UPDATING: JsonObject = {"currentPodHash": "6c5f", "stableRS": "77aa"}
-WAITING: JsonObject = {
-    "pauseConditions": [{"reason": "CanaryPauseStep", "startTime": "2026-01-01T00:00:00Z"}]
-}
 FAILED_RUN: JsonObject = {"name": "errors-2", "status": "Failed", "message": "Metric errors assessed Failed"}
 
 
@@ -165,9 +153,9 @@ async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
     cluster: KubernetesHarness, name: ActionName, status: JsonObject
 ) -> None:
     """Through `status`, which keeps no marker: the effect shows there, and a second copy finds it."""
-    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await asyncio.to_thread(define_rollouts, cluster.client)
     await cluster.deploy("shop", service="shop", replicas=0)
-    await asyncio.to_thread(_roll_out, cluster, status)
+    await asyncio.to_thread(roll_out, cluster, status)
     ref = ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout")
     act, reader = action(name, ref), cluster.ports.reader
     before, snapshot = await reader.target(act), await reader.snapshot(act)
@@ -197,10 +185,10 @@ async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
 
 async def test_an_update_that_was_aborted_again_is_another_state(cluster: KubernetesHarness) -> None:
     """A retry holds for the abort that it was decided on; its undo is not disturbed by the controller."""
-    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await asyncio.to_thread(define_rollouts, cluster.client)
     await cluster.deploy("shop", service="shop", replicas=0)
     first: JsonObject = {**UPDATING, "abort": True, "abortedAt": "2026-01-01T00:00:00Z"}
-    await asyncio.to_thread(_roll_out, cluster, first)
+    await asyncio.to_thread(roll_out, cluster, first)
     retry, abort = (
         action(name, ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout"))
         for name in (ActionName.RETRY_ROLLOUT, ActionName.ABORT_ROLLOUT)
@@ -209,11 +197,11 @@ async def test_an_update_that_was_aborted_again_is_another_state(cluster: Kubern
     decided = await reader.target(retry)
     await writer.apply(retry, INTENT, decided, None)
     aborted = await writer.apply(abort, OTHER_INTENT, await reader.target(abort), None)
-    await asyncio.to_thread(_set_status, cluster, {"abortedAt": "2026-01-01T00:00:09Z"})
+    await asyncio.to_thread(set_status, cluster, {"abortedAt": "2026-01-01T00:00:09Z"})
     now = await reader.target(retry)
     assert as_left(abort, aborted.token, now.token)
     assert not same_ground(retry, decided.token, now.token)
-    await asyncio.to_thread(_set_status, cluster, {"abortedAt": first["abortedAt"]})
+    await asyncio.to_thread(set_status, cluster, {"abortedAt": first["abortedAt"]})
     again = await reader.target(retry)
     assert again.token == decided.token
     assert again.resource_version != decided.resource_version
@@ -223,10 +211,10 @@ async def test_an_update_that_was_aborted_again_is_another_state(cluster: Kubern
 
 async def test_a_failed_analysis_and_a_pause_of_a_rollout_are_evidence(cluster: KubernetesHarness) -> None:
     """In the words of the controller, from the Rollout alone."""
-    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await asyncio.to_thread(define_rollouts, cluster.client)
     await cluster.deploy("shop", service="shop", replicas=0)
     canary: JsonObject = {"canary": {"currentStepAnalysisRunStatus": FAILED_RUN}, "phase": "Degraded"}
-    await asyncio.to_thread(_roll_out, cluster, {**UPDATING, **WAITING, **canary})
+    await asyncio.to_thread(roll_out, cluster, {**UPDATING, **WAITING, **canary})
     view = await cluster.until(key_of(cluster), lambda seen: seen.progress is not None)
     assert view.progress is not None
     assert (view.progress.stable, view.progress.waits) == (False, "CanaryPauseStep")
@@ -234,86 +222,6 @@ async def test_a_failed_analysis_and_a_pause_of_a_rollout_are_evidence(cluster: 
     assert {"Degraded: no reason given", "Paused: CanaryPauseStep", view.progress.analysis} <= {
         *view.warnings
     }
-
-
-def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> None:
-    """What the controller of Rollouts makes: a ReplicaSet with the Deployment's template, and a status."""
-    deployment = cluster.client.get(Deployment, "shop", namespace=cluster.namespace)
-    assert deployment.spec is not None
-    rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
-    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 2)
-    annotations = {"rollout.argoproj.io/revision": "4"}
-    body = {
-        "metadata": {
-            "name": "shop-rollout",
-            "namespace": cluster.namespace,
-            "annotations": annotations,
-        },
-        "spec": {
-            "replicas": 2,
-            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
-        },
-    }
-    made = cluster.client.create(rollout.from_dict(body))
-    _set_status(cluster, {**counts, "observedGeneration": "1", **(more or {})})
-    owner = OwnerReference(
-        apiVersion="argoproj.io/v1alpha1",
-        kind="Rollout",
-        name="shop-rollout",
-        uid=made.metadata.uid,
-        controller=True,
-    )
-    marked = {"app": "shop", "rollouts-pod-template-hash": "6c5f"}
-    template = deployment.spec.template
-    template.metadata = ObjectMeta(labels=marked)
-    replica_set = ReplicaSet(
-        metadata=ObjectMeta(
-            name="shop-rollout-6c5f",
-            namespace=cluster.namespace,
-            labels=marked,
-            annotations=annotations,
-            ownerReferences=[owner],
-        ),
-        spec=ReplicaSetSpec(replicas=2, selector=LabelSelector(matchLabels=marked), template=template),
-    )
-    cluster.client.create(replica_set)
-
-
-def _set_status(cluster: KubernetesHarness, more: JsonObject) -> None:
-    """A write of the controller of Rollouts."""
-    rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
-    cluster.client.patch(
-        rollout.Status,
-        "shop-rollout",
-        {"status": more},
-        namespace=cluster.namespace,
-        patch_type=PatchType.MERGE,
-    )
-
-
-def _define_rollouts(client: Client) -> None:
-    names = CustomResourceDefinitionNames(kind="Rollout", plural="rollouts", singular="rollout")
-    whole = JSONSchemaProps(type="object", x_kubernetes_preserve_unknown_fields=True)
-    schema = CustomResourceValidation(openAPIV3Schema=whole)
-    version = CustomResourceDefinitionVersion(
-        name="v1alpha1",
-        served=True,
-        storage=True,
-        schema=schema,
-        subresources=CustomResourceSubresources(status={}),
-    )
-    definition = CustomResourceDefinition(
-        metadata=ObjectMeta(name="rollouts.argoproj.io"),
-        spec=CustomResourceDefinitionSpec(
-            group="argoproj.io", names=names, scope="Namespaced", versions=[version]
-        ),
-    )
-    try:
-        client.create(definition)
-    except ApiError as error:
-        if error.status.code != 409:  # another test of this control plane defined them
-            raise
-    client.wait(CustomResourceDefinition, "rollouts.argoproj.io", for_conditions=["Established"])
 
 
 async def test_a_failed_batch_is_no_outage_of_the_service_whose_label_it_has(

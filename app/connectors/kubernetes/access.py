@@ -30,7 +30,7 @@ from app.config import Settings
 from app.connectors.clusters.connect import connect_one
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.connectors.kubernetes.config import load_config
-from app.connectors.kubernetes.connection import group, plural
+from app.connectors.kubernetes.connection import Kind, group, plural
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
 from app.terms.clusters import cluster_names, of_cluster
@@ -329,6 +329,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     if AUTOSCALER in written:
         needed += [(verb, "autoscaling", _AUTOSCALERS) for verb in ("get", "patch")]
     if ROLLOUT in written:
+        needed.append(("get", "argoproj.io", "rollouts"))
         needed += [("patch", "argoproj.io", kind) for kind in ("rollouts", "rollouts/status")]
     nodes = [(verb, "", _NODES) for verb in ("get", "list", "patch")] if NODE in written else []
     if ActionName.DRAIN_NODE in settings.enabled_actions:
@@ -345,9 +346,10 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
 
 def supplementary_rights() -> tuple[Access, ...]:
     """Reading what other controllers keep: a cluster without them loses nothing."""
+    found = [("list", kind) for kind in (*AUTOSCALERS, *STAND_INS)]
+    found.append(("get", Kind.ROLLOUT))  # the workload of a service, read by name for each incident
     return tuple(
-        Access(verb="list", group=group(kind), resource=plural(kind), namespace="")
-        for kind in (*AUTOSCALERS, *STAND_INS)
+        Access(verb=verb, group=group(kind), resource=plural(kind), namespace="") for verb, kind in found
     )
 
 

@@ -13,6 +13,9 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ include "heal.name" $root }}
+  {{- if not $root.Values.ownCluster }}
+  automountServiceAccountToken: false
+  {{- end }}
   terminationGracePeriodSeconds: 30
   {{- with $root.Values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
@@ -68,6 +71,9 @@ spec:
         {{- if $root.Values.secretFiles }}
         - {name: secrets, mountPath: /run/secrets/heal, readOnly: true}
         {{- end }}
+        {{- if $root.Values.clusters }}
+        - {name: clusters, mountPath: /run/secrets/clusters, readOnly: true}
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir: {}
@@ -86,6 +92,15 @@ spec:
         sources:
           {{- range $name, $from := . }}
           - secret: {name: {{ $from.secret }}, items: [{key: {{ $from.key }}, path: {{ $name }}}]}
+          {{- end }}
+    {{- end }}
+    {{- with $root.Values.clusters }}
+    - name: clusters
+      projected:
+        defaultMode: 0440
+        sources:
+          {{- range $name, $cluster := . }}
+          - secret: {name: {{ $cluster.kubeconfig.secret }}, items: [{key: {{ $cluster.kubeconfig.key }}, path: {{ $name }}}]}
           {{- end }}
     {{- end }}
   {{- with $root.Values.nodeSelector }}
