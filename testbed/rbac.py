@@ -40,6 +40,8 @@ _READ_RULES = [
     PolicyRule(apiGroups=["batch"], resources=["jobs", "cronjobs"], verbs=["get", "list"]),  # WATCH_JOBS
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),
+    PolicyRule(apiGroups=[""], resources=["services"], verbs=_READ),
+    PolicyRule(apiGroups=["networking.k8s.io"], resources=["ingresses", "networkpolicies"], verbs=_READ),
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts"], verbs=_READ),
     PolicyRule(
         apiGroups=["kustomize.toolkit.fluxcd.io", "source.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"],

@@ -11,6 +11,7 @@ import msgspec
 
 from app.agent.gitops.application import Application
 from app.agent.ids import IntentId, ServiceKey
+from app.agent.routes import RoutesView
 
 
 class ObjectRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -334,6 +335,8 @@ class WorkloadView:
     """Of an Argo Rollout; None for other kinds."""
     own_cordons: tuple[str, ...] = ()
     """The nodes that the agent cordoned; read only while a pod cannot be scheduled."""
+    routes: RoutesView | None = None
+    """What carries requests to its pods; None where it was not read."""
     claims_deleted: bool = False
     """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 

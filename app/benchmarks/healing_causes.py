@@ -52,7 +52,7 @@ _OF_ITS_SERVICE: dict[type[Event], frozenset[Cause]] = {
     MemoryEvent: _MEMORY | _CONFIGURATION,
     PlacementEvent: frozenset({Cause.SCHEDULING_FAILURE}) | _CONFIGURATION,
     ScaleEvent: frozenset({Cause.SCALED_TO_ZERO}) | _SATURATION,
-    SelectorEvent: frozenset({Cause.DEPENDENCY_FAILURE}),
+    SelectorEvent: frozenset({Cause.DEPENDENCY_FAILURE, Cause.SERVICE_ROUTING}),
 }
 
 
@@ -114,7 +114,9 @@ def _at(event: Event, variant: Variant, spec: ServiceSpec | None, service: str) 
         case ExternalEvent(name=name) | CredentialsEvent(name=name) if name in calls:
             yield Cause.DEPENDENCY_FAILURE
         case NetworkEvent(caller=caller) if caller == service:
-            yield Cause.DEPENDENCY_FAILURE
+            yield from (Cause.DEPENDENCY_FAILURE, Cause.NETWORK_POLICY)
+        case SelectorEvent(service=of) if of in calls:
+            yield from (Cause.DEPENDENCY_FAILURE, Cause.SERVICE_ROUTING)
         case LoadEvent(service=of) if service in _reached(variant, of):
             yield from _SATURATION
         case _:

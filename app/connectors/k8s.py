@@ -102,9 +102,11 @@ class KubernetesReader:
         objects: Objects,
         around: Objects,
         releases: bool = False,
+        routes: bool = False,
     ) -> None:
-        """`releases`: read the records of Helm's releases too."""
+        """`releases`: read the records of Helm's releases; `routes`: what carries requests to pods."""
         self._releases = releases
+        self._routes = routes
         self._api = api
         self._services = services
         self._clock = clock
@@ -149,6 +151,8 @@ class KubernetesReader:
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
             release_records=records,
+            routes=await self._around.routes(namespace) if self._routes else None,
+            service=key.service,
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
@@ -373,7 +377,7 @@ def connect(
     view = ClusterView(stream, live, services, clock)
     return KubernetesCluster(
         reader=KubernetesReader(
-            api, services, clock, objects=live, around=view, releases=settings.helm_releases
+            api, services, clock, objects=live, around=view, releases=settings.helm_releases, routes=True
         ),
         steady=KubernetesReader(api, services, clock, objects=view, around=view),
         rehearsal=KubernetesRehearsal(api, connections.patching(dry_run=True)),

@@ -37,6 +37,7 @@ from app.sandbox.objects import (
     config_maps_of,
 )
 from app.sandbox.picture import service_of
+from app.sandbox.routing.objects import WorldRoutes
 from app.sandbox.services import ServiceModel, Surroundings
 from app.sandbox.traffic import Outage, Traffic
 
@@ -103,6 +104,7 @@ class World:
         """The workloads, by namespace and name, whose disruption budget allows no eviction."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
+        self.routes = WorldRoutes(self.engine, self.surroundings)
         self.api.changed.append(self._follow)
 
     def catch_up(self) -> datetime:

@@ -120,6 +120,22 @@ class ClusterHarness(Protocol):
         """A HorizontalPodAutoscaler `name` for the Deployment of that name."""
         ...
 
+    async def put_service(self, name: str, app: str, *, by: str) -> None:
+        """Create a Service for the pods of the workload `app`, or change its selector."""
+        ...
+
+    async def label_service(self, name: str, labels: Mapping[str, str], *, by: str) -> None:
+        """Add labels to a Service itself."""
+        ...
+
+    async def put_policy(self, name: str, app: str, *, by: str) -> None:
+        """Create a NetworkPolicy that lets nothing through to the pods of the workload `app`."""
+        ...
+
+    async def without_routes(self) -> ClusterReader:
+        """The reader of an agent that may read workloads, and no Service, Ingress or NetworkPolicy."""
+        ...
+
     async def put_cron_job(
         self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"
     ) -> None:

@@ -20,19 +20,26 @@ from lightkube.models.core_v1 import (
     NodeSpec,
     PodSpec,
     PodTemplateSpec,
+    ServicePort,
+    ServiceSpec,
     Taint,
 )
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
+from lightkube.models.networking_v1 import NetworkPolicySpec
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
+from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob, Job
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Pod, Secret
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Pod, Secret, Service
+from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
+from lightkube.resources.rbac_authorization_v1 import Role, RoleBinding
 from lightkube.types import PatchType
 
 from app.agent.batch.repeats import SAFE_TO_REPEAT
 from app.agent.ids import Json, JsonObject, ServiceKey
+from app.agent.ports.cluster import ClusterReader
 from app.agent.workload import ObjectRef, WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
@@ -47,6 +54,7 @@ DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 0.6
 AUTOSCALER = "autoscaler"
+_READ = ["get", "list", "watch"]
 
 
 def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Settings:
@@ -198,6 +206,45 @@ class KubernetesHarness:
             spec=HorizontalPodAutoscalerSpec(scaleTargetRef=aim, minReplicas=1, maxReplicas=maximum),
         )
         await asyncio.to_thread(self.client.create, autoscaler)
+
+    async def put_service(self, name: str, app: str, *, by: str) -> None:
+        spec = ServiceSpec(selector={"app": app}, ports=[ServicePort(port=80, targetPort=8080)])
+        service = Service(metadata=ObjectMeta(name=name, namespace=self.namespace), spec=spec)
+        await asyncio.to_thread(self.client.apply, service, field_manager=by)
+
+    async def label_service(self, name: str, labels: Mapping[str, str], *, by: str) -> None:
+        await asyncio.to_thread(
+            self.client.patch,
+            Service,
+            name,
+            {"metadata": {"labels": dict(labels)}},
+            namespace=self.namespace,
+            field_manager=by,
+        )
+
+    async def put_policy(self, name: str, app: str, *, by: str) -> None:
+        selector = LabelSelector(matchLabels={"app": app})
+        policy = NetworkPolicy(
+            metadata=ObjectMeta(name=name, namespace=self.namespace),
+            spec=NetworkPolicySpec(podSelector=selector, policyTypes=["Ingress"]),
+        )
+        await asyncio.to_thread(self.client.apply, policy, field_manager=by)
+
+    async def without_routes(self) -> ClusterReader:
+        """Over the identity without rights, which is given those to read workloads in this namespace."""
+        core = PolicyRule(apiGroups=[""], resources=["pods", "configmaps", "events"], verbs=_READ)
+        kinds = ["deployments", "statefulsets", "daemonsets", "replicasets", "controllerrevisions"]
+        rules = [core, PolicyRule(apiGroups=["apps"], resources=kinds, verbs=_READ)]
+        metadata = ObjectMeta(name="without-routes", namespace=self.namespace)
+        group = "rbac.authorization.k8s.io"
+        binding = RoleBinding(
+            metadata=metadata,
+            roleRef=RoleRef(apiGroup=group, kind="Role", name="without-routes"),
+            subjects=[Subject(apiGroup=group, kind="User", name=NOBODY)],
+        )
+        for item in (Role(metadata=metadata, rules=rules), binding):
+            await asyncio.to_thread(self.client.create, item)
+        return self.powerless.reader
 
     async def put_cron_job(
         self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"

@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(
     "tests.contract.jobs_suite",
     "tests.contract.kinds_suite",
     "tests.contract.logs_suite",
+    "tests.contract.routes_suite",
 )
 
 from app.agent.actions import ACTIONS  # noqa: E402 - as above
@@ -67,6 +68,7 @@ from tests.contract.jobs_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 from tests.contract.logs_suite import *  # noqa: E402, F403 - as above
+from tests.contract.routes_suite import *  # noqa: E402, F403 - as above
 
 pytestmark = pytest.mark.real
 

@@ -412,7 +412,10 @@ async def test_rights_taken_away_end_the_watch_aloud(
 async def test_a_look_from_the_view_is_the_look_from_the_api_server(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
-    """And costs no request while the watches are current; when they are cut the API server is asked."""
+    """And costs no request while the watches are current; when they are cut the API server is asked.
+
+    What carries requests to the pods is part of the look at an incident alone.
+    """
     await deploy_shop(cluster, config={"mode": "fast"})
     key = key_of(cluster)
     async with agent_behind(network, cluster, tmp_path) as agent:
@@ -430,7 +433,9 @@ async def test_a_look_from_the_view_is_the_look_from_the_api_server(
         assert owner.key == key
         assert len(network.requests) == asked
         live = await agent.reader.workload(key)
-        assert live == replace(seen, observed_at=live.observed_at if live is not None else seen.observed_at)
+        assert live is not None
+        assert live.routes is not None
+        assert live == replace(seen, observed_at=live.observed_at, routes=live.routes)
         fresh = [request.target for request in network.requests[asked:]]
         assert any(target.endswith("/deployments/shop") for target in fresh)
         network.rule = lambda _: Fate.CLOSE

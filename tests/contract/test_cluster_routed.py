@@ -37,6 +37,7 @@ from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no
 from tests.contract.jobs_suite import *  # noqa: F403 - the same for Jobs
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
+from tests.contract.routes_suite import *  # noqa: F403 - Services and network policies
 from tests.contract.test_cluster_sandbox import DEADLINE_SECONDS, SandboxHarness
 from tests.silent_cluster import SilentCluster
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from app.agent.batch.repeats import SAFE_TO_REPEAT
 from app.agent.batch.runs import RunState
 from app.agent.ids import Json, JsonObject, ServiceKey
+from app.agent.ports.cluster import ClusterReader
 from app.agent.workload import AutoscalerView, ObjectRef, ReleaseRecord, WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.jobs import CronJob
 from app.sandbox.objects import WORKLOADS, ConfigMap, Job, Pod, ReplicaSet, template_body
+from app.sandbox.routing.objects import PolicyObject
 from app.sandbox.world import ContainerLog
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
 from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, WITHOUT_NAMESPACE, ClusterPorts
@@ -23,6 +26,7 @@ from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no
 from tests.contract.jobs_suite import *  # noqa: F403 - the same for Jobs
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 from tests.contract.logs_suite import *  # noqa: F403 - the logs of containers
+from tests.contract.routes_suite import *  # noqa: F403 - Services and network policies
 
 RESOURCES = (
     "deployment",
@@ -126,6 +130,22 @@ class SandboxHarness:
     async def add_autoscaler(self, name: str, *, maximum: int) -> None:
         view = AutoscalerView(kind="HorizontalPodAutoscaler", name=name, minimum=1, maximum=maximum)
         self.world.autoscalers[self.namespace, name] = view
+
+    async def put_service(self, name: str, app: str, *, by: str) -> None:
+        self.world.catch_up()
+        spec = replace(self.world.routes.service(self.namespace, name), selector=f"app={app}")
+        self.world.routes.put_service(self.namespace, name, spec, by=by)
+
+    async def label_service(self, name: str, labels: Mapping[str, str], *, by: str) -> None:
+        """The world keeps no labels of a Service: nothing depends on them."""
+
+    async def put_policy(self, name: str, app: str, *, by: str) -> None:
+        self.world.catch_up()
+        policy = PolicyObject(service=app, allowed="nothing")
+        self.world.routes.put_policy(self.namespace, name, policy, cuts=True, by=by)
+
+    async def without_routes(self) -> ClusterReader:
+        return self.without_pods.reader
 
     async def put_cron_job(
         self, name: str, *, safe: bool = True, suspended: bool = False, concurrency: str = "Allow"

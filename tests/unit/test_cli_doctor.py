@@ -342,6 +342,17 @@ async def test_a_kind_that_may_be_listed_and_not_watched_is_a_warning(tmp_path: 
     assert not {"rights", "autoscalers"} & found.keys()
 
 
+async def test_services_and_network_policies_that_may_not_be_read_are_a_warning(tmp_path: Path) -> None:
+    """A role of an earlier version still works, without these causes."""
+    server = ApiServer(denied=frozenset({"list services", "watch networkpolicies"}))
+    async with loopback(server) as served:
+        found = await findings(settings_with(kubeconfig=kubeconfig(tmp_path, served.url)))
+    (routes,) = found["routes"]
+    assert routes.status is Status.WARN
+    assert "list services in all namespaces, watch networkpolicies in all namespaces" in routes.message
+    assert "rights" not in found
+
+
 async def test_all_rights_and_a_true_clock_are_well(tmp_path: Path) -> None:
     """The count says how many were asked for."""
     async with loopback(ApiServer()) as served:

@@ -184,7 +184,7 @@ async def test_a_rehearsal_cannot_be_built_on_what_persists(connection: Made) ->
 
 # ------------------------------------------------------------------ watching
 
-KINDS = 13
+KINDS = 16
 """The kinds that a view follows, each with a stream."""
 
 

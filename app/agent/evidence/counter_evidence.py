@@ -11,6 +11,7 @@ from statistics import median
 
 from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
+from app.agent.evidence.cluster.routes import in_words, route_candidates
 from app.agent.evidence.facts import (
     PodFault,
     config_map_changes,
@@ -67,6 +68,7 @@ def score_counter_evidence(
     for line in usual_breaches(evidence):
         cause_score.add_against(0.5, line)
     if not pods_are_sick(candidate_change, evidence):
+        _routes(cause_score, candidate_change, evidence)
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
         _failed_together(cause_score, candidate_change, evidence)
@@ -217,6 +219,15 @@ def _all_well(cause_score: CauseScore, evidence: Evidence) -> None:
 def _scaled_to_zero(cause_score: CauseScore, evidence: Evidence) -> None:
     if evidence.workload is not None and evidence.workload.desired_replicas == 0:
         cause_score.add_against(0.9, "the workload is scaled to zero: no version of it runs")
+
+
+def _routes(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    """A Service, Ingress or NetworkPolicy that was changed so that it can keep requests away."""
+    for change in route_candidates(evidence):
+        weight = 0.55 if change.at > candidate_change.at else 0.35
+        if began_with_rollout(candidate_change, evidence):
+            weight = 0.15
+        cause_score.add_against(weight, in_words(change, evidence))
 
 
 def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

@@ -27,6 +27,8 @@ class Cause(StrEnum):
     REGISTRY_FAILURE = "registry_failure"
     SCALED_TO_ZERO = "scaled_to_zero"
     BATCH_FAILURE = "batch_failure"
+    SERVICE_ROUTING = "service_routing"
+    NETWORK_POLICY = "network_policy"
     UNKNOWN = "unknown"
 
 

@@ -32,6 +32,7 @@ from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.connection import Kind, group, plural
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS
+from app.connectors.kubernetes.routes.view import ROUTES
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
 from app.terms.clusters import cluster_names, of_cluster
 
@@ -43,6 +44,8 @@ _OTHER_WORKLOADS = ("statefulsets", "daemonsets")
 """Optional: without them the agent looks after Deployments only."""
 _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
+_ROUTES = frozenset(plural(kind) for kind in ROUTES)
+"""Optional: without them an incident by a selector, a port or a network policy has no known cause."""
 _NODES = "nodes"
 """Of the whole cluster, whatever namespaces are watched."""
 _BATCHES = ("jobs", "cronjobs")
@@ -228,6 +231,11 @@ _OPTIONAL = (
         lost="not read, so `scale` may be overridden",
     ),
     _OptionalRights(
+        check="routes",
+        covers=lambda access: access.resource in _ROUTES,
+        lost="their changes are not examined as causes",
+    ),
+    _OptionalRights(
         check="logs",
         covers=lambda access: access.resource == _LOGS,
         lost="not read as evidence, although LOG_EVIDENCE is set",
@@ -305,6 +313,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
         *((verb, "", "events") for verb in ("list", "watch")),
         *((verb, "autoscaling", _AUTOSCALERS) for verb in ("list", "watch")),
+        *((verb, group(kind), plural(kind)) for kind in ROUTES for verb in ("list", "watch")),
     ]
     if settings.log_evidence:
         needed.append(("get", "", _LOGS))

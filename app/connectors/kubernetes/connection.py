@@ -24,7 +24,8 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import CronJob, Job
-from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, PodLog, Secret
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, PodLog, Secret, Service
+from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -73,6 +74,9 @@ class Kind(StrEnum):
     CANARY = "Canary"
     JOB = "Job"
     CRON_JOB = "CronJob"
+    SERVICE = "Service"
+    INGRESS = "Ingress"
+    NETWORK_POLICY = "NetworkPolicy"
     SECRET = "Secret"  # noqa: S105 - a kind, of which only metadata is read
 
 
@@ -92,6 +96,9 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.SECRET: Secret,
     Kind.JOB: Job,
     Kind.CRON_JOB: CronJob,
+    Kind.SERVICE: Service,
+    Kind.INGRESS: Ingress,
+    Kind.NETWORK_POLICY: NetworkPolicy,
     Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
     Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"

@@ -11,6 +11,7 @@ from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.ids import ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
+from app.agent.routes import ROUTE_KINDS, RoutesView
 from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ConfigRecord, ObjectRef, RevisionHealth, TargetState, WorkloadView
 from app.errors import Forbidden, Invalid
@@ -203,6 +204,18 @@ class SandboxReader:
         there = self._access.world.api.list(ConfigMap, deployment.meta.namespace)
         return [c for c in there if c.meta.name in config_maps_of(deployment)]
 
+    def _routes(self, deployment: Deployment) -> RoutesView:
+        """What carries requests to its pods, without the kinds that the agent may not list."""
+        unread = []
+        for kind in ROUTE_KINDS:
+            try:
+                self._access.ask("list", kind)
+            except Forbidden:
+                unread.append(kind)
+        world = self._access.world
+        service = world.service_of(deployment) or deployment.meta.name
+        return world.routes.view(deployment.meta.namespace, service, tuple(unread))
+
     def _view(self, deployment: Deployment) -> WorkloadView:
         world = self._access.world
         owned = world.controller.replica_sets(deployment)
@@ -250,5 +263,6 @@ class SandboxReader:
             scaled=last_scaled(deployment),
             autoscalers=autoscalers_of(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
+            routes=self._routes(deployment),
             own_cordons=tuple(one.meta.name for one in world.api.list(ClusterNode) if own_cordon(one)),
         )

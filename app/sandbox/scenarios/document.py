@@ -195,6 +195,21 @@ class NetworkEvent(_Event, frozen=True, kw_only=True, tag="network"):
     blocked: bool = True
 
 
+class PortEvent(_Event, frozen=True, kw_only=True, tag="target_port"):
+    """The Service object sends requests to a port that no container has, or to the right one again."""
+
+    service: Name
+    heard: bool = False
+
+
+class RouteEvent(_Event, frozen=True, kw_only=True, tag="route"):
+    """Someone changes a Service or a network policy so that every request is still let through."""
+
+    service: Name
+    changes: Literal["policy", "ports", "labels"]
+    """policy: it lets one more caller through; ports: the Service has one more; labels: only its own."""
+
+
 class NodeEvent(_Event, frozen=True, kw_only=True, tag="node"):
     """A node is lost, returns, or serves badly."""
 
@@ -278,6 +293,8 @@ Event: TypeAlias = (
     | PlacementEvent
     | SelectorEvent
     | NetworkEvent
+    | PortEvent
+    | RouteEvent
     | NodeEvent
     | LoadEvent
     | ExternalEvent

@@ -31,14 +31,17 @@ from app.sandbox.scenarios.document import (
     NodeEvent,
     PauseEvent,
     PlacementEvent,
+    PortEvent,
     RegistryEvent,
     ReleaseEvent,
+    RouteEvent,
     ScaleEvent,
     SelectorEvent,
     ServiceSpec,
     TelemetryEvent,
 )
 from app.sandbox.scenarios.files import Variant, node_name
+from app.sandbox.scenarios.routing import RoutingEvent, change_routes
 from app.sandbox.services import Behaviour, Call, External, ExternalKind, Flag, ServiceModel
 from app.sandbox.traffic import Outage, OutageKind
 from app.sandbox.world import Workload, World
@@ -172,15 +175,13 @@ class ScenarioWorld:
 
     def _surround(
         self,
-        event: SelectorEvent | NetworkEvent | NodeEvent | ExternalEvent | CredentialsEvent | RegistryEvent,
+        event: RoutingEvent | NodeEvent | ExternalEvent | CredentialsEvent | RegistryEvent,
     ) -> None:
-        """Changes of what is no object of the cluster, as far as the agent can see."""
+        """Changes of what is no workload."""
         around = self.world.surroundings
         match event:
-            case SelectorEvent(service=service, selects=selects):
-                _member(around.unselected, (self.namespace, service), there=not selects)
-            case NetworkEvent(caller=caller, callee=callee, blocked=blocked):
-                _member(around.blocked, (caller, callee), there=blocked)
+            case SelectorEvent() | PortEvent() | RouteEvent() | NetworkEvent():
+                change_routes(self.world, self.namespace, event)
             case NodeEvent():
                 self._node(event)
             case ExternalEvent():
@@ -272,10 +273,6 @@ def image_of(service: str, version: str) -> str:
 
 def key_of(service: str, namespace: str = NAMESPACE) -> ServiceKey:
     return ServiceKey(environment=namespace, service=service)
-
-
-def _member(names: set[tuple[str, str]], name: tuple[str, str], *, there: bool) -> None:
-    (names.add if there else names.discard)(name)
 
 
 def _behaviour(spec: BehaviourSpec) -> Behaviour:

@@ -14,19 +14,33 @@ from itertools import islice
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
+from app.agent.evidence.cluster.routes import (
+    ROUTE_CAUSES,
+    concerning,
+    related,
+    route_candidates,
+    routes_of,
+    standing_faults,
+    unchanged_words,
+)
+from app.agent.evidence.cluster.routes import in_words as in_words_of
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
 from app.agent.evidence.format import some_of, span
+from app.agent.evidence.symptoms import incident_onset
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
+from app.agent.routes import INGRESS, NETWORK_POLICY, ROUTE_KINDS, SERVICE, RouteChange
 from app.agent.workload import PodView, WorkloadView
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
 
 _SECRETS = 3
-_TRAFFIC = ("changes of Services", "Ingresses", "NetworkPolicies")
+_ROUTES, _ROUTES_NAMED = 3, 6
+_PLURALS = {SERVICE: "Services", INGRESS: "Ingresses", NETWORK_POLICY: "NetworkPolicies"}
+_TRAFFIC = tuple(_PLURALS.values())
 _WRITERS = (
     "custom-columns=KIND:.kind,NAME:.metadata.name,"
     "BY:.metadata.managedFields[*].manager,AT:.metadata.managedFields[*].time"
@@ -58,7 +72,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
         facts=(
             *_facts(workload),
             *_removed_pods(workload),
-            *([_unchecked(workload)] if _unexplained(failing, cause) else []),
+            *_routes(evidence, workload, cause, unexplained=_unexplained(failing, cause)),
             *_pod_facts(failing, evidence),
             *pattern_facts(evidence.log_patterns),
         ),
@@ -143,11 +157,31 @@ def _unexplained(failing: list[PodView], cause: Cause) -> bool:
     return cause is Cause.UNKNOWN and not failing
 
 
-def _unchecked(workload: WorkloadView) -> str:
-    """What may have changed and is not read: no right to Secrets, no watch of what carries the traffic."""
-    secrets = _secrets(workload)
-    content = f", and the content of Secret {some_of(secrets, _SECRETS)}" if secrets else ""
-    return f"not checked, because the agent does not read them: {', '.join(_TRAFFIC)}{content}"
+def _routes(evidence: Evidence, workload: WorkloadView, cause: Cause, *, unexplained: bool) -> list[str]:
+    """What carries the requests: what changed, and where nothing explains the symptom also what did not."""
+    if not unexplained and cause not in ROUTE_CAUSES:
+        return []
+    facts = [in_words_of(one, evidence) for one in concerning(evidence, related(evidence))[:_ROUTES]]
+    if cause in ROUTE_CAUSES:
+        return facts
+    routes = workload.routes
+    if routes is not None:
+        same = unchanged_words(routes, incident_onset(evidence), _ROUTES_NAMED)
+        facts += [same] if same is not None else []
+        if not routes.objects and len(routes.unread) < len(ROUTE_KINDS):
+            facts.append("no Service, Ingress or NetworkPolicy that the agent may read concerns its pods")
+    unchecked = _unchecked(workload)
+    return [*facts, unchecked] if unchecked is not None else facts
+
+
+def _unchecked(workload: WorkloadView) -> str | None:
+    """What may have changed and is not read: no right to Secrets, or to what carries the requests."""
+    secrets, routes = _secrets(workload), workload.routes
+    kinds = _TRAFFIC if routes is None else tuple(_PLURALS[kind] for kind in routes.unread)
+    content = f"the content of Secret {some_of(secrets, _SECRETS)}" if secrets else ""
+    changes = f"changes of {', '.join(kinds)}" if kinds else ""
+    listed = ", and ".join(one for one in (changes, content) if one)
+    return f"not checked, because the agent does not read them: {listed}" if listed else None
 
 
 def _secrets(workload: WorkloadView) -> list[str]:
@@ -171,6 +205,8 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
     ref = workload.target.ref
     here, kind = f"kubectl -n {ref.namespace}", ref.kind.lower()
     found: list[str] = []
+    if cause in ROUTE_CAUSES:
+        found += _route_commands(here, evidence)
     if cause is Cause.SCALED_TO_ZERO:
         found.append(f"{here} get {kind} {ref.name} -o yaml --show-managed-fields")
     if workload.replica_failure is not None:
@@ -187,6 +223,21 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
         )
     found.append(f"{here} describe {kind} {ref.name}")
     return found
+
+
+def _route_commands(here: str, evidence: Evidence) -> list[str]:
+    """The objects that were changed or are wrong; a deleted one is listed with the others of its kind."""
+    there = {str(one) for one in routes_of(evidence).objects}
+    changed = [(one.kind, one.name, one) for one in route_candidates(evidence)]
+    faults = [(one.kind, one.name) for one in standing_faults(evidence)]
+    named = dict.fromkeys([(kind, name) for kind, name, one in changed if not _deleted(one)] + faults)
+    found = [f"{here} get {kind.lower()} {name} -o yaml --show-managed-fields" for kind, name in named]
+    gone = dict.fromkeys(kind for kind, _, one in changed if _deleted(one) and str(one) not in there)
+    return found + [f"{here} get {kind.lower()} -o '{_WRITERS}'" for kind in gone]
+
+
+def _deleted(change: RouteChange) -> bool:
+    return change.difference[:1] == ("deleted",)
 
 
 def _pod_commands(here: str, pod: PodView, evidence: Evidence) -> list[str]:

@@ -15,6 +15,8 @@ from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import name
 from app.connectors.kubernetes.index import NamespaceWorkloads, selector_query
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap, WorkloadClaim, claim_of
+from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.routes.view import ROUTES, RouteObjects
 from app.connectors.kubernetes.writing import owned
 from app.errors import Forbidden, NotFound
 
@@ -63,6 +65,10 @@ class Objects(Protocol):
 
     async def controllers(self, namespace: str) -> Controllers:
         """What sets the replicas of the workloads of a namespace, or runs their pods."""
+        ...
+
+    async def routes(self, namespace: str) -> RouteObjects:
+        """What carries requests to the pods of a namespace, and the changes of it that were seen."""
         ...
 
 
@@ -137,6 +143,21 @@ class LiveObjects:
 
     async def controllers(self, namespace: str) -> Controllers:
         return await self._controllers.read(namespace)
+
+    async def routes(self, namespace: str) -> RouteObjects:
+        """As they are now: changes are known by the times that the objects give, if at all."""
+        items: list[JsonObject] = []
+        unread: list[Kind] = []
+        for kind in ROUTES:
+            try:
+                listing = await self._api.list(kind, namespace)
+            except Forbidden:
+                unread.append(kind)
+            except NotFound:
+                continue
+            else:
+                items += [pruned(kind, item) for item in listing.items]
+        return RouteObjects(items=tuple(items), unread=tuple(unread))
 
     async def _listed_kind(self, kind: Kind, namespace: str) -> Sequence[JsonObject]:
         now, missing = self._clock.now(), self._missing.get((kind, namespace))

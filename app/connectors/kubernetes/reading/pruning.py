@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from app.agent.ids import Json, JsonObject
 from app.connectors.kubernetes.api import Kind
-from app.connectors.kubernetes.fields import flag, mapping, objects, text
+from app.connectors.kubernetes.fields import digest, flag, mapping, objects, text
 from app.connectors.kubernetes.views.targets import CONTENT_HASH, config_data_hash
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -19,6 +21,10 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """A second copy of the whole object, contents of ConfigMaps included."""
 _LONGEST_ANNOTATION = 1_024
 """Characters; the annotations that are read are names, numbers and flags."""
+_NO_ROUTE = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "tls"})
+"""Fields of a Service or Ingress that the cluster fills in, or that name a Secret."""
+_LONGEST_FIELD = 16_384
+"""Bytes of one field of a Service, Ingress or NetworkPolicy."""
 _CONTAINER_STATUS = ("name", "ready", "restartCount", "imageID", "state", "lastState")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
@@ -69,6 +75,26 @@ def _config_map(item: JsonObject) -> JsonObject:
     }
 
 
+def _route(item: JsonObject) -> JsonObject:
+    """The specification whole, but for what no request depends on."""
+    return {
+        "metadata": {**_identity(item), "managedFields": _writers(item)},
+        "spec": _bounded({k: v for k, v in mapping(item, "spec").items() if k not in _NO_ROUTE}),
+    }
+
+
+def _bounded(spec: JsonObject) -> JsonObject:
+    """A field that is longer than anyone can read is kept as a digest, by which a change is seen."""
+    return {
+        field: value
+        if len(msgspec.json.encode(value)) <= _LONGEST_FIELD
+        else [{"tooLong": digest(value)}]
+        if isinstance(value, list)
+        else {"tooLong": digest(value)}
+        for field, value in spec.items()
+    }
+
+
 def _event(item: JsonObject) -> JsonObject:
     return {**item, "metadata": _identity(item)}
 
@@ -77,6 +103,9 @@ _BY_KIND: Mapping[Kind, Callable[[JsonObject], JsonObject]] = {
     Kind.POD: _pod,
     Kind.CONFIG_MAP: _config_map,
     Kind.EVENT: _event,
+    Kind.SERVICE: _route,
+    Kind.INGRESS: _route,
+    Kind.NETWORK_POLICY: _route,
 }
 
 

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from app.agent.ids import JsonObject
 from app.clock import Clock
@@ -20,9 +21,11 @@ from app.connectors.kubernetes.fields import condition_of, controller, controlle
 from app.connectors.kubernetes.index import NamespaceWorkloads, WorkloadIndex, WorkloadName, selects
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
 from app.connectors.kubernetes.reading.feed import Feed
+from app.connectors.kubernetes.reading.history import PodTemplates, RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.objects import Objects, Supplement
 from app.connectors.kubernetes.reading.store import ObjectStore, object_name
+from app.connectors.kubernetes.routes.view import ROUTES, RouteObjects
 
 _REQUIRED = (Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
 _SUPPLEMENTARY = tuple(
@@ -35,12 +38,13 @@ _SUPPLEMENTARY = tuple(
             Kind.DISRUPTION_BUDGET,
             *AUTOSCALERS,
             *STAND_INS,
+            *ROUTES,
         )
         if kind not in _REQUIRED
     )
 )
 """Left out where the cluster does not have them, or the agent may not watch them."""
-_QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLOADS})
+_QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS, *ROUTES} - {*WORKLOADS})
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
@@ -78,7 +82,13 @@ class ClusterView:
         self._jitter = jitter
         self._scopes = services.namespaces()
         self._index = WorkloadIndex(services)
-        self._stores = {kind: ObjectStore(kind) for kind in (*_REQUIRED, *_SUPPLEMENTARY)}
+        self._history = RouteHistory(clock)
+        self._templates = PodTemplates()
+        self._routes = {kind: RouteStore(kind, clock, self._history) for kind in ROUTES}
+        self._stores: dict[Kind, ObjectStore] = {
+            **{kind: ObjectStore(kind) for kind in (*_REQUIRED, *_SUPPLEMENTARY)},
+            **self._routes,
+        }
         self._touched: set[WorkloadName] = set()
         """Workloads that changed and are not reported yet."""
         self._unready: set[str] = set()
@@ -218,8 +228,11 @@ class ClusterView:
     def _touches(self, kind: Kind, item: JsonObject, present: bool) -> set[WorkloadName]:
         """The workloads that a changed object belongs to; keeps the indexes."""
         if kind in WORKLOADS:
+            self._templates.changed(item, present=present)
             return self._index.put(item) if present else self._index.removed(item)
         if kind in _QUIET:
+            if kind in self._routes and not present:
+                self._history.deleted(item)
             return set()
         if kind is Kind.CONFIG_MAP:
             return self._index.of_config_map(item)
@@ -309,6 +322,22 @@ class ClusterView:
             autoscalers=tuple(item for kind in AUTOSCALERS for item in found[kind].items),
             stand_ins=tuple(item for kind in STAND_INS for item in found[kind].items),
             unread=tuple(reason for one in found.values() for reason in one.unread),
+        )
+
+    async def routes(self, namespace: str) -> RouteObjects:
+        """Where a kind is not current, all are as the API server lists them, with what was seen before."""
+        pods = self._templates.by_service(self._index.workloads(namespace), namespace)
+        if not all(self._usable(kind, namespace) for kind in ROUTES):
+            live = await self._live.routes(namespace)
+            return replace(live, seen=self._history.within(namespace), pods=pods)
+        current = [kind for kind in ROUTES if self._current(kind, namespace) is not None]
+        stores = [self._routes[kind] for kind in current]
+        return RouteObjects(
+            items=tuple(item for store in stores for item in store.within(namespace)),
+            seen=self._history.within(namespace),
+            compared_since={one: since for store in stores for one, since in store.first_read.items()},
+            pods=pods,
+            unread=tuple(kind for kind in ROUTES if (one := self._refused(kind, namespace)) and one.unread),
         )
 
     @property

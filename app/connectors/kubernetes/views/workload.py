@@ -12,6 +12,7 @@ from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ObjectRef, PodView, ReleaseRecord, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import flag, kind_of, number, objects, text, texts, uid
+from app.connectors.kubernetes.routes.view import RoutedWorkload, RouteObjects, routes_view
 from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_start, template_of
 from app.connectors.kubernetes.views.events import (
     PodsRefused,
@@ -75,6 +76,10 @@ class WorkloadObjects:
     """The nodes that the agent cordoned, as far as they were asked for."""
     release_records: tuple[ReleaseRecord, ...] = ()
     """The revisions of its Helm release, as far as they were asked for."""
+    routes: RouteObjects | None = None
+    """What carries requests in the namespace; None where it was not asked for."""
+    service: str = ""
+    """The service that the workload is."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -130,6 +135,13 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
         own_cordons=found.own_cordons,
+        routes=None
+        if found.routes is None
+        else routes_view(
+            found.routes,
+            RoutedWorkload(workload=workload, service=found.service, pods=found.pods),
+            observed_at,
+        ),
         progress=rollout_progress(workload) if kind_of(workload) == Kind.ROLLOUT else None,
     )
 

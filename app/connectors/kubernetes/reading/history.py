@@ -1,0 +1,105 @@
+"""The changes of Services, Ingresses and NetworkPolicies that a watch saw, of the last two hours.
+
+State that the view of the cluster feeds; an object is compared with the one before it, so
+that a write that left its specification as it was is no change.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime, timedelta
+
+from app.agent.ids import JsonObject
+from app.clock import Clock
+from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.fields import mapping, uid
+from app.connectors.kubernetes.index import NamespaceWorkloads
+from app.connectors.kubernetes.mapping import WorkloadClaim, claim_of
+from app.connectors.kubernetes.reading.store import ObjectStore, object_name
+from app.connectors.kubernetes.routes.effects import Pods, pods_of
+from app.connectors.kubernetes.routes.view import KEPT_FOR, SeenChange, written_at
+from app.connectors.kubernetes.templates import template_of
+
+_KEPT = 50
+"""Changes of one namespace; the oldest go first."""
+_WRITTEN_WITHIN = timedelta(minutes=5)
+"""A time that an object gives for its last write is used if the watch heard of it this soon after."""
+
+
+class RouteHistory:
+    """What the watches of one cluster saw; bounded by the namespaces that are watched."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[str, deque[SeenChange]] = {}
+
+    def changed(self, old: JsonObject, new: JsonObject) -> None:
+        """An object was replaced by another version, or by another object of its name."""
+        if mapping(old, "spec") == mapping(new, "spec"):
+            return
+        now = self._clock.now()
+        written = written_at(new) or now
+        at = written if now - _WRITTEN_WITHIN <= written <= now else now
+        self._add(SeenChange(at=at, old=old, new=new))
+
+    def deleted(self, old: JsonObject) -> None:
+        """An object is gone."""
+        self._add(SeenChange(at=self._clock.now(), old=old, new=None))
+
+    def within(self, namespace: str) -> tuple[SeenChange, ...]:
+        """The changes of a namespace, oldest first."""
+        since = self._clock.now() - KEPT_FOR
+        return tuple(one for one in self._seen.get(namespace, ()) if one.at >= since)
+
+    def _add(self, change: SeenChange) -> None:
+        namespace, _ = object_name(change.new or change.old or {})
+        self._seen.setdefault(namespace, deque(maxlen=_KEPT)).append(change)
+
+
+class RouteStore(ObjectStore):
+    """Keeps the objects of one of the kinds, and records how they change."""
+
+    def __init__(self, kind: Kind, clock: Clock, history: RouteHistory) -> None:
+        super().__init__(kind)
+        self._clock = clock
+        self._history = history
+        self.first_read: dict[str, datetime] = {}
+        """Since when the agent compares each object, by uid."""
+
+    def put(self, item: JsonObject) -> bool:
+        place = object_name(item)
+        before = self.get(place)
+        kept = super().put(item)
+        after = self.get(place)
+        if before is not None and uid(before) != uid(item):
+            self.first_read.pop(uid(before), None)
+        self.first_read.setdefault(uid(item), self._clock.now())
+        if kept and before is not None and after is not None:
+            self._history.changed(before, after)
+        return kept
+
+    def remove(self, place: tuple[str, str]) -> JsonObject | None:
+        gone = super().remove(place)
+        self.first_read.pop("" if gone is None else uid(gone), None)
+        return gone
+
+
+class PodTemplates:
+    """The pods of each workload as its template makes them, so that no look reads every workload."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[tuple[str, str], tuple[WorkloadClaim, Pods]]] = {}
+
+    def changed(self, workload: JsonObject, *, present: bool) -> None:
+        """A workload was added, changed or removed."""
+        claim, template = claim_of(workload), template_of(workload)
+        known = self._known.setdefault(claim.namespace, {})
+        known.pop((claim.kind, claim.name), None)
+        if present and template:
+            known[claim.kind, claim.name] = (claim, pods_of(template))
+
+    def by_service(self, space: NamespaceWorkloads, namespace: str) -> dict[str, Pods]:
+        """The pods of each service of a namespace."""
+        known = self._known.get(namespace, {})
+        found = ((space.key_of(claim), pods) for claim, pods in known.values())
+        return {key.service: pods for key, pods in found if key is not None}

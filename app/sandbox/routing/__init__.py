@@ -1,0 +1,1 @@
+"""What carries requests in the simulated world."""

@@ -1,0 +1,256 @@
+"""What a change of a Service, Ingress or NetworkPolicy can do, and what the view says of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.agent.ids import Json, JsonObject
+from app.agent.routes import RouteEffect, RoutesView
+from app.clock import Clock
+from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.reading.history import RouteHistory, RouteStore
+from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.routes.effects import (
+    Pods,
+    ingress_effect,
+    policy_effect,
+    service_effect,
+)
+from app.connectors.kubernetes.routes.view import (
+    RoutedWorkload,
+    RouteObjects,
+    SeenChange,
+    routes_view,
+)
+from app.testing import VirtualClock
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+PODS = Pods(
+    labels=({"app": "shop", "tier": "web"},), named_ports=frozenset({"http"}), numbers=frozenset({8080})
+)
+CUTS, HARMLESS = RouteEffect.CUTS, RouteEffect.HARMLESS
+EVERYBODY: JsonObject = {}
+
+
+def item(kind: str, name: str, spec: JsonObject, **metadata: Json) -> JsonObject:
+    times: JsonObject = {"creationTimestamp": "2026-11-01T00:00:00Z"}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "prod", "uid": f"{kind}-{name}", **times, **metadata},
+        "spec": spec,
+    }
+
+
+def written(by: str, at: datetime) -> list[Json]:
+    return [{"manager": by, "time": at.isoformat(), "fieldsV1": {"f:spec": {"f:selector": {}}}}]
+
+
+def service(target: Json = "http", *, port: int = 80, **selector: str) -> JsonObject:
+    ports: list[Json] = [{"port": port, "targetPort": target, "protocol": "TCP"}]
+    return item("Service", "shop", {"selector": dict(selector or {"app": "shop"}), "ports": ports})
+
+
+def policy(*ingress: JsonObject, types: tuple[str, ...] = ("Ingress",), **selector: str) -> JsonObject:
+    spec: JsonObject = {
+        "podSelector": {"matchLabels": dict(selector)} if selector else {},
+        "policyTypes": list(types),
+        "ingress": list(ingress),
+    }
+    return item("NetworkPolicy", "callers", spec)
+
+
+def peer(app: str) -> JsonObject:
+    return {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "effect"),
+    [
+        (service(), service(app="other"), CUTS),
+        (service(), None, CUTS),
+        (service(), service(app="shop", tier="web"), HARMLESS),
+        (service(), service("web"), CUTS),
+        (service("http"), service(8080), HARMLESS),
+        (service(8080), service(9090), CUTS),
+        (service(), service(port=81), CUTS),
+        (service(app="other"), service(), HARMLESS),
+        (None, service(), HARMLESS),
+    ],
+)
+def test_a_service_cuts_what_it_no_longer_sends(
+    old: JsonObject | None, new: JsonObject | None, effect: RouteEffect
+) -> None:
+    """A selector that matches no pod, a port that is gone, a target that no container names."""
+    assert service_effect(old, new, PODS) is effect
+
+
+def test_a_number_that_no_container_names_may_be_listened_on() -> None:
+    """`containerPort` is information: without any the target says nothing."""
+    unnamed = Pods(labels=PODS.labels, named_ports=frozenset(), numbers=frozenset())
+    assert service_effect(service(8080), service(9090), unnamed) is HARMLESS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "others", "effect"),
+    [
+        (None, policy(app="shop"), (), CUTS),
+        (None, policy(), (), CUTS),
+        (None, policy(app="other"), (), HARMLESS),
+        (None, policy(EVERYBODY, app="shop"), (), HARMLESS),
+        (None, policy(peer("a"), app="shop"), (policy(app="shop"),), HARMLESS),
+        (policy(peer("a"), app="shop"), policy(peer("a"), peer("b"), app="shop"), (), HARMLESS),
+        (policy(peer("a"), peer("b"), app="shop"), policy(peer("a"), app="shop"), (), CUTS),
+        (policy(peer("a"), app="shop"), None, (policy(app="shop"),), CUTS),
+        (policy(peer("a"), app="shop"), None, (), HARMLESS),
+        (policy(app="other"), policy(app="shop"), (), CUTS),
+        (None, policy(app="shop", types=("Egress",)), (), CUTS),
+    ],
+)
+def test_a_policy_cuts_where_it_lets_less_through(
+    old: JsonObject | None, new: JsonObject | None, others: tuple[JsonObject, ...], effect: RouteEffect
+) -> None:
+    """Several policies allow what one of them allows, so that a further one can only widen."""
+    assert policy_effect(old, new, PODS, others) is effect
+
+
+def test_an_ingress_cuts_where_a_route_is_gone() -> None:
+    """A route of another Service does not concern the pods."""
+
+    def ingress(*services: str) -> JsonObject:
+        paths: list[Json] = [{"path": f"/{one}", "backend": {"service": {"name": one}}} for one in services]
+        return item("Ingress", "web", {"rules": [{"host": "shop.example", "http": {"paths": paths}}]})
+
+    named = frozenset({"shop"})
+    assert ingress_effect(ingress("shop", "cart"), ingress("cart"), named) is CUTS
+    assert ingress_effect(ingress("shop", "cart"), ingress("shop"), named) is HARMLESS
+
+
+# ------------------------------------------------------------------ the view
+
+
+def view(found: RouteObjects) -> RoutesView:
+    template: JsonObject = {
+        "metadata": {"labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080}]}]},
+    }
+    workload = item("Deployment", "shop", {"template": template})
+    return routes_view(found, RoutedWorkload(workload=workload, service="shop", pods=()), NOW)
+
+
+def test_a_changed_selector_has_its_difference_its_author_and_its_fault() -> None:
+    """And the Service is no longer among what concerns the pods."""
+    old, new = service(), service(app="shop-2")
+    new = {**new, "metadata": {**dict(new["metadata"]), "managedFields": written("kubectl-edit", NOW)}}  # type: ignore[arg-type]
+    found = view(RouteObjects(items=(new,), seen=(SeenChange(at=NOW, old=old, new=new),)))
+    [change] = [one for one in found.changes if one.effect is not RouteEffect.UNKNOWN]
+    assert (str(change), change.by, change.effect) == ("Service shop", "kubectl-edit", CUTS)
+    assert change.difference == ("selector app=shop -> app=shop-2",)
+    assert change.services == ("shop",)
+    [fault] = found.faults
+    assert fault.words == "selects no pod of the namespace (selector app=shop-2)"
+    assert found.objects == ()
+
+
+def test_a_named_port_that_no_container_has_is_a_fault_of_its_own() -> None:
+    """Whenever it was changed."""
+    assert view(RouteObjects(items=(service(),))).faults == ()
+    [fault] = view(RouteObjects(items=(service("web"),))).faults
+    assert fault.words == "sends requests to port web, which no container of its pods has"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        item("Service", "shop", {"selector": {"app": "cart"}}),
+        item("Service", "unrelated", {"selector": {"app": "nothing"}}),
+        item("Service", "shop", {"selector": {"app": "x"}, "type": "ExternalName"}),
+        item("Service", "shop", {"selector": {"rollouts-pod-template-hash": "abc"}}),
+        item("Service", "shop", {}),
+    ],
+)
+def test_a_service_that_is_not_meant_for_the_pods_is_no_fault(other: JsonObject) -> None:
+    """It selects another workload, has another name, no selector, or one that a controller writes."""
+    carts = Pods(labels=({"app": "cart"},), named_ports=frozenset(), numbers=frozenset())
+    assert view(RouteObjects(items=(other,), pods={"cart": carts})).faults == ()
+
+
+def test_what_was_written_before_the_watch_is_a_change_without_a_difference() -> None:
+    """A label may have been written: it can be no cause. A write after the first comparison was a label."""
+    at = NOW - timedelta(minutes=1)
+    there = item("Service", "shop", {"selector": {"app": "shop"}}, managedFields=written("helm", at))
+    uid = "Service-shop"
+    [change] = view(RouteObjects(items=(there,), compared_since={uid: NOW})).changes
+    assert (change.by, change.at, change.difference, change.effect) == ("helm", at, (), RouteEffect.UNKNOWN)
+    since = at - timedelta(minutes=5)
+    labelled = view(RouteObjects(items=(there,), compared_since={uid: since}))
+    assert labelled.changes == ()
+    assert [one.unchanged_since for one in labelled.objects] == [since]
+
+
+def test_a_policy_that_was_just_created_is_known_without_a_watch() -> None:
+    """The creation time says that all of it is new."""
+    born = NOW - timedelta(minutes=2)
+    new = item(
+        "NetworkPolicy",
+        "deny",
+        {"podSelector": {}, "policyTypes": ["Ingress"]},
+        creationTimestamp=born.isoformat(),
+        managedFields=written("argocd", born),
+    )
+    [change] = view(RouteObjects(items=(new,))).changes
+    assert (change.at, change.by, change.effect) == (born, "argocd", CUTS)
+    assert change.difference == (
+        "created",
+        "podSelector every pod",
+        "policyTypes Ingress",
+        "allowed ingress nothing",
+    )
+
+
+# ------------------------------------------------------------------ what a watch remembers
+
+
+def stored(clock: Clock) -> tuple[RouteStore, RouteHistory]:
+    history = RouteHistory(clock)
+    return RouteStore(Kind.SERVICE, clock, history), history
+
+
+def version(number: int, spec: JsonObject, **metadata: Json) -> JsonObject:
+    return item("Service", "shop", spec, resourceVersion=str(number), **metadata)
+
+
+def test_a_store_remembers_a_changed_specification_and_no_label() -> None:
+    """Written by whatever manager, relisted or watched."""
+    clock = VirtualClock(NOW)
+    store, history = stored(clock)
+    store.put(version(1, {"selector": {"app": "shop"}}))
+    store.put(version(2, {"selector": {"app": "shop"}}, labels={"team": "web"}))
+    assert history.within("prod") == ()
+    store.put(version(3, {"selector": {"app": "other"}}))
+    [seen] = history.within("prod")
+    assert seen.at == NOW
+
+
+def test_the_memory_of_changes_is_bounded() -> None:
+    """By number for each namespace."""
+    store, history = stored(VirtualClock(NOW))
+    for number in range(200):
+        store.put(version(number + 1, {"selector": {"app": f"shop-{number}"}}))
+    assert len(history.within("prod")) == 50
+
+
+def test_no_secret_and_no_long_list_is_kept() -> None:
+    """The Secret of TLS is left out; a list that is too long to read is a digest, which still differs."""
+    ingress = item("Ingress", "web", {"tls": [{"secretName": "cert"}], "rules": []}, annotations={"a": "b"})
+    assert "cert" not in str(pruned(Kind.INGRESS, ingress))
+
+    def long(last: str) -> JsonObject:
+        blocks: list[Json] = [
+            {"from": [{"ipBlock": {"cidr": f"10.{n // 250}.{n % 250}.0/24"}}]} for n in range(2000)
+        ]
+        return pruned(Kind.NETWORK_POLICY, item("NetworkPolicy", "p", {"ingress": [*blocks, peer(last)]}))
+
+    assert len(str(long("a"))) < 1000
+    assert long("a") != long("b")
