@@ -36,7 +36,7 @@ from app.store.database.migrate import migration_config
 from app.store.database.tables import samples
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
-from app.store.signals.lane import PostedDelivery
+from app.store.signals.narrow.lane import PostedDelivery
 from tests.contract.store_values import NOW
 from tests.contract.test_store_database import engine_of
 from tests.repositories import database_of

@@ -126,7 +126,7 @@ class DoorProtocol(BoundedProtocol):
     heads: ClassVar[Heads]
     _parsing = False
     """The server's parser is in the middle of a request."""
-    _taken: asyncio.Task[None] | Posting | None = None
+    _taken: asyncio.Task[None] | PostedRequest | None = None
     """Answers the request that was taken here."""
     _later = b""
     """What arrived after that request."""
@@ -181,7 +181,7 @@ class DoorProtocol(BoundedProtocol):
         posted = posted_samples(data[len(head.whole) :], container, sender, UNKNOWN)
         if posted is None or len(posted.samples) > MOST_POSTED:
             return False
-        self._taken = Posting(self, door, container, head, data)
+        self._taken = PostedRequest(self, door, container, head, data)
         self._taken.begin(posted)
         return True
 
@@ -319,7 +319,7 @@ class DoorProtocol(BoundedProtocol):
             super().shutdown()
 
 
-class Posting:
+class PostedRequest:
     """Samples that a connection posted, on their way: in place of a task among the requests in progress."""
 
     __slots__ = ("_admitted", "_began", "_connection", "_container", "_data", "_door", "_ended", "_head")

@@ -59,8 +59,9 @@ from app.store.database.tables import (
     signals,
     timeline,
 )
-from app.store.signals import ledger, sample_records
-from app.store.signals import samples as samples_of
+from app.store.signals import ledger
+from app.store.signals.narrow import sample_records
+from app.store.signals.narrow import samples as samples_of
 from app.store.signals.records import FORGETTABLE, NOT_QUEUED, WAITING
 
 NAMED = 100

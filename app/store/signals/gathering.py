@@ -20,7 +20,7 @@ from app.store.database.port import Brief
 from app.store.database.repository import Repository
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
-from app.store.signals.lane import PostedDelivery
+from app.store.signals.narrow.lane import PostedDelivery
 
 MOST_SIGNALS = 200
 """Signals of one set, which an operator may have to wait for; a larger delivery is a set of its own."""

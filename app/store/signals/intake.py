@@ -27,11 +27,12 @@ from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.tables import changes
 from app.store.notes import merged_note, pending_note, signal_note
-from app.store.signals import deliveries, lane, ledger, openings, samples, services
+from app.store.signals import deliveries, ledger, openings, services
 from app.store.signals import records as signals
 from app.store.signals.deliveries import Answer, Delivery
-from app.store.signals.lane import PostedDelivery
 from app.store.signals.levels import end_runs
+from app.store.signals.narrow import lane, samples
+from app.store.signals.narrow.lane import PostedDelivery
 from app.store.signals.services import Service
 
 _ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
@@ -144,7 +145,8 @@ class IntakeTransaction:
             if samples.may_repeat(signal) and self._services[signal.key].newest_sample is not None:
                 wanted.setdefault(signal.key, []).append(signal.observed_at)
         for key, moments in wanted.items():
-            for found in samples.observed(self.connection, self._services[key].newest_sample, moments):
+            newest = self._services[key].newest_sample
+            for found in samples.observed(self.connection, key, newest, moments):
                 self._remember(signals.Recorded(id=found.id, dedup_key=found.dedup_key, disposition=HEALTHY))
 
     def look_up_services(self, given: Sequence[Signal]) -> None:

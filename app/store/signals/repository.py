@@ -41,15 +41,16 @@ from app.errors import Invalid, PartlyRecorded, TransientError
 from app.store.database import locks
 from app.store.database.codec import read
 from app.store.database.port import Database
-from app.store.database.repository import Repository, reads, writes
+from app.store.database.repository import MOST_BATCHES, Repository, reads, writes
 from app.store.database.tables import changes, service_levels, signals
 from app.store.notes import pending_note, signal_note
-from app.store.signals import deliveries, openings, records, sample_records, samples, services
+from app.store.signals import deliveries, openings, records, services
 from app.store.signals.deliveries import Delivery
 from app.store.signals.gathering import Gathering
 from app.store.signals.intake import IntakeTransaction
-from app.store.signals.lane import PostedDelivery
 from app.store.signals.levels import levels, newest_sample
+from app.store.signals.narrow import sample_records, samples
+from app.store.signals.narrow.lane import PostedDelivery
 
 PARTS_AT_ONCE = 2
 """Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
@@ -263,9 +264,21 @@ class SqlSignals(Repository):
 
     async def prune(self, older_than: datetime) -> int:
         pruned = await self.in_batches(partial(records.prune, older_than=older_than), records.BATCH)
-        for prune in (sample_records.prune, records.prune_changes):
-            pruned += await self.in_batches(partial(prune, older_than=older_than), records.BATCH)
-        return pruned
+        pruned += await self._prune_samples(older_than)
+        return pruned + await self.in_batches(
+            partial(records.prune_changes, older_than=older_than), records.BATCH
+        )
+
+    async def _prune_samples(self, older_than: datetime) -> int:
+        """As `in_batches`; a batch that finds nothing to delete among older rows does not count."""
+        total = batches = 0
+        after: int | None = 0
+        while after is not None and batches < MOST_BATCHES:
+            prune = partial(sample_records.prune, older_than=older_than, after=after)
+            done, after = await self.database.write(prune)
+            total += done
+            batches += done > 0
+        return total
 
     @reads
     def samples(self, connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:

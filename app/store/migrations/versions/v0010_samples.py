@@ -57,6 +57,12 @@ def upgrade() -> None:
             "CREATE TRIGGER samples_kept BEFORE DELETE ON samples "
             "FOR EACH ROW EXECUTE FUNCTION samples_are_accounted_for()"
         )
+        # Samples that a downgrade turned into signals keep their ids: no number is given again.
+        op.execute(
+            "SELECT setval(pg_get_serial_sequence('samples', 'number'), CAST(substr(id, 21) AS bigint))"
+            " FROM (SELECT max(id) AS id FROM signals WHERE id < 'sig_g') AS last"
+            " WHERE id ~ '^sig_f{16}[0-9]{16}$'"
+        )
 
 
 def downgrade() -> None:
@@ -65,7 +71,8 @@ def downgrade() -> None:
     op.execute(_to_signals(postgresql=postgresql))
     op.execute(
         "INSERT INTO intake_ledger (day, shard, accepted)"  # noqa: S608 - constants
-        f" SELECT day, {_BEFORE}, sum(accepted) FROM sample_ledger GROUP BY day"
+        f" SELECT day, {_BEFORE}, sum(accepted) FROM sample_ledger WHERE true GROUP BY day"
+        " ON CONFLICT (day, shard) DO UPDATE SET accepted = intake_ledger.accepted + excluded.accepted"
     )
     op.execute(
         "INSERT INTO signal_tally (day, disposition, forgotten)"

@@ -23,12 +23,12 @@ from sqlalchemy import (
 
 from app.store.database.tables import sample_ledger, samples, signals
 from app.store.signals import sqlite_driver
-from app.store.signals.samples import micros_of
+from app.store.signals.narrow.samples import micros_of
 
 BATCH = 500
 """Rows that one transaction deletes at most."""
 LOOKED_AT = 5_000
-"""The oldest rows, among which those are that may be deleted next."""
+"""Rows among which one transaction looks for those that may be deleted."""
 _FORGETTING = -1
 """The shard of the ledger in which what was forgotten is counted."""
 _DAY_MICROS = 86_400_000_000
@@ -54,16 +54,20 @@ _PRESENT = text(
     f"SELECT received_at / {_DAY_MICROS} AS day, count(*) AS count FROM samples"  # noqa: S608 - constants
     " WHERE received_at >= :start GROUP BY 1"
 )
+_LOOKED = (
+    "(SELECT number, received_at FROM samples WHERE number > :after"
+    " AND number < (SELECT max(number) FROM samples) ORDER BY number LIMIT :looked_at) AS samples"
+    " WHERE samples.received_at < :older_than"
+)
 _PAST = {
     dialect: text(
-        "SELECT samples.number FROM"  # noqa: S608 - constants
-        " (SELECT number, received_at FROM samples WHERE number < (SELECT max(number) FROM samples)"
-        f" ORDER BY number LIMIT {LOOKED_AT}) AS samples WHERE samples.received_at < :older_than"
+        f"SELECT samples.number FROM {_LOOKED}"  # noqa: S608 - constants
         f" AND NOT EXISTS (SELECT 1 FROM signals WHERE signals.duplicate_of = {identity.text})"
         f" ORDER BY samples.number LIMIT {BATCH}"
     )
     for dialect, identity in _IDENTITY.items()
 }
+_LAST_PAST = text(f"SELECT max(samples.number) FROM {_LOOKED}")  # noqa: S608 - constants
 
 
 def enter(connection: Connection, shard: int, arrivals: Iterable[tuple[datetime, int]]) -> None:
@@ -90,16 +94,17 @@ def present(connection: Connection, since: date | None) -> Counter[date]:
     return Counter({_day(row.day): row.count for row in connection.execute(_PRESENT, {"start": start})})
 
 
-def prune(connection: Connection, older_than: datetime) -> int:
-    """Delete rows that arrived before that, oldest first, at most `BATCH`; how many.
+def prune(connection: Connection, older_than: datetime, after: int) -> tuple[int, int | None]:
+    """Delete rows that arrived before that, oldest first, at most `BATCH` of `LOOKED_AT` after a number.
 
-    The newest row stays, because its number must not be given again, and so does a sample
-    that a signal repeats.
+    How many, and the number after which to go on; None once no older row follows. The newest
+    row stays, because its number must not be given again, and so does a sample that a signal
+    repeats: many of those in a row do not hide what follows them.
     """
-    past = _PAST[connection.dialect.name]
-    numbers = connection.execute(past, {"older_than": micros_of(older_than)}).scalars().all()
+    bounds = {"older_than": micros_of(older_than), "after": after, "looked_at": LOOKED_AT}
+    numbers = connection.execute(_PAST[connection.dialect.name], bounds).scalars().all()
     if not numbers:
-        return 0
+        return 0, connection.execute(_LAST_PAST, bounds).scalar_one()
     if connection.dialect.name == "postgresql":
         # The database refuses to delete samples in transactions that do not account for them.
         connection.execute(text("SELECT set_config('heal.forgetting', 'accounted', true)"))
@@ -112,7 +117,7 @@ def prune(connection: Connection, older_than: datetime) -> int:
     ).scalars()
     counts = Counter(_day(received_at // _DAY_MICROS) for received_at in gone)
     _count(connection, _FORGETTING, forgotten=counts)
-    return counts.total()
+    return counts.total(), numbers[-1]
 
 
 def _entries(connection: Connection, since: date | None) -> Sequence[Any]:

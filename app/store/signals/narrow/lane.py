@@ -23,10 +23,10 @@ from app.agent.intake.posted import HEALTHY, HealthyRun, run_of, signals_of
 from app.agent.models import PostedSample, PostedSamples
 from app.agent.ports.store.signals import HealthySamples, SampleRules
 from app.store.database.codec import dumps
-from app.store.signals import sample_records, samples
 from app.store.signals.deliveries import Delivery
 from app.store.signals.ledger import SHARDS
 from app.store.signals.levels import Remembered, advance, remembered
+from app.store.signals.narrow import sample_records, samples
 
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 

@@ -8,6 +8,7 @@ the samples of a service, or whether one is on record, walks it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,6 +51,8 @@ _ADD = BulkInsert(
         "sender",
     ],
 )
+_LAST_OF_SIGNALS = text("SELECT max(id) FROM signals WHERE id < 'sig_g'")
+"""Rows that a downgrade of the schema turned into signals have the greatest ids of all."""
 _NUMBERS = text("SELECT nextval(pg_get_serial_sequence('samples', 'number')) FROM generate_series(1, :many)")
 _CHAIN = (
     "WITH RECURSIVE chain AS ("
@@ -58,8 +61,15 @@ _CHAIN = (
     " WHERE samples.observed_at >= :since AND chain.place < :most)"
 )
 _WALK = text(f"{_CHAIN} SELECT * FROM chain").columns(*samples.c)  # noqa: S608 - constants
-_FIND = text(f"{_CHAIN} SELECT number FROM chain WHERE observed_at IN :wanted").bindparams(  # noqa: S608 - constants
-    bindparam("wanted", expanding=True)
+_FIND = text(
+    f"{_CHAIN} SELECT number, observed_at, place FROM chain"  # noqa: S608 - constants
+    " WHERE observed_at IN :wanted OR place = :most ORDER BY place"
+).bindparams(bindparam("wanted", expanding=True))
+_FROM_NUMBER = text("SELECT number, received_at FROM samples WHERE number >= :number ORDER BY number LIMIT 1")
+_NEAR_NUMBER = text(
+    "SELECT number FROM (SELECT number, environment, service, observed_at FROM samples WHERE number > :after"
+    " ORDER BY number LIMIT :most) AS samples WHERE environment = :environment AND service = :service"
+    " AND observed_at >= :at ORDER BY number LIMIT 1"
 )
 _OBSERVED = GivenStatement(
     "SELECT given.environment, given.service, (SELECT max(signals.observed_at) FROM signals"
@@ -68,6 +78,10 @@ _OBSERVED = GivenStatement(
     [signals.c.environment, signals.c.service, signals.c.observed_at],
 )
 _NO_BOUND = 2**31 - 1
+NEAR = 1_000
+"""Rows of a chain that a search walks from the newest one; for older ones it starts near to them."""
+_LOOKED_AT = (2_000, 10_000, 50_000)
+"""Rows of all services among which a search looks for one to start at."""
 
 
 def micros_of(at: datetime) -> int:
@@ -102,7 +116,9 @@ def next_numbers(connection: Connection, many: int) -> Sequence[int]:
     memory = kept_in_memory(connection)
     first = None if memory is None else memory.get(_NEXT)
     if first is None:
-        first = (connection.execute(select(func.max(samples.c.number))).scalar_one() or 0) + 1
+        given = connection.execute(select(func.max(samples.c.number))).scalar_one() or 0
+        became_signals = connection.execute(_LAST_OF_SIGNALS).scalar_one()
+        first = max(given, number_of(became_signals or "") or 0) + 1
     if memory is not None:
         memory[_NEXT] = first + many
     return range(first, first + many)
@@ -137,18 +153,59 @@ def get(connection: Connection, number: int) -> Signal | None:
     return None if row is None else signal_of(row)
 
 
-def observed(connection: Connection, newest: int | None, moments: Collection[datetime]) -> tuple[Signal, ...]:
+def observed(
+    connection: Connection, key: ServiceKey, newest: int | None, moments: Collection[datetime]
+) -> tuple[Signal, ...]:
     """The samples of the chain from `newest` on that were observed at one of these moments."""
     if newest is None or not moments:
         return ()
-    wanted = sorted({micros_of(at) for at in moments})
-    given = {"newest": newest, "since": wanted[0], "most": _NO_BOUND, "wanted": wanted}
-    numbers = connection.execute(_FIND, given).scalars().all()
+    numbers = _numbers_at(connection, key, newest, sorted({micros_of(at) for at in moments}))
     if not numbers:
         return ()
     # Locked, so that none is deleted before a signal that repeats it is on record.
     found = select(samples).where(samples.c.number.in_(numbers)).with_for_update(read=True, key_share=True)
     return tuple(signal_of(row) for row in connection.execute(found))
+
+
+def _numbers_at(connection: Connection, key: ServiceKey, newest: int, wanted: list[int]) -> list[int]:
+    """The rows that were observed then: near the newest one, or beyond, where no walk starts from there."""
+    near = _walked(connection, newest, wanted, NEAR)
+    numbers = [row.number for row in near if row.observed_at in wanted]
+    if not near or near[-1].place < NEAR:
+        return numbers
+    last = near[-1]
+    for at in wanted[: bisect_left(wanted, last.observed_at)]:
+        entry = _entry(connection, key, at, last.number)
+        numbers += [row.number for row in _walked(connection, entry, [at], _NO_BOUND)]
+    return numbers
+
+
+def _walked(connection: Connection, start: int, wanted: list[int], most: int) -> Sequence[Row[Any]]:
+    """Those rows of a chain that were observed then, and the last one if it is longer than that."""
+    given = {"newest": start, "since": wanted[0], "most": most, "wanted": wanted}
+    return connection.execute(_FIND, given).all()
+
+
+def _entry(connection: Connection, key: ServiceKey, at: int, last: int) -> int:
+    """A row of the service that was observed then or later, near to that; `last` is one.
+
+    Numbers grow with the time of arrival, as a rule, and most samples arrive soon. Where
+    that is wrong, the walk is longer, and what it finds is the same.
+    """
+    low, high = 0, last
+    while high - low > 1:
+        middle = (low + high) // 2
+        row = connection.execute(_FROM_NUMBER, {"number": middle}).one()
+        if row.number >= high or row.received_at >= at:
+            high = middle
+        else:
+            low = row.number
+    about = {"environment": key.environment, "service": key.service, "at": at, "after": low}
+    for most in _LOOKED_AT:
+        found = connection.execute(_NEAR_NUMBER, about | {"most": most}).scalar_one_or_none()
+        if found is not None:
+            return min(int(found), last)
+    return last
 
 
 def since(
