@@ -13,6 +13,7 @@ from alembic import command
 from sqlalchemy import Connection
 
 from app.agent.audit.accounting import AuditQuestion
+from app.agent.intake.posted import signals_of
 from app.agent.models import DispositionKind, PostedSample, PostedSamples
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import Accepted, HealthySamples, SamplesAnswer
@@ -179,6 +180,23 @@ async def test_repetitions_are_recognised_throughout_a_long_history(
     together = _each(await store.signals.accept_samples(_several(950, every), RULES, dry_run=True))
     assert [one.disposition.duplicate_of for one in together] == [first[one].signal_id for one in every]
     assert (await _post(store, _one(960, observed=55))).disposition.kind is DispositionKind.IGNORED
+
+
+async def test_a_sample_that_leaves_the_levels_as_they_were_is_recognised_when_it_comes_again(
+    store: Store,
+) -> None:
+    """It was recorded as a signal, from ahead of time, after samples took the lane."""
+    await _post(store, _one(0))
+    for at, observed, keyed in ((5, 5, False), (5, 50, True), (5, 51, False), (5, 100, True)):
+        posted = _one(at, observed=observed)
+        if keyed:
+            [ahead] = await store.signals.accept(
+                signals_of(posted), RULES, dry_run=True, idempotency_key=f"k{observed}", request_hash="h"
+            )
+        else:
+            await _post(store, posted)
+    again = await _post(store, _one(120, observed=100))
+    assert again.disposition.duplicate_of == ahead.signal_id
 
 
 async def test_beyond_the_limit_of_services_no_sample_takes_the_lane(store: Store) -> None:
