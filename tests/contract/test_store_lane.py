@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -31,7 +31,6 @@ from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import Accepted, HealthySamples, ServiceLevels
 from app.agent.slo import SloThresholds
-from app.store import open_store
 from app.store.database.migrate import migration_config
 from app.store.database.tables import samples
 from app.store.signals import intake
@@ -39,7 +38,7 @@ from app.store.signals.deliveries import Delivery
 from app.store.signals.narrow.lane import PostedDelivery
 from tests.contract.store_values import NOW
 from tests.contract.test_store_database import engine_of
-from tests.repositories import database_of
+from tests.repositories import database_of, open_narrow
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
@@ -55,6 +54,14 @@ RULES = IntakeRules(
 SENDER = Sender(kind=SenderKind.ADDRESS, name="127.0.0.1", address="127.0.0.1")
 SECOND = timedelta(seconds=1)
 SERVICES = 6
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    """With narrow rows, over each database."""
+    opened = await open_narrow(database_url)
+    yield opened
+    await opened.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +158,8 @@ async def _in_sets(store: Store, steps: Sequence[Step], prefix: str) -> tuple[li
     healthy = 0
     for step in steps:
         given: list[Delivery | PostedDelivery] = [
-            PostedDelivery(_posted(told, prefix, step.at), RULES, dry_run=True) for told in step.deliveries
+            PostedDelivery(_posted(told, prefix, step.at), RULES, dry_run=True, narrow=True)
+            for told in step.deliveries
         ]
         if step.deploy is not None:
             given.insert(1, _failed_deploy(step.deploy, prefix, step.at))
@@ -313,7 +321,7 @@ async def test_a_failed_transaction_leaves_no_trace_in_memory(store: Store) -> N
     await _post(store, _one(0))
 
     def fails(connection: Any) -> None:
-        intake.accept(connection, [PostedDelivery(_one(10), RULES, dry_run=True)])
+        intake.accept(connection, [PostedDelivery(_one(10), RULES, dry_run=True, narrow=True)])
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -328,7 +336,7 @@ async def test_a_failed_transaction_leaves_no_trace_in_memory(store: Store) -> N
 
 async def test_going_back_to_the_schema_before_turns_samples_into_signals(database_url: str) -> None:
     """Nothing is lost, everything is accounted for, and the way forward again is open."""
-    store = await open_store(database_url)
+    store = await open_narrow(database_url)
     answers = [await _post(store, _one(at)) for at in range(4)]
     before = [await store.signals.get(one.signal_id) for one in answers]
     await store.close()
@@ -337,7 +345,7 @@ async def test_going_back_to_the_schema_before_turns_samples_into_signals(databa
     with engine_of(database_url).connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM signals")).scalar_one() == 4
         assert connection.execute(text("SELECT sum(accepted) FROM intake_ledger")).scalar_one() == 4
-    store = await open_store(database_url)
+    store = await open_narrow(database_url)
     for was, one in zip(before, answers, strict=True):
         now = await store.signals.get(one.signal_id)
         assert now is not None

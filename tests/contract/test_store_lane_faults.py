@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -18,7 +18,6 @@ from app.agent.models import DispositionKind, PostedSample, PostedSamples
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import Accepted, HealthySamples, SamplesAnswer
 from app.errors import Invalid
-from app.store import open_store
 from app.store.database.migrate import migration_config
 from app.store.database.port import Brief, Work
 from app.store.signals import intake
@@ -27,11 +26,19 @@ from app.store.signals.narrow.lane import PostedDelivery
 from tests.contract.store_values import NOW
 from tests.contract.test_store_database import engine_of
 from tests.contract.test_store_lane import RULES, SECOND, SENDER, _key
-from tests.repositories import database_of
+from tests.repositories import database_of, open_narrow
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 WHOLE = AuditQuestion(now=NOW, pending_for=timedelta(days=9), deep=True)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    """With narrow rows, over each database."""
+    opened = await open_narrow(database_url)
+    yield opened
+    await opened.close()
 
 
 def _one(at: int, number: int = 0, observed: int | None = None) -> PostedSamples:
@@ -74,7 +81,7 @@ async def _observed(store: Store, number: int = 0) -> list[int]:
 
 async def test_two_processes_record_samples_of_one_service_in_turn(database_url: str) -> None:
     """Neither goes on with levels, numbers or a chain that the other has changed."""
-    ours, theirs = await open_store(database_url), await open_store(database_url)
+    ours, theirs = await open_narrow(database_url), await open_narrow(database_url)
     answers = [await _post(store, _one(at)) for at in range(5) for store in (ours,)]
     answers += [await _post(store, _one(10 + at)) for at, store in enumerate([theirs, ours, theirs, theirs])]
     answers.append(await _post(ours, _one(20)))
@@ -94,7 +101,7 @@ async def test_two_processes_record_samples_of_one_service_in_turn(database_url:
 
 
 def _fails_at_commit(posted: PostedSamples, connection: Connection) -> None:
-    intake.accept(connection, [PostedDelivery(posted, RULES, dry_run=True)])
+    intake.accept(connection, [PostedDelivery(posted, RULES, dry_run=True, narrow=True)])
     for statement in (
         "CREATE TABLE one (n INTEGER PRIMARY KEY)",
         "CREATE TABLE other (n INTEGER REFERENCES one (n) DEFERRABLE INITIALLY DEFERRED)",
@@ -127,7 +134,7 @@ async def test_numbers_are_not_given_again_after_the_way_back_and_forward(databa
     """A sample that became a signal keeps its id, so that no other one may have it."""
     answers: list[Accepted] = []
     for turn in range(3):
-        store = await open_store(database_url)
+        store = await open_narrow(database_url)
         answers += [await _post(store, _one(10 * turn + at)) for at in range(4)]
         assert len({one.signal_id for one in answers}) == len(answers)
         for at, one in enumerate(answers):

@@ -12,7 +12,7 @@ from operator import itemgetter
 from sqlalchemy import Connection, select
 
 from app.agent.ids import IncidentId, ServiceKey, SignalId
-from app.agent.intake.posted import HEALTHY
+from app.agent.intake.posted import HEALTHY, signals_of
 from app.agent.models import (
     POLLED,
     Change,
@@ -62,8 +62,9 @@ _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 class SqlSignals(Repository):
     """`SignalRepository` over SQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, narrow_samples: bool = False) -> None:
         super().__init__(database)
+        self._narrow = narrow_samples
         self._large = asyncio.Semaphore(PARTS_AT_ONCE)
         """Held for each part of a large delivery."""
         self._gathering = Gathering(self)
@@ -99,9 +100,9 @@ class SqlSignals(Repository):
         if not posted.samples:
             return ()
         if len(posted.samples) > deliveries.PART:
-            signals = PostedDelivery(posted, rules, dry_run).ordinary().signals
+            signals = signals_of(posted)
             return await self.accept(signals, rules, again=rules.again, dry_run=dry_run)
-        return await self._gathering.accept(PostedDelivery(posted, rules, dry_run))
+        return await self._gathering.accept(PostedDelivery(posted, rules, dry_run, self._narrow))
 
     def post_samples(
         self,
@@ -111,7 +112,7 @@ class SqlSignals(Repository):
         dry_run: bool,
         done: Callable[[SamplesAnswer | Exception], None],
     ) -> None:
-        self._gathering.post(PostedDelivery(posted, rules, dry_run), done)
+        self._gathering.post(PostedDelivery(posted, rules, dry_run, self._narrow), done)
 
     async def _accept_in_parts(self, delivery: Delivery) -> tuple[Accepted, ...]:
         """One transaction for each part, so that others get their turn between two parts.

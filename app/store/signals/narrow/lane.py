@@ -5,6 +5,8 @@ record of its service, and about a service on record (see `HealthyRun`). Nothing
 decided about a delivery that does not: it goes the ordinary way as if there were no
 lane, and so does every later one of the set about a service of it, so that the
 deliveries about one service keep their order.
+
+A process whose store keeps no narrow rows (see `store_over`) has no lane.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class PostedDelivery:
     posted: PostedSamples
     rules: SampleRules
     dry_run: bool
+    narrow: bool
+    """Whether narrow rows may be written for it."""
     _ordinary: Delivery | None = None
 
     @property
@@ -62,7 +66,7 @@ def take(connection: Connection, given: Sequence[Delivery | PostedDelivery]) -> 
 
     The caller holds the locks of all services.
     """
-    posted = [one for one in given if isinstance(one, PostedDelivery)]
+    posted = [one for one in given if isinstance(one, PostedDelivery) and one.narrow]
     if not posted:
         return [None] * len(given)
     lane = _Lane(connection, _known(connection, posted))
@@ -87,7 +91,7 @@ class _Lane:
             self.left.update(signal.key for signal in one.signals)
             return None
         posted = one.posted
-        runs = self._runs(posted, one.rules)
+        runs = self._runs(posted, one.rules) if one.narrow else None
         if runs is None:
             self.left.update(sample.key for sample in posted.samples)
             return None
