@@ -109,7 +109,7 @@ class Stage:
 
     def start(self, name: str, version: Version, *arguments: str, **extra: str) -> Process:
         """The product itself over the stand-in."""
-        return self._start(name, version, "tests.soak.agent", arguments, extra)
+        return self._start(name, version, "tests.e2e.patient_agent", arguments, extra)
 
     def start_pausing(
         self, name: str, version: Version, point: str, *arguments: str, **extra: str
@@ -344,7 +344,8 @@ def supervisor() -> Iterator[Supervisor]:
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Version:
     version = previous_version(tmp_path_factory.mktemp("previous"))
-    lend(version, "tests/e2e/pausing_worker.py")
+    for module in ("pausing_worker", "patient_agent"):
+        lend(version, f"tests/e2e/{module}.py")
     return version
 
 
