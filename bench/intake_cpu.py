@@ -157,7 +157,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     settings = load_settings()
     url = settings.database_url.get_secret_value()
     database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
-    store = await open_store(url) if database is None else store_over(database)
+    store = await open_store(url) if database is None else store_over(database, narrow_samples=True)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app: Any = create_app(settings)
     app.state.container = container
