@@ -4,7 +4,7 @@ On PostgreSQL processes of both versions work on one database while the present 
 migrates it; on SQLite one stops and the other goes on with its file. The cluster is
 the counting stand-in: it tells how often each intent took effect (promise 2).
 
-Two cases, some ninety seconds each.
+Two cases, some two minutes each.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ SERVICES = 16
 SETTINGS = {
     **SHORT,
     "APPROVAL_FOR_RISKS": "high",
-    "INCIDENT_SETTLE_SECONDS": "8",
-    "VERIFY_SOAK_SECONDS": "8",
+    "INCIDENT_SETTLE_SECONDS": "20",
+    "VERIFY_SOAK_SECONDS": "20",
     "VERIFY_TIMEOUT_SECONDS": "600",
     "VERIFY_MAX_SAMPLE_AGE_SECONDS": "30",
     "CLAIM_LEASE_SECONDS": "1200",
