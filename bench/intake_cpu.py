@@ -157,7 +157,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     settings = load_settings()
     url = settings.database_url.get_secret_value()
     database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
-    store = await open_store(url) if database is None else store_over(database)
+    store = await open_store(url) if database is None else store_over(database, narrow_samples=True)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app: Any = create_app(settings)
     app.state.container = container
@@ -174,7 +174,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
         loop, writer = (cProfile.Profile(time.thread_time) for _ in range(2))
         await database.write(lambda _: writer.enable())  # a unit of work runs on the writer's thread
         loop.enable()
-        await _load(connect, SHAPES[0], 1)
+        await _load(connect, SHAPES[0], 0)  # of services on record, as most samples are
         loop.disable()
         await database.write(lambda _: writer.disable())
         with profile.open("w") as out:

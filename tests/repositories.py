@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.agent.ports.store import Store
+from app.store import open_store, store_over
 from app.store.database.port import Database
 
 
@@ -18,3 +19,8 @@ def database_of(store: Store) -> Database:
     """The database under the repositories."""
     database: Database = vars(store.signals)["database"]
     return database
+
+
+async def open_narrow(database_url: str, *, narrow: bool = True) -> Store:
+    """A store that writes narrow rows for healthy samples, or none, whichever database it is over."""
+    return store_over(database_of(await open_store(database_url)), narrow_samples=narrow)

@@ -93,6 +93,9 @@ RELEASES_KNOWN = timedelta(days=7)
 
 NO_CLUSTER = "no cluster connected"
 
+BY_CONTENT = "content:"
+"""How the deduplication key of a signal begins that its content identifies."""
+
 T = TypeVar("T")
 
 
@@ -115,7 +118,8 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     if dedup_key is None:
-        dedup_key = f"content:{hashlib.sha256(_told(source, key, observed_at, payload).encode()).hexdigest()}"
+        content = _told(source, key, observed_at, payload)
+        dedup_key = f"{BY_CONTENT}{hashlib.sha256(content.encode()).hexdigest()}"
     return Signal(
         id=signal_id or _new_id(received_at),
         kind=kind,

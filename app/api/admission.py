@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -85,6 +85,14 @@ class Deliveries:
         self._held -= held
 
 
+class Interruptible(Protocol):
+    """What a request in progress is known by: its task, or what stands for one."""
+
+    def cancel(self) -> object:
+        """Let it end soon; called while all are looked through, so that none may end at once."""
+        ...
+
+
 class InProgress:
     """The requests in progress, of the fast door of intake and of the ordinary routes together."""
 
@@ -92,7 +100,7 @@ class InProgress:
         """`most` leaves the reserve out."""
         self.stop = stop
         self.most = most
-        self.running: dict[asyncio.Task[object], AdmittedRequest] = {}
+        self.running: dict[Interruptible, AdmittedRequest] = {}
         stop.then(self._drain)
 
     @property

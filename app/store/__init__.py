@@ -56,7 +56,7 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
     match url.drivername:
         case "sqlite":
             file = await open_sqlite(url)
-            return store_over(file), EmbeddedFleet(file, Path(url.database or "heal.db"))
+            return store_over(file, narrow_samples=True), EmbeddedFleet(file, Path(url.database or "heal.db"))
         case "postgresql" | "postgres":
             server = await open_postgresql(url)
             return store_over(server), PostgresFleet(server, connecting(url))
@@ -68,18 +68,24 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
 
 def open_in_memory() -> Store:
     """A store of one event loop that nothing survives: for simulations."""
-    return store_over(MemoryDatabase())
+    return store_over(MemoryDatabase(), narrow_samples=True)
 
 
-def store_over(database: Database) -> Store:
-    """Every repository over one open database."""
+def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
+    """Every repository over one open database.
+
+    With `narrow_samples` healthy samples are recorded in narrow rows, which processes of a
+    version before schema 0010 do not read: only where none of them may run at the same time.
+    An SQLite file serves one process. On PostgreSQL, old and new processes share the database
+    during a rolling upgrade, so no narrow row is written there; those on record are read.
+    """
 
     async def answers() -> None:
         await database.same()
         await database.write(ping.write, urgent=True)
 
     return Store(
-        signals=SqlSignals(database),
+        signals=SqlSignals(database, narrow_samples=narrow_samples),
         incidents=SqlIncidents(database),
         claims=SqlClaims(database),
         intents=SqlIntents(database),

@@ -52,6 +52,7 @@ from app.store.database.tables import (
     intake_ledger,
     intents,
     postings,
+    sample_ledger,
     signals,
     workers,
 )
@@ -77,7 +78,7 @@ class SqlFigures(Repository):
 
         return AgentFigures(
             at=now,
-            accepted_signals=one("accepted").number,
+            accepted_signals=one("accepted").number + one("accepted narrow").number,
             pending_signals=one("pending").number,
             oldest_pending_signal_at=one("pending").oldest,
             open_incidents=_by(IncidentState, found["open"]),
@@ -120,6 +121,7 @@ def _all() -> Any:
             oldest=signals.c.received_at,
         ),
         _row("accepted", number=func.coalesce(func.sum(intake_ledger.c.accepted), 0)),
+        _row("accepted narrow", number=func.coalesce(func.sum(sample_ledger.c.accepted), 0)),
         _row("open", incidents.c.closed_at.is_(None), kind=incidents.c.state),
         _row("ended", incidents.c.closed_at >= since, kind=incidents.c.state),
         _due(),

@@ -19,12 +19,14 @@ from app.agent.identity.people import Scope
 from app.api.connections import BoundedProtocol
 from app.api.intake_door import protocol as taking
 from app.api.intake_door.protocol import DoorProtocol, door_protocol, read_head
-from tests.api.harness import METRIC, Harness, harness, make_settings
+from tests.api.harness import DEPLOY, METRIC, Harness, harness, make_settings
 from tests.api.people import token
 from tests.api.wire import Wire, exchange, post, request
 
 JSON = {"Content-Type": "application/json"}
 PLAIN = request("/events/metric", json.dumps(METRIC).encode(), JSON)
+RELEASE = request("/events/deploy", json.dumps(DEPLOY).encode(), JSON)
+"""It is answered by a task, where no identity is required; plain samples have none."""
 HEAD = PLAIN.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 _IDS = re.compile(rb"(sig|inc)_[0-9a-f]{32}")
 
@@ -251,7 +253,7 @@ def test_requests_read_in_one_turn_of_the_loop_are_all_counted(
             assert (await wire.send([], 1)).startswith(b"HTTP/1.1 202 ")
         assert progress.is_open
         assert (await third.send([PLAIN], 2)).count(b"HTTP/1.1 202 ") == 1
-        cancelled: Any = (await _taken(pair[0])).protocol
+        cancelled: Any = (await _taken(pair[0], RELEASE)).protocol
         cancelled._taken.cancel()
         await asyncio.wait([cancelled._taken])
         assert not progress.running
@@ -304,10 +306,60 @@ def test_what_a_sender_that_left_has_sent_is_recorded(pair: tuple[Harness, Harne
         wire = await _taken(pair[0])
         wire.close()
         assert isinstance(wire.protocol, DoorProtocol)
-        task = wire.protocol._taken
-        assert task is not None
-        await task
+        while wire.protocol._taken is not None:  # noqa: ASYNC110 - the answer comes by a callback
+            await asyncio.sleep(0)
         assert wire.said == b""
         assert (await exchange(pair[0], door_protocol(100), [PLAIN], 1)).startswith(b"HTTP/1.1 202 ")
 
     pair[0].run(story())
+
+
+def _healthy(second: int, *, as_list: bool = False) -> bytes:
+    """A request with healthy samples of a service, each later than those of the request before."""
+    event = METRIC | {"service": "well", "error_rate": 0.01, "p95_latency_ms": 10.0, "crash_looping": False}
+    events = [event | {"timestamp": f"2026-01-01T00:00:{second + place:02}Z"} for place in range(2)]
+    return request("/events/metric", json.dumps(events if as_list else events[0]).encode(), JSON)
+
+
+def test_healthy_samples_in_order_are_shown_like_every_signal(tmp_path: Path) -> None:
+    """One alone, some together, and one that comes again, which names the first."""
+    with harness(make_settings(tmp_path)) as api:
+        said = api.run(
+            exchange(
+                api,
+                door_protocol(100),
+                [_healthy(1), 1, _healthy(3), 2, _healthy(5, as_list=True), 3, _healthy(3), 4],
+                4,
+            )
+        )
+        ids = [one.decode() for one in re.findall(rb'"signal_id":"(sig_[0-9a-f]{32})"', said)]
+        assert [one.startswith("sig_ffffffffffffffff") for one in ids] == [False, True, True, True, False]
+        for signal_id, second in zip(ids, (1, 3, 5, 6, 3), strict=True):
+            shown = api.get(f"/signals/{signal_id}").json()
+            assert shown["observed_at"].startswith(f"2026-01-01T00:00:{second:02}")
+            assert shown["disposition"] == ("deduplicated" if signal_id == ids[-1] else "ignored")
+        assert api.get(f"/signals/{ids[-1]}").json()["duplicate_of"] == ids[1]
+
+
+def test_healthy_samples_in_work_when_the_process_stops_are_answered_once(tmp_path: Path) -> None:
+    """503, and the connection ends, whether or not they are recorded then; what was answered is on record."""
+    with harness(make_settings(tmp_path)) as api:
+
+        async def story() -> tuple[bytes, bytes]:
+            before = await exchange(api, door_protocol(100), [_healthy(1), 1, _healthy(3)], 2)
+            wire = Wire(api, door_protocol(100))
+            wire.protocol.data_received(_healthy(5))
+            progress: Any = api.app
+            assert len(progress.door._progress.running) == 1
+            progress.door._progress._interrupt(None)
+            said = await wire.send([], 1)
+            assert wire.closed
+            while progress.door._progress.running:  # noqa: ASYNC110 - the answer comes by a callback
+                await asyncio.sleep(0)
+            return before, said
+
+        before, said = api.run(story())
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert said.count(b"HTTP/1.1 ") == 1
+        for signal_id in re.findall(rb'"signal_id":"(sig_[0-9a-f]{32})"', before):
+            assert api.get(f"/signals/{signal_id.decode()}").status_code == 200

@@ -17,7 +17,7 @@ from app.errors import Invalid
 from app.store.database.port import Brief, Work
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
-from app.store.signals.levels import levels_of
+from app.store.signals.levels import remembered
 from tests.contract.store_values import NOW
 from tests.contract.test_store_intake_sets import RULES
 from tests.repositories import database_of
@@ -56,7 +56,8 @@ async def _opens(store: Store, signal: Signal) -> None:
     assert accepted.disposition.kind is DispositionKind.OPENED, accepted.disposition.reason
     on_record = await store.signals.levels(KEY)
     assert on_record is not None
-    assert await database_of(store).write(partial(levels_of, keys=[KEY])) == {KEY: on_record}
+    kept = await database_of(store).write(partial(remembered, keys=[KEY]))
+    assert kept[KEY].levels == on_record
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["a new service", "a service on record"])

@@ -141,4 +141,4 @@ async def test_one_statement_reads_every_figure_over_indexes(store: Store) -> No
     assert len(watching.statements) == 1
     scans = {words.split()[1] for words in watching.plan if words.startswith("SCAN") and "INDEX" not in words}
     # One row for each day and shard, process and guardrail; one for each incident and channel, without JSON.
-    assert scans <= {"intake_ledger", "workers", "brakes", "postings"}
+    assert scans <= {"intake_ledger", "sample_ledger", "workers", "brakes", "postings"}

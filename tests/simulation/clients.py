@@ -15,6 +15,7 @@ from enum import StrEnum
 from random import Random
 
 from app.agent.ids import ServiceKey, SignalId
+from app.agent.intake import Intake
 from app.agent.models import (
     Alert,
     ClusterCondition,
@@ -24,11 +25,13 @@ from app.agent.models import (
     DeployStatus,
     MetricSample,
     Payload,
+    PostedSample,
+    PostedSamples,
     Signal,
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.store.signals import Accepted
+from app.agent.ports.store.signals import Accepted, HealthySamples
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground
@@ -110,9 +113,14 @@ class Client:
         host = self._dice.choice(living)
         signals = [self._signal(door, name, n, telling) for n, telling in enumerate(tellings)]
         key = name if door is Door.KEYED else None
-        call = host.spawn(
-            host.agent.intake.accept(signals, idempotency_key=key, request_hash=None if key is None else "h")
-        )
+        posted = _posted(signals) if door is Door.PLAIN else None
+        if posted is not None:
+            call = host.spawn(_accepted(host.agent.intake, posted))
+        else:
+            request_hash = None if key is None else "h"
+            call = host.spawn(
+                host.agent.intake.accept(signals, idempotency_key=key, request_hash=request_hash)
+            )
         await asyncio.wait({call}, timeout=CLIENT_TIMEOUT_SECONDS)
         if not call.done() or call.cancelled():
             self._ledger.unheard += 1
@@ -158,6 +166,29 @@ _REPEATED = {
     Door.PLAIN: Kind.RETRY_WITHOUT_KEY,
     Door.STREAM: Kind.REDELIVERED,
 }
+
+
+def _posted(signals: Sequence[Signal]) -> PostedSamples | None:
+    """What the fast door makes of a request that holds samples only."""
+    samples = [
+        PostedSample(
+            key=one.key,
+            observed_at=one.observed_at,
+            error_rate=one.payload.error_rate,
+            p95_latency_ms=one.payload.p95_latency_ms,
+            crash_looping=one.payload.crash_looping,
+        )
+        for one in signals
+        if isinstance(one.payload, MetricSample)
+    ]
+    if len(samples) < len(signals):
+        return None
+    return PostedSamples(samples, signals[0].received_at, timedelta(seconds=900), None)
+
+
+async def _accepted(intake: Intake, posted: PostedSamples) -> tuple[Accepted, ...]:
+    answer = await intake.accept_samples(posted)
+    return answer.accepted() if isinstance(answer, HealthySamples) else answer
 
 
 def _with_id(signal: Signal, signal_id: SignalId) -> Signal:

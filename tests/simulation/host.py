@@ -237,7 +237,7 @@ class Host:
         self.wire = Wire(self)
         self.clock = HostClock(self, skew_seconds)
         self.database = HostDatabase(ground.database, self)
-        self.store = store_over(self.database)
+        self.store = store_over(self.database, narrow_samples=True)
         self.fleet = SimulatedFleet(self)
         self.container: Container | None = None
         ground.hosts.append(self)

@@ -163,7 +163,7 @@ class _Run:
         self.world.mutes += [(keys[mute.stretch.service], mute) for mute in scenario.hostile.mutes]
         self.case = Case(scenario=scenario, tape=self.tape, world=self.world, ledger=Ledger())
         self.on_call = OnCall(self.ground, self.dice)
-        self.store = store_over(Nearby(shared))
+        self.store = store_over(Nearby(shared), narrow_samples=True)
         self.starts = 0
         self.slots: list[Host] = []
         self.pending: dict[str, None] = {}

@@ -83,6 +83,9 @@ _TRIGGERS = {
         ("INSERT", "signal", "NEW.id, NULL, NEW.disposition", None),
         ("UPDATE", "signal", "NEW.id, OLD.disposition, NEW.disposition", None),
     ),
+    "samples": (
+        ("INSERT", "signal", "printf('sig_ffffffffffffffff%016d', NEW.number), NULL, 'ignored'", None),
+    ),
     "approvals": (
         ("INSERT", "approval", "NEW.id, NEW.incident_id, NULL, NEW.state", None),
         ("UPDATE", "approval", "NEW.id, NEW.incident_id, OLD.state, NEW.state", None),

@@ -63,5 +63,14 @@ def _any_later(levels: ServiceLevels, latest: datetime) -> bool:
     return bool(levels.reasons) and any(one.newest > latest for one in levels.reasons)
 
 
+def newest_time(levels: ServiceLevels) -> datetime | None:
+    """The newest of all times that are remembered; None without any."""
+    times = [at for at in _every_time(levels) if at is not None]
+    if levels.last_sample is not None:
+        times.append(levels.last_sample.at)
+    times += [one.newest for one in levels.reasons]
+    return max(times, default=None)
+
+
 def _newest(breach: Breach) -> datetime | None:
     return max((at for at in (breach.since, breach.until, breach.clear_at) if at is not None), default=None)

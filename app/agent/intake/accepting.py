@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app import spans
 from app.agent.ids import ServiceKey
+from app.agent.intake.posted import HTTP
 from app.agent.intake.rules import IntakeRules
-from app.agent.models import DispositionKind, Signal
-from app.agent.ports.store.signals import Accepted, Dequeued, SignalRepository
+from app.agent.models import DispositionKind, PostedSamples, Signal
+from app.agent.ports.store.signals import (
+    Accepted,
+    Dequeued,
+    HealthySamples,
+    SamplesAnswer,
+    SignalRepository,
+)
 from app.agent.ports.workers import Runner
 
 log = logging.getLogger("app.agent.intake")
+
+_following: set[asyncio.Task[None]] = set()
+"""What posted samples opened or joined, being reported; the event loop keeps no tasks itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,24 +58,65 @@ class Intake:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
+        await self._follow_up([(signal.key, signal.source) for signal in signals], accepted, began)
+        return accepted
+
+    async def accept_samples(self, posted: PostedSamples) -> SamplesAnswer:
+        """The same for samples that were posted over HTTP, without an idempotency key."""
+        began = spans.begun()
+        answer = await self.signals.accept_samples(posted, self.rules, dry_run=self.dry_run)
+        if isinstance(answer, HealthySamples):
+            spans.handled([answer.disposition.kind] * len(answer.signal_ids))
+        else:
+            await self._follow_up([(sample.key, HTTP) for sample in posted.samples], answer, began)
+        return answer
+
+    def post_samples(self, posted: PostedSamples, done: Callable[[SamplesAnswer | Exception], None]) -> None:
+        """The same for up to a hundred samples, without a task; `done` is called once, on the event loop."""
+        began = spans.begun()
+
+        def recorded(answer: SamplesAnswer | Exception) -> None:
+            if isinstance(answer, HealthySamples):
+                spans.handled([answer.disposition.kind] * len(answer.signal_ids))
+                done(answer)
+            elif isinstance(answer, Exception):
+                done(answer)
+            else:
+                task = asyncio.get_running_loop().create_task(follow_up(answer))
+                _following.add(task)
+                task.add_done_callback(_following.discard)
+
+        async def follow_up(answer: tuple[Accepted, ...]) -> None:
+            try:
+                await self._follow_up([(sample.key, HTTP) for sample in posted.samples], answer, began)
+            except Exception as error:  # noqa: BLE001 - boundary: the sender gets the error
+                done(error)
+            else:
+                done(answer)
+
+        self.signals.post_samples(posted, self.rules, dry_run=self.dry_run, done=recorded)
+
+    async def _follow_up(
+        self, about: Sequence[tuple[ServiceKey, str]], accepted: Sequence[Accepted], began: int
+    ) -> None:
+        """Count and report what was accepted, by service and source, and wake incidents."""
         spans.handled(one.disposition.kind for one in accepted)
         touched = {
             a.disposition.incident_id
             for a in accepted
             if a.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
         }
-        for signal, one in zip(signals, accepted, strict=False):
+        for (key, source), one in zip(about, accepted, strict=False):
             if one.disposition.incident_id in touched and one.disposition.incident_id is not None:
-                facts = {"service": signal.key.service, "environment": signal.key.environment}
-                told = {"signal": signal.id, "source": signal.source, "disposition": one.disposition.kind}
+                facts = {"service": key.service, "environment": key.environment}
+                told = {"signal": one.signal_id, "source": source, "disposition": one.disposition.kind}
                 spans.past("intake", one.disposition.incident_id, began, **facts, **told)
             if one.disposition.kind is DispositionKind.OPENED:
                 reason = one.disposition.reason.replace("_", " ")
-                log.info("incident %s of %s opened: %s", one.disposition.incident_id, signal.key, reason)
+                log.info("incident %s of %s opened: %s", one.disposition.incident_id, key, reason)
         for incident_id in touched:
             if incident_id is not None:
                 await self.runner.wake(incident_id)
-        return accepted
 
     async def open_queued(self, limit: int) -> Dequeued:
         """Decide queued openings again, as far as their senders' limits allow."""

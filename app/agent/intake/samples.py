@@ -45,21 +45,21 @@ def judge_healthy(
         or (errors is not None and errors > slo.max_error_rate)
         or (latency is not None and latency > slo.max_p95_latency_ms)
         or slo.too_few(sample.request_rate)
-        or not _has_been_well(levels)
+        or not has_been_well(levels)
     ):
         return None
     changed: dict[str, Any] = {}
     if errors is not None:
-        changed["error_rate_clear_at"] = _later(levels.error_rate_clear_at, at)
+        changed["error_rate_clear_at"] = later(levels.error_rate_clear_at, at)
     if latency is not None:
-        changed["latency_clear_at"] = _later(levels.latency_clear_at, at)
+        changed["latency_clear_at"] = later(levels.latency_clear_at, at)
     if sample.crash_looping is not None:
-        changed["crash_told_at"] = _later(levels.crash_told_at, at)
+        changed["crash_told_at"] = later(levels.crash_told_at, at)
     after = structs.replace(
         levels,
         last_sample_at=at,
         last_sample=SliSample(at=at, error_rate=errors, p95_latency_ms=latency),
-        rhythm_seconds=_rhythm(last, at),
+        rhythm_seconds=rhythm(last, at),
         **changed,
     )
     return SignalMeaning(healthy_reason=WITHIN, joins=False, levels=after)
@@ -106,7 +106,7 @@ def judge_any_sample(
     changed = _measured(slo, levels, sample, at, error, latency) if own else _posted(error, latency)
     if not late and not own:
         newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-        changed |= {"last_sample_at": at, "last_sample": newest, "rhythm_seconds": _rhythm(last, at)}
+        changed |= {"last_sample_at": at, "last_sample": newest, "rhythm_seconds": rhythm(last, at)}
     after = structs.replace(
         levels,
         **changed,
@@ -201,7 +201,7 @@ def _limits(slo: SloThresholds, threshold: float, gap: timedelta) -> BreachLimit
     return BreachLimits(threshold=threshold, clear_below=threshold * slo.clear_ratio, gap=gap)
 
 
-def _has_been_well(levels: ServiceLevels) -> bool:
+def has_been_well(levels: ServiceLevels) -> bool:
     """No breach, condition or reason is on record of it."""
     return (
         levels.error_rate_breach_since is None
@@ -213,7 +213,7 @@ def _has_been_well(levels: ServiceLevels) -> bool:
     )
 
 
-def _later(before: datetime | None, at: datetime) -> datetime:
+def later(before: datetime | None, at: datetime) -> datetime:
     return at if before is None or at > before else before
 
 
@@ -248,7 +248,7 @@ def _known(
     return Breach(since=since, until=until or levels.last_sample_at or since, clear_at=clear_at)
 
 
-def _rhythm(last: datetime | None, at: datetime) -> float | None:
+def rhythm(last: datetime | None, at: datetime) -> float | None:
     """How far apart samples are pushed."""
     if last is None or at - last > LONGEST_RHYTHM:
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
+
+import msgspec
 
 from app.agent.identity.people import Sender
 from app.agent.ids import IncidentId, ServiceKey, SignalId
@@ -227,3 +229,23 @@ class Disposition:
     reason: str
     incident_id: IncidentId | None = None
     duplicate_of: SignalId | None = None
+
+
+class PostedSample(msgspec.Struct, frozen=True, gc=False):
+    """One metric sample as a sender posted it, before it is a `Signal`; a struct for what it costs."""
+
+    key: ServiceKey
+    observed_at: datetime
+    error_rate: float | None
+    p95_latency_ms: float | None
+    crash_looping: bool | None
+
+
+class PostedSamples(msgspec.Struct, frozen=True):
+    """The samples of one delivery by HTTP, in their order."""
+
+    samples: Sequence[PostedSample]
+    received_at: datetime
+    stale_after: timedelta
+    """Samples that are older on arrival are too old to act on."""
+    sender: Sender | None

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.admission import AdmittedRequest, InProgress, Phase, stopping
+from app.api.admission import AdmittedRequest, InProgress, Interruptible, Phase, stopping
 from app.api.bodies import BODY_TIMEOUT_SECONDS, too_slow
 from app.api.dependencies import ApiDependencies
 from app.api.intake_door.reading import plain_headers
@@ -98,10 +98,6 @@ class IntakeDoor:
         self._progress.running[task] = admitted
         try:
             judged = await handler(request, container, body)
-        except Problem as refused:
-            judged = refused
-        except AgentError as error:
-            judged = problem_of(error)
         except asyncio.CancelledError:
             if not admitted.stopped:
                 raise
@@ -110,14 +106,19 @@ class IntakeDoor:
         except Unusual:
             pass
         except Exception as error:  # noqa: BLE001 - boundary: the ordinary route answers and logs a defect
-            judged = DoorFailure(error)
+            judged = refused_with(error)
         finally:
             del self._progress.running[task]
-        if isinstance(judged, bytes | Problem):
-            status = judged.status if isinstance(judged, Problem) else 202
-            path = request.scope["path"]
-            container.measures.note_request("POST", path, status, time.perf_counter() - began)
+        note(container, request.scope["path"], judged, began)
         return judged
+
+    def enter(self, request: Interruptible, admitted: AdmittedRequest) -> None:
+        """Count a request that has no task."""
+        self._progress.running[request] = admitted
+
+    def leave(self, request: Interruptible) -> None:
+        """It is answered."""
+        del self._progress.running[request]
 
     async def pass_on(
         self, judged: Problem | DoorFailure | None, scope: Scope, receive: Receive, send: Send
@@ -131,6 +132,20 @@ class IntakeDoor:
         if isinstance(judged, DoorFailure):
             received.fails_with(judged.error)
         await self._app(scope, received.again, send)
+
+
+def refused_with(error: Exception) -> Problem | DoorFailure:
+    """The refusal that an error of the agent is; any other one is a defect."""
+    if isinstance(error, Problem):
+        return error
+    return problem_of(error) if isinstance(error, AgentError) else DoorFailure(error)
+
+
+def note(container: ApiDependencies, path: str, judged: Judged, began: float) -> None:
+    """Count and time a request that the door answers; `began` is of `time.perf_counter`."""
+    if isinstance(judged, bytes | Problem):
+        status = judged.status if isinstance(judged, Problem) else 202
+        container.measures.note_request("POST", path, status, time.perf_counter() - began)
 
 
 class _Received:

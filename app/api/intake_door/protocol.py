@@ -9,6 +9,7 @@ included, goes through the protocol of the server, with the same bytes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +20,30 @@ from starlette.requests import Request
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.api.admission import AdmittedRequest
+from app.agent.models import PostedSamples
+from app.agent.ports.store.signals import SamplesAnswer
+from app.api.admission import AdmittedRequest, stopping
 from app.api.connections import BoundedProtocol
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.door import DOOR, DoorFailure, IntakeDoor
+from app.api.intake_door.door import DOOR, DoorFailure, IntakeDoor, Judged, note, refused_with
 from app.api.intake_door.reading import PlainHeaders, plain_headers
-from app.api.intake_door.taking import HANDLERS, Handler, is_plain
+from app.api.intake_door.taking import (
+    HANDLERS,
+    SAMPLES,
+    Handler,
+    is_plain,
+    posted_samples,
+    samples_answer,
+)
 from app.api.problems import Problem
+from app.api.security.access import UNKNOWN, sender_at
 
 MOST_HEADS = 1_024
 """Heads that are remembered, some 5 MB at most."""
 MOST_HEAD_BYTES = 2_048
 """Of a head that is read here."""
+MOST_POSTED = 100
+"""Samples of a delivery that is recorded as a whole; larger ones are recorded in parts, by a task."""
 _END_OF_HEAD = b"\r\n\r\n"
 _POST = b"POST "
 _PATHS = frozenset(path.encode() for path in HANDLERS)
@@ -113,7 +126,7 @@ class DoorProtocol(BoundedProtocol):
     heads: ClassVar[Heads]
     _parsing = False
     """The server's parser is in the middle of a request."""
-    _taken: asyncio.Task[None] | None = None
+    _taken: asyncio.Task[None] | PostedRequest | None = None
     """Answers the request that was taken here."""
     _later = b""
     """What arrived after that request."""
@@ -151,11 +164,25 @@ class DoorProtocol(BoundedProtocol):
         container = None if door is None else door.container
         if door is None or container is None or not self._is_plain(head, container):
             return False
+        if self._posts(door, container, head, data):
+            return True
         admitted = AdmittedRequest()
         self._taken = self.loop.create_task(self._answer(door, container, head, data, admitted))
         door.admit(self._taken, admitted)
         self.tasks.add(self._taken)
         self._taken.add_done_callback(self.tasks.discard)
+        return True
+
+    def _posts(self, door: IntakeDoor, container: ApiDependencies, head: PlainHead, data: bytes) -> bool:
+        """Hand plain samples to intake without a task, where no identity has to be looked up."""
+        if head.path != SAMPLES or container.settings.identity_required:
+            return False
+        sender = sender_at(self.client and self.client[0])
+        posted = posted_samples(data[len(head.whole) :], container, sender, UNKNOWN)
+        if posted is None or len(posted.samples) > MOST_POSTED:
+            return False
+        self._taken = PostedRequest(self, door, container, head, data)
+        self._taken.begin(posted)
         return True
 
     def _is_idle(self) -> bool:
@@ -201,6 +228,11 @@ class DoorProtocol(BoundedProtocol):
             judged = await door.judge(head.handler, request, container, body, admitted)
         finally:
             self._taken = None
+        self.finish(door, head, data, judged)
+
+    def finish(self, door: IntakeDoor, head: PlainHead, data: bytes, judged: Judged) -> None:
+        """Answer the request that was taken, or leave it to the server, and read on."""
+        self._taken = None
         if isinstance(judged, bytes):
             self.heads.keep(head)
         else:
@@ -285,6 +317,50 @@ class DoorProtocol(BoundedProtocol):
             self._ends = True
         else:
             super().shutdown()
+
+
+class PostedRequest:
+    """Samples that a connection posted, on their way: in place of a task among the requests in progress."""
+
+    __slots__ = ("_admitted", "_began", "_connection", "_container", "_data", "_door", "_ended", "_head")
+
+    def __init__(
+        self,
+        connection: DoorProtocol,
+        door: IntakeDoor,
+        container: ApiDependencies,
+        head: PlainHead,
+        data: bytes,
+    ) -> None:
+        self._connection, self._door, self._container = connection, door, container
+        self._head, self._data = head, data
+        self._admitted = AdmittedRequest()
+        self._began = time.perf_counter()
+        self._ended = False
+
+    def begin(self, posted: PostedSamples) -> None:
+        """Count the request, and let the samples be recorded."""
+        self._door.enter(self, self._admitted)
+        self._container.intake.post_samples(posted, self._recorded)
+
+    def cancel(self) -> None:
+        """Answer soon that the process stops, whether or not the samples are recorded."""
+        self._connection.loop.call_soon(self._end, stopping())
+
+    def _recorded(self, answer: SamplesAnswer | Exception) -> None:
+        if isinstance(answer, Exception):
+            self._end(refused_with(answer))
+            return
+        as_list = self._data[len(self._head.whole) :][:1] == b"["
+        self._end(samples_answer(answer, as_list=as_list))
+
+    def _end(self, judged: Judged) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._door.leave(self)
+        note(self._container, self._head.path, judged, self._began)
+        self._connection.finish(self._door, self._head, self._data, judged)
 
 
 def door_protocol(most: int) -> type[DoorProtocol]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from pydantic_core import PydanticCustomError
 
 from app.agent.ids import Json, ServiceKey
-from app.agent.models import Deploy, DeployStatus, MetricSample, Payload
+from app.agent.models import Deploy, DeployStatus, PostedSample
 from app.redaction import redacted
 from app.wire.events import MAX_ENTRIES
 from app.wire.fields import (
@@ -59,14 +59,12 @@ class PlainEvent(msgspec.Struct, frozen=True):
 
     key: ServiceKey
     at: datetime
-    payload: Payload
+    payload: Deploy
 
 
 T = TypeVar("T")
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
-Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
-"""The events of a body; the time is the furthest future that one may have."""
 
 
 def plain_headers(headers: Headers) -> PlainHeaders | None:
@@ -105,14 +103,17 @@ class _Metric(msgspec.Struct, forbid_unknown_fields=True):
         optional = (self.error_rate is not UNSET) + (self.p95_latency_ms is not UNSET)
         return 12 + 2 * (optional + (self.crash_looping is not UNSET))
 
-    def payload(self) -> MetricSample | None:
+    def sample(self, latest: datetime) -> PostedSample | None:
         error_rate, latency = _given(self.error_rate), _given(self.p95_latency_ms)
         crash_looping = _given(self.crash_looping)
         if error_rate is None and latency is None and crash_looping is None:
             return None
-        if _signed_zero(error_rate) or _signed_zero(latency):
+        if (not error_rate and _signed_zero(error_rate)) or (not latency and _signed_zero(latency)):
             return None
-        return MetricSample(error_rate=error_rate, p95_latency_ms=latency, crash_looping=crash_looping)
+        key, at = _key(self.environment, self.service), _at(self.timestamp, latest)
+        if key is None or at is None:
+            return None
+        return PostedSample(key, at, error_rate, latency, crash_looping)
 
 
 class _Deploy(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,30 +150,24 @@ _METRIC, _METRICS = msgspec.json.Decoder(_Metric), msgspec.json.Decoder(list[_Me
 _DEPLOY, _DEPLOYS = msgspec.json.Decoder(_Deploy), msgspec.json.Decoder(list[_Deploy])
 
 
-def metric_events(body: bytes, latest: datetime) -> Sequence[PlainEvent] | None:
+def metric_events(body: bytes, latest: datetime) -> Sequence[PostedSample] | None:
     """The samples of a body of `POST /events/metric`."""
-    return _events(body, latest, _METRIC, _METRICS)
+    entries = _entries(body, _METRIC, _METRICS)
+    if entries is None:
+        return None
+    samples = []
+    for entry in entries:
+        sample = entry.sample(latest)
+        if sample is None:
+            return None
+        samples.append(sample)
+    return samples
 
 
 def deploy_events(body: bytes, latest: datetime) -> Sequence[PlainEvent] | None:
     """The releases of a body of `POST /events/deploy`."""
-    return _events(body, latest, _DEPLOY, _DEPLOYS)
-
-
-def _events(
-    body: bytes,
-    latest: datetime,
-    one: msgspec.json.Decoder[_Metric] | msgspec.json.Decoder[_Deploy],
-    many: msgspec.json.Decoder[list[_Metric]] | msgspec.json.Decoder[list[_Deploy]],
-) -> Sequence[PlainEvent] | None:
-    if b"\\" in body or not body.isascii():
-        return None
-    try:
-        entries: Sequence[_Metric | _Deploy] = many.decode(body) if body[:1] == b"[" else [one.decode(body)]
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    # A field that is given twice has more quotes: the decoder takes the last of them.
-    if not 1 <= len(entries) <= MAX_ENTRIES or body.count(b'"') != sum(entry.quotes() for entry in entries):
+    entries = _entries(body, _DEPLOY, _DEPLOYS)
+    if entries is None:
         return None
     events = []
     for entry in entries:
@@ -183,16 +178,38 @@ def _events(
     return events
 
 
-def _event(entry: _Metric | _Deploy, latest: datetime) -> PlainEvent | None:
-    payload = entry.payload()
-    key = _key(entry.environment, entry.service)
-    if payload is None or key is None:
+E = TypeVar("E", _Metric, _Deploy)
+
+
+def _entries(
+    body: bytes, one: msgspec.json.Decoder[E], many: msgspec.json.Decoder[list[E]]
+) -> Sequence[E] | None:
+    """The entries of a body that names every field once."""
+    if b"\\" in body or not body.isascii():
         return None
     try:
-        at = event_time(entry.timestamp, latest)
-    except PydanticCustomError:
+        entries = many.decode(body) if body[:1] == b"[" else [one.decode(body)]
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    # A field that is given twice has more quotes: the decoder takes the last of them.
+    if not 1 <= len(entries) <= MAX_ENTRIES or body.count(b'"') != sum([entry.quotes() for entry in entries]):
+        return None
+    return entries
+
+
+def _event(entry: _Deploy, latest: datetime) -> PlainEvent | None:
+    payload = entry.payload()
+    key, at = _key(entry.environment, entry.service), _at(entry.timestamp, latest)
+    if payload is None or key is None or at is None:
         return None
     return PlainEvent(key, at, payload)
+
+
+def _at(text: str, latest: datetime) -> datetime | None:
+    try:
+        return event_time(text, latest)
+    except PydanticCustomError:
+        return None
 
 
 @lru_cache(maxsize=16_384)

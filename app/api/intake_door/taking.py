@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import msgspec
 from starlette.requests import Request
 
-from app.agent.identity.people import Person
+from app.agent.identity.people import Person, Sender
 from app.agent.identity.people import Scope as Permission
 from app.agent.ids import ServiceKey
-from app.agent.models import DispositionKind
+from app.agent.models import Disposition, DispositionKind, PostedSamples
 from app.agent.observer import new_signal
-from app.agent.ports.store.signals import Accepted
+from app.agent.ports.store.signals import Accepted, HealthySamples, SamplesAnswer
 from app.api.admission import LARGE_BYTES
 from app.api.dependencies import ApiDependencies
 from app.api.intake_door.reading import (
     PlainHeaders,
-    Reader,
     deploy_events,
     metric_events,
     plain_json,
@@ -34,7 +33,7 @@ from app.errors import Invalid
 
 MOST_BYTES_OF_EVENTS = 65_536
 """Longer ones, and alerts of more than `LARGE_BYTES`, are decoded in a thread by the ordinary route."""
-EVENTS: Mapping[str, Reader] = {"/events/metric": metric_events, "/events/deploy": deploy_events}
+SAMPLES, DEPLOYS = "/events/metric", "/events/deploy"
 
 
 class Unusual(Exception):
@@ -73,7 +72,7 @@ def is_plain(
 ) -> bool:
     """Whether a request with these headers, over a connection of these addresses, is for the fast door."""
     settings = container.settings
-    most = MOST_BYTES_OF_EVENTS if path in EVENTS else LARGE_BYTES
+    most = MOST_BYTES_OF_EVENTS if path in (SAMPLES, DEPLOYS) else LARGE_BYTES
     if headers.length > min(most, settings.max_body_bytes):
         return False
     if settings.identity_required:  # whom the sender is follows from a bearer token
@@ -81,11 +80,43 @@ def is_plain(
     return is_plainly_local(arrived_on, comes_from, headers.host)
 
 
-async def _take_events(read: Reader, request: Request, container: ApiDependencies, receive: Body) -> bytes:
+def posted_samples(
+    body: bytes, container: ApiDependencies, sender: Sender, person: Person
+) -> PostedSamples | None:
+    """The samples of a plain body, about services that the person may report about."""
+    settings, received_at = container.settings, container.clock.now()
+    samples = metric_events(body, received_at + timedelta(seconds=settings.signal_max_future_seconds))
+    if samples is None or (person.reach.limited and not all(_covers(person, one.key) for one in samples)):
+        return None
+    stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
+    return PostedSamples(samples, received_at, stale_after, sender)
+
+
+def samples_answer(answer: SamplesAnswer, *, as_list: bool) -> bytes:
+    """The body of the answer 202 to samples."""
+    if isinstance(answer, HealthySamples):
+        end = _end_of_item(answer.disposition)
+        items = [_START_OF_ITEM + one.encode() + end for one in answer.signal_ids]
+        return b'{"items":[' + b",".join(items) + b"]}" if as_list else items[0]
+    encoded = [_item(one) for one in answer]
+    return msgspec.json.encode(_AnswerList(items=encoded) if as_list else encoded[0])
+
+
+async def _take_samples(request: Request, container: ApiDependencies, receive: Body) -> bytes:
+    person = await admit(request, container, Permission.INGEST)
+    body = await receive()
+    posted = posted_samples(body, container, sender_of(request, person), person)
+    if posted is None:
+        raise Unusual
+    answer = await container.intake.accept_samples(posted)
+    return samples_answer(answer, as_list=body[:1] == b"[")
+
+
+async def _take_deploys(request: Request, container: ApiDependencies, receive: Body) -> bytes:
     person = await admit(request, container, Permission.INGEST)
     settings, received_at = container.settings, container.clock.now()
     body = await receive()
-    events = read(body, received_at + timedelta(seconds=settings.signal_max_future_seconds))
+    events = deploy_events(body, received_at + timedelta(seconds=settings.signal_max_future_seconds))
     if events is None or not all(_covers(person, event.key) for event in events):
         raise Unusual
     sender = sender_of(request, person)
@@ -131,13 +162,24 @@ def _covers(person: Person, key: ServiceKey) -> bool:
     return person.reach.covers(key.environment, key.service)
 
 
+_START_OF_ITEM = b'{"signal_id":"'
+
+
+@lru_cache(maxsize=16)
+def _end_of_item(became: Disposition) -> bytes:
+    """What follows the id in an answer with this disposition."""
+    item = _AnswerItem("", became.kind, became.reason, became.incident_id, became.duplicate_of)
+    return msgspec.json.encode(item).removeprefix(_START_OF_ITEM)
+
+
 def _item(one: Accepted) -> _AnswerItem:
     became = one.disposition
     return _AnswerItem(one.signal_id, became.kind, became.reason, became.incident_id, became.duplicate_of)
 
 
 HANDLERS: Mapping[str, Handler] = {
-    **{path: partial(_take_events, read) for path, read in EVENTS.items()},
+    SAMPLES: _take_samples,
+    DEPLOYS: _take_deploys,
     **{f"/webhooks/{one.name}": partial(_take_alerts, one) for one in ALERT_FORMATS},
 }
 """By path; each answers POST."""

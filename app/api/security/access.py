@@ -35,7 +35,8 @@ from app.api.security.cookies import SESSION_COOKIE
 from app.api.security.lockout import Lockout
 from app.connectors.registry import CHAT_PATHS
 
-_UNKNOWN = Person(name="")
+UNKNOWN = Person(name="")
+"""The caller where no identity is required."""
 """A caller on this machine, where no identity is configured."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -118,7 +119,7 @@ def _named(dependency: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
 async def admit(request: Request, container: ApiDependencies, scope: Scope) -> Person:
     """The authenticated caller with this scope; raises `Problem` 401, 403 or 429."""
     if not container.settings.identity_required:
-        return _UNKNOWN
+        return UNKNOWN
     person = await recognised(request, container)
     if not person.may(scope):
         raise Problem(
@@ -179,11 +180,12 @@ def sender_of(request: Request, person: Person, *, webhook: str | None = None) -
         return Sender(kind=SenderKind.TOKEN, name=person.name, token_id=person.token_id, address=address)
     if webhook is not None:
         return Sender(kind=SenderKind.WEBHOOK, name=webhook, address=address)
-    return _sender_at(address)
+    return sender_at(address)
 
 
 @lru_cache(maxsize=1024)
-def _sender_at(address: str | None) -> Sender:
+def sender_at(address: str | None) -> Sender:
+    """The sender at an address, who proved nothing."""
     return Sender(kind=SenderKind.ADDRESS, name=address or "a socket file", address=address)
 
 

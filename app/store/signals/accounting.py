@@ -54,11 +54,14 @@ from app.store.database.tables import (
     intake_ledger,
     intents,
     mendings,
+    samples,
     signal_tally,
     signals,
     timeline,
 )
 from app.store.signals import ledger
+from app.store.signals.narrow import sample_records
+from app.store.signals.narrow import samples as samples_of
 from app.store.signals.records import FORGETTABLE, NOT_QUEUED, WAITING
 
 NAMED = 100
@@ -93,6 +96,9 @@ class SqlAccounting(Repository):
         for (day, _), count in unledgered.items():
             accepted[day] += count
         forgotten = _forgotten(connection, since)
+        accepted += sample_records.accepted(connection, since)
+        present += _as_ignored(sample_records.present(connection, since))
+        forgotten += _as_ignored(sample_records.forgotten(connection, since))
         accounted: Counter[date] = Counter()
         for (day, _), count in (present + forgotten).items():
             accounted[day] += count
@@ -169,6 +175,11 @@ def _forgotten(connection: Connection, since: date | None) -> Counter[tuple[date
     if since is not None:
         tallied = tallied.where(signal_tally.c.day >= since)
     return Counter({(r.day, r.disposition): int(r.forgotten) for r in connection.execute(tallied)})
+
+
+def _as_ignored(days: Counter[date]) -> Counter[tuple[date, str]]:
+    """Of narrow samples, which all have this disposition."""
+    return Counter({(day, DispositionKind.IGNORED.value): count for day, count in days.items()})
 
 
 def _by_kind(counts: Counter[tuple[date, str]]) -> dict[DispositionKind, int]:
@@ -248,8 +259,12 @@ def _repeating_nothing(question: AuditQuestion) -> Search:
     return (
         DiscrepancyKind.REPEATS_NOTHING,
         select(looked_at.c.id, looked_at.c.duplicate_of)
-        .select_from(looked_at.outerjoin(first, first.c.id == looked_at.c.duplicate_of))
-        .where(first.c.id.is_(None), looked_at.c.duplicate_of.is_not(None)),
+        .select_from(
+            looked_at.outerjoin(first, first.c.id == looked_at.c.duplicate_of).outerjoin(
+                samples, samples.c.number == samples_of.number_in(looked_at.c.duplicate_of)
+            )
+        )
+        .where(first.c.id.is_(None), samples.c.number.is_(None), looked_at.c.duplicate_of.is_not(None)),
         lambda row: f"repeats {row.duplicate_of}, which is missing",
     )
 

@@ -50,6 +50,11 @@ class Delivery:
     again: RepeatDecider | None = None
 
     @property
+    def size(self) -> int:
+        """How many signals it has."""
+        return len(self.signals)
+
+    @property
     def at(self) -> datetime:
         """When the delivery arrived: what the age of an idempotency key is measured against."""
         return max(signal.received_at for signal in self.signals)

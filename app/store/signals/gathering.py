@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from app.agent.ports.store.signals import Accepted
+from app.agent.ports.store.signals import SamplesAnswer
 from app.errors import TransientError
 from app.store.database.port import Brief
 from app.store.database.repository import Repository
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
+from app.store.signals.narrow.lane import PostedDelivery
 
 MOST_SIGNALS = 200
 """Signals of one set, which an operator may have to wait for; a larger delivery is a set of its own."""
@@ -29,7 +30,8 @@ SETS_AT_ONCE = 1
 """Transactions under way: the longer one takes, the more deliveries share the next."""
 
 
-Result: TypeAlias = tuple[Accepted, ...] | Exception
+Taken: TypeAlias = Delivery | PostedDelivery
+Result: TypeAlias = SamplesAnswer | Exception
 """What a delivery is answered, or what its sender gets raised."""
 
 
@@ -37,9 +39,36 @@ Result: TypeAlias = tuple[Accepted, ...] | Exception
 class _Waiting:
     """A delivery whose sender waits."""
 
-    delivery: Delivery
-    result: asyncio.Future[Result | None]
-    """None asks the one that waits to record the next set."""
+    delivery: Taken
+    result: asyncio.Future[Result | None] | None = None
+    """None in it asks the one that waits to record the next set."""
+    done: Callable[[Result], None] | None = None
+    """Called with the result of a delivery that no task waits for."""
+    settled: bool = False
+    """Answered, or recording a set."""
+
+    @property
+    def is_settled(self) -> bool:
+        """It neither waits for an answer nor can be asked to record a set."""
+        return self.settled if self.result is None else self.result.done()
+
+    @property
+    def is_gone(self) -> bool:
+        """Its sender does not wait any more."""
+        return self.result is not None and self.result.cancelled()
+
+    def answer(self, result: Result) -> None:
+        """Give its sender the result, if it still waits."""
+        if self.result is not None:
+            if not self.result.done():
+                self.result.set_result(result)
+        elif self.done is not None:
+            self.settled = True
+            try:
+                self.done(result)
+            except Exception as error:  # noqa: BLE001 - boundary: the others of the set get their answers
+                found = {"message": "an answer of intake could not be given", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(found)
 
 
 class Gathering:
@@ -49,22 +78,43 @@ class Gathering:
         self._repository = repository
         self._waiting: deque[_Waiting] = deque()
         self._under_way = 0
+        self._recording: set[asyncio.Task[None]] = set()
+        """Of deliveries that no task waits for: a set that begins with one has a task of its own."""
 
-    async def accept(self, delivery: Delivery) -> tuple[Accepted, ...]:
+    async def accept(self, delivery: Taken) -> SamplesAnswer:
         """The answer, once the delivery is durable."""
-        mine = _Waiting(delivery, asyncio.get_running_loop().create_future())
+        future: asyncio.Future[Result | None] = asyncio.get_running_loop().create_future()
+        mine = _Waiting(delivery, future)
         self._waiting.append(mine)
         result: Result | None = None
         if self._under_way < SETS_AT_ONCE:
             self._under_way += 1
             await self._let_others_come(mine)
         else:
-            result = await self._wait(mine)
+            result = await self._wait(mine, future)
         if result is None:
             result = await self._record_with_others(mine)
         if isinstance(result, Exception):
             raise result
         return result
+
+    def post(self, delivery: Taken, done: Callable[[Result], None]) -> None:
+        """Record a delivery that no task waits for; `done` is called when it is durable, or failed."""
+        mine = _Waiting(delivery, done=done)
+        self._waiting.append(mine)
+        if self._under_way < SETS_AT_ONCE:
+            self._under_way += 1
+            self._begin(mine)
+
+    def _begin(self, mine: _Waiting) -> None:
+        mine.settled = True
+        task = asyncio.get_running_loop().create_task(self._record(mine))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
+    async def _record(self, mine: _Waiting) -> None:
+        await self._let_others_come(mine)
+        mine.answer(await self._record_with_others(mine))
 
     async def _let_others_come(self, mine: _Waiting) -> None:
         """Let those come that are on their way: for as long as each turn of the loop brings one."""
@@ -78,13 +128,13 @@ class Gathering:
             self._hand_over()
             raise
 
-    async def _wait(self, mine: _Waiting) -> Result | None:
+    async def _wait(self, mine: _Waiting, future: asyncio.Future[Result | None]) -> Result | None:
         try:
-            return await mine.result
+            return await future
         except asyncio.CancelledError:
             if mine in self._waiting:
                 self._waiting.remove(mine)
-            if not mine.result.cancelled() and mine.result.result() is None:
+            if not future.cancelled() and future.result() is None:
                 self._hand_over()  # it was asked to record the next set, and cannot
             raise
 
@@ -95,13 +145,12 @@ class Gathering:
             results = await self._recorded([mine.delivery, *(one.delivery for one in others)])
         except BaseException:
             # Interrupted: whether the set was recorded is unknown, and recording it again is harmless.
-            self._waiting.extendleft(one for one in reversed(others) if not one.result.done())
+            self._waiting.extendleft(one for one in reversed(others) if not one.is_settled)
             raise
         finally:
             self._hand_over()
         for one, result in zip(others, results[1:], strict=True):
-            if not one.result.done():  # its sender may have gone
-                one.result.set_result(result)
+            one.answer(result)
         return results[0]
 
     def _taken_with(self, mine: _Waiting) -> list[_Waiting]:
@@ -109,16 +158,16 @@ class Gathering:
         self._waiting.remove(mine)
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
-        keys, signals = {mine.delivery.idempotency_key}, len(mine.delivery.signals)
+        keys, signals = {_key_of(mine.delivery)}, mine.delivery.size
         while self._waiting:
             one = self._waiting.popleft()
-            if one.result.cancelled():
+            if one.is_gone:
                 continue
-            key = one.delivery.idempotency_key
-            if one.result.done() or (key is not None and key in keys):
+            key = _key_of(one.delivery)
+            if one.is_settled or (key is not None and key in keys):
                 left.append(one)
                 continue
-            signals += len(one.delivery.signals)
+            signals += one.delivery.size
             if signals > MOST_SIGNALS:
                 left.append(one)
                 break
@@ -130,12 +179,16 @@ class Gathering:
     def _hand_over(self) -> None:
         """Let the next one that waits record a set; with none, a place is free."""
         for one in self._waiting:
-            if not one.result.done():
+            if one.is_settled:
+                continue
+            if one.result is None:
+                self._begin(one)
+            else:
                 one.result.set_result(None)
-                return
+            return
         self._under_way -= 1
 
-    async def _recorded(self, given: Sequence[Delivery]) -> list[Result]:
+    async def _recorded(self, given: Sequence[Taken]) -> list[Result]:
         """The result of each delivery."""
         try:
             return list(await self._repository.database.write(Brief(partial(intake.accept, given=given))))
@@ -143,3 +196,7 @@ class Gathering:
             if len(given) == 1 or isinstance(error, TransientError):
                 return [error] * len(given)
         return [(await self._recorded([one]))[0] for one in given]
+
+
+def _key_of(delivery: Taken) -> str | None:
+    return delivery.idempotency_key if isinstance(delivery, Delivery) else None

@@ -10,17 +10,19 @@ caller's pure `IntakeDecider`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeAlias
 
 from msgspec import structs
 from sqlalchemy import Connection, insert
 
 from app.agent.freshness.memory import newly_merged
 from app.agent.ids import ServiceKey, SignalId
+from app.agent.intake.posted import HEALTHY
 from app.agent.models import Change, Disposition, DispositionKind, Incident, Signal, SignalKind
-from app.agent.ports.store.signals import Accepted, IntakeVerdict, ServiceLevels
+from app.agent.ports.store.signals import Accepted, HealthySamples, IntakeVerdict, ServiceLevels
 from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.tables import changes
@@ -28,25 +30,59 @@ from app.store.notes import merged_note, pending_note, signal_note
 from app.store.signals import deliveries, ledger, openings, services
 from app.store.signals import records as signals
 from app.store.signals.deliveries import Answer, Delivery
+from app.store.signals.levels import end_runs
+from app.store.signals.narrow import lane, samples
+from app.store.signals.narrow.lane import PostedDelivery
 from app.store.signals.services import Service
 
 _ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
 
 
-def accept(connection: Connection, given: Sequence[Delivery]) -> tuple[Answer, ...]:
+Recorded: TypeAlias = Answer | HealthySamples
+"""The answer to one delivery of a set."""
+
+
+def accept(connection: Connection, given: Sequence[Delivery | PostedDelivery]) -> tuple[Recorded, ...]:
     """The answers to deliveries of which no two have the same idempotency key."""
-    recorded = deliveries.recorded(connection, given)
-    before = [None if one.idempotency_key is None else recorded.get(one.idempotency_key) for one in given]
+    before: list[Recorded | None] = [*_answered_before(connection, given)]
     new = [one for one, answer in zip(given, before, strict=True) if answer is None]
-    answers = iter(_accept_new(connection, new))
+    locks.hold(connection, locks.Space.SERVICE, {str(key) for one in new for key in _services_of(one)})
+    taken = lane.take(connection, new)
+    left = [one for one, answer in zip(new, taken, strict=True) if answer is None]
+    ordinary = iter(_accept_new(connection, [_ordinary(one) for one in left]))
+    answers = iter([next(ordinary) if answer is None else answer for answer in taken])
     return tuple(next(answers) if answer is None else answer for answer in before)
 
 
+def _answered_before(
+    connection: Connection, given: Sequence[Delivery | PostedDelivery]
+) -> list[Answer | None]:
+    """What those deliveries were answered whose idempotency keys are on record."""
+    keyed = [one for one in given if isinstance(one, Delivery) and one.idempotency_key is not None]
+    recorded = deliveries.recorded(connection, keyed) if keyed else {}
+    return [
+        recorded.get(one.idempotency_key)
+        if isinstance(one, Delivery) and one.idempotency_key is not None
+        else None
+        for one in given
+    ]
+
+
+def _services_of(one: Delivery | PostedDelivery) -> Iterator[ServiceKey]:
+    if isinstance(one, Delivery):
+        return (signal.key for signal in one.signals)
+    return (sample.key for sample in one.posted.samples)
+
+
+def _ordinary(one: Delivery | PostedDelivery) -> Delivery:
+    return one if isinstance(one, Delivery) else one.ordinary()
+
+
 def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple[Accepted, ...]]:
+    """The answers to deliveries whose services are locked."""
     everything = [signal for one in given for signal in one.signals]
     if not everything:
         return [() for _ in given]
-    locks.hold(connection, locks.Space.SERVICE, (str(signal.key) for signal in everything))
     transaction = IntakeTransaction(connection)
     transaction.look_up(everything)
     answers = [
@@ -100,6 +136,18 @@ class IntakeTransaction:
         for found in signals.on_record(self.connection, given):
             self._remember(found)
         self.look_up_services(given)
+        self._look_up_samples(given)
+
+    def _look_up_samples(self, given: Sequence[Signal]) -> None:
+        """Read those samples on record in narrow rows that these signals may repeat."""
+        wanted: dict[ServiceKey, list[datetime]] = {}
+        for signal in given:
+            if samples.may_repeat(signal) and self._services[signal.key].newest_sample is not None:
+                wanted.setdefault(signal.key, []).append(signal.observed_at)
+        for key, moments in wanted.items():
+            newest = self._services[key].newest_sample
+            for found in samples.observed(self.connection, key, newest, moments):
+                self._remember(signals.Recorded(id=found.id, dedup_key=found.dedup_key, disposition=HEALTHY))
 
     def look_up_services(self, given: Sequence[Signal]) -> None:
         """Read the services of these signals."""
@@ -146,6 +194,10 @@ class IntakeTransaction:
         services.write_incidents(self.connection, every)
         signals.join_pending(self.connection, [one.incident for one in every if one.joined_pending])
         signals.add(self.connection, self._decided)
+        end_runs(
+            self.connection,
+            {signal.key for signal, _ in self._decided if signal.kind is SignalKind.METRIC},
+        )
         self._decided.clear()
         for one in every:
             one.joined_pending = False

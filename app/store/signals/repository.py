@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 
 from sqlalchemy import Connection, select
 
 from app.agent.ids import IncidentId, ServiceKey, SignalId
+from app.agent.intake.posted import HEALTHY, signals_of
 from app.agent.models import (
     POLLED,
     Change,
     Disposition,
     DispositionKind,
     MetricSample,
+    PostedSamples,
     Signal,
     SignalKind,
     SliSample,
@@ -25,9 +28,12 @@ from app.agent.models import (
 from app.agent.ports.store.signals import (
     Accepted,
     Dequeued,
+    HealthySamples,
     IntakeDecider,
     Queued,
     RepeatDecider,
+    SampleRules,
+    SamplesAnswer,
     ServiceLevels,
     SignalRecord,
 )
@@ -35,14 +41,16 @@ from app.errors import Invalid, PartlyRecorded, TransientError
 from app.store.database import locks
 from app.store.database.codec import read
 from app.store.database.port import Database
-from app.store.database.repository import Repository, reads, writes
+from app.store.database.repository import MOST_BATCHES, Repository, reads, writes
 from app.store.database.tables import changes, service_levels, signals
 from app.store.notes import pending_note, signal_note
 from app.store.signals import deliveries, openings, records, services
 from app.store.signals.deliveries import Delivery
 from app.store.signals.gathering import Gathering
 from app.store.signals.intake import IntakeTransaction
-from app.store.signals.levels import levels
+from app.store.signals.levels import levels, newest_sample
+from app.store.signals.narrow import sample_records, samples
+from app.store.signals.narrow.lane import PostedDelivery
 
 PARTS_AT_ONCE = 2
 """Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
@@ -54,8 +62,9 @@ _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 class SqlSignals(Repository):
     """`SignalRepository` over SQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, narrow_samples: bool = False) -> None:
         super().__init__(database)
+        self._narrow = narrow_samples
         self._large = asyncio.Semaphore(PARTS_AT_ONCE)
         """Held for each part of a large delivery."""
         self._gathering = Gathering(self)
@@ -82,8 +91,28 @@ class SqlSignals(Repository):
             return ()
         deliveries.check(delivery)
         if len(deliveries.parts(delivery)) == 1:
-            return await self._gathering.accept(delivery)
+            return _as_signals(await self._gathering.accept(delivery))
         return await self._accept_in_parts(delivery)
+
+    async def accept_samples(
+        self, posted: PostedSamples, rules: SampleRules, *, dry_run: bool
+    ) -> SamplesAnswer:
+        if not posted.samples:
+            return ()
+        if len(posted.samples) > deliveries.PART:
+            signals = signals_of(posted)
+            return await self.accept(signals, rules, again=rules.again, dry_run=dry_run)
+        return await self._gathering.accept(PostedDelivery(posted, rules, dry_run, self._narrow))
+
+    def post_samples(
+        self,
+        posted: PostedSamples,
+        rules: SampleRules,
+        *,
+        dry_run: bool,
+        done: Callable[[SamplesAnswer | Exception], None],
+    ) -> None:
+        self._gathering.post(PostedDelivery(posted, rules, dry_run, self._narrow), done)
 
     async def _accept_in_parts(self, delivery: Delivery) -> tuple[Accepted, ...]:
         """One transaction for each part, so that others get their turn between two parts.
@@ -101,7 +130,7 @@ class SqlSignals(Repository):
         try:
             for part in deliveries.parts(sorted_out):
                 async with self._large:
-                    answers += await self._gathering.accept(part)
+                    answers += _as_signals(await self._gathering.accept(part))
             in_order = tuple(
                 answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
             )
@@ -116,6 +145,10 @@ class SqlSignals(Repository):
 
     @reads
     def get(self, connection: Connection, signal_id: SignalId) -> SignalRecord | None:
+        number = samples.number_of(signal_id)
+        sample = None if number is None else samples.get(connection, number)
+        if sample is not None:
+            return SignalRecord(signal=sample, disposition=HEALTHY)
         row = connection.execute(select(signals).where(signals.c.id == signal_id)).one_or_none()
         return (
             None
@@ -232,9 +265,21 @@ class SqlSignals(Repository):
 
     async def prune(self, older_than: datetime) -> int:
         pruned = await self.in_batches(partial(records.prune, older_than=older_than), records.BATCH)
+        pruned += await self._prune_samples(older_than)
         return pruned + await self.in_batches(
             partial(records.prune_changes, older_than=older_than), records.BATCH
         )
+
+    async def _prune_samples(self, older_than: datetime) -> int:
+        """As `in_batches`; a batch that finds nothing to delete among older rows does not count."""
+        total = batches = 0
+        after: int | None = 0
+        while after is not None and batches < MOST_BATCHES:
+            prune = partial(sample_records.prune, older_than=older_than, after=after)
+            done, after = await self.database.write(prune)
+            total += done
+            batches += done > 0
+        return total
 
     @reads
     def samples(self, connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
@@ -250,19 +295,23 @@ class SqlSignals(Repository):
             .order_by(signals.c.observed_at.desc(), signals.c.number.desc())
             .limit(SAMPLES_SHOWN)
         ).all()
-        found: list[SliSample] = []
-        for row in reversed(rows):
-            sample = read(MetricSample, row.payload)
-            found.append(
-                SliSample(
-                    at=row.observed_at,
-                    error_rate=sample.error_rate,
-                    p95_latency_ms=sample.p95_latency_ms,
-                    request_rate=sample.request_rate,
-                    measured=row.source == POLLED,
-                )
+        found = [
+            (row.observed_at, read(MetricSample, row.payload), row.source == POLLED) for row in reversed(rows)
+        ]
+        newest = newest_sample(connection, key)
+        chain = samples.since(connection, newest, since, SAMPLES_SHOWN)
+        found += [(at, sample, False) for at, sample in reversed(chain)]
+        found.sort(key=itemgetter(0))
+        return tuple(
+            SliSample(
+                at=at,
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+                measured=measured,
             )
-        return tuple(found)
+            for at, sample, measured in found[-SAMPLES_SHOWN:]
+        )
 
     @reads
     def changes(
@@ -275,3 +324,7 @@ class SqlSignals(Repository):
             wanted.order_by(changes.c.at.desc(), changes.c.number.desc()).limit(CHANGES_SHOWN)
         )
         return tuple(read(Change, row.body) for row in rows)
+
+
+def _as_signals(answer: SamplesAnswer) -> tuple[Accepted, ...]:
+    return answer.accepted() if isinstance(answer, HealthySamples) else answer

@@ -22,7 +22,7 @@ from app.store.database.notify import ring
 from app.store.database.rows import incident_columns, incident_of
 from app.store.database.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history, service_levels
 from app.store.signals.given import GivenStatement, columns_of
-from app.store.signals.levels import levels_of, store_levels
+from app.store.signals.levels import remembered, store_levels
 
 _OPEN = GivenStatement(
     f"SELECT {columns_of(incidents)} FROM {{services}} CROSS JOIN incidents"  # noqa: S608 - constants
@@ -84,6 +84,8 @@ class Service:
     """One service within a transaction: as it is on record, and as it stands after what was decided."""
 
     key: ServiceKey
+    newest_sample: int | None
+    """The number of the newest of its samples that are no signals."""
     stored_levels: ServiceLevels | None
     levels: ServiceLevels | None
     stored: Incident | None
@@ -119,7 +121,7 @@ class Service:
 
 def read(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, Service]:
     """The services as they are on record."""
-    known = levels_of(connection, keys)
+    known = remembered(connection, keys)
     open_now = {_key(row): row for row in _OPEN.services(connection, keys)}
     closed = {_key(row): incident_of(row) for row in _LAST_CLOSED.services(connection, keys)}
     found = {}
@@ -128,8 +130,9 @@ def read(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKe
         incident = None if row is None else incident_of(row)
         found[key] = Service(
             key=key,
-            stored_levels=known.get(key),
-            levels=known.get(key),
+            newest_sample=known[key].newest_sample,
+            stored_levels=known[key].levels,
+            levels=known[key].levels,
             stored=incident,
             incident=incident,
             closed=closed.get(key),

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from app.agent.freshness.reasons import Reason
 from app.agent.ids import IncidentId, ServiceKey, SignalId
-from app.agent.models import Change, Condition, Disposition, Incident, Signal, SliSample, Trigger
-from app.agent.slo import Breach
+from app.agent.models import (
+    Change,
+    Condition,
+    Disposition,
+    Incident,
+    PostedSamples,
+    Signal,
+    SliSample,
+    Trigger,
+)
+from app.agent.slo import Breach, SloThresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +144,37 @@ class RepeatDecider(Protocol):
         ...
 
 
+class SampleRules(IntakeDecider, Protocol):
+    """The judgement on samples, with the objectives by which one is healthy."""
+
+    @property
+    def slo(self) -> SloThresholds: ...
+
+    @property
+    def again(self) -> RepeatDecider: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """The answer to one accepted signal; durable when this exists."""
 
     signal_id: SignalId
     disposition: Disposition
+
+
+class HealthySamples(msgspec.Struct, frozen=True):
+    """The answer to a delivery of which every sample is healthy: one reason for all, and an id for each."""
+
+    signal_ids: Sequence[SignalId]
+    disposition: Disposition
+
+    def accepted(self) -> tuple[Accepted, ...]:
+        """The answer to each sample."""
+        return tuple(Accepted(signal_id=one, disposition=self.disposition) for one in self.signal_ids)
+
+
+SamplesAnswer: TypeAlias = HealthySamples | tuple[Accepted, ...]
+"""The answer to a delivery of samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +223,26 @@ class SignalRepository(Protocol):
         `Invalid`. At most one incident per service is
         open, whatever runs beside this. New incidents get the state OPEN, the
         `dry_run` given, and a first timeline entry.
+        """
+        ...
+
+    async def accept_samples(
+        self, posted: PostedSamples, rules: SampleRules, *, dry_run: bool
+    ) -> SamplesAnswer:
+        """Record samples as `accept` records signals of the same content, with ids of the store's choice."""
+        ...
+
+    def post_samples(
+        self,
+        posted: PostedSamples,
+        rules: SampleRules,
+        *,
+        dry_run: bool,
+        done: Callable[[SamplesAnswer | Exception], None],
+    ) -> None:
+        """The same for up to a hundred samples, from the thread of the event loop and without a task.
+
+        `done` is called there once, with the answer when it is durable, or with what was raised.
         """
         ...
 

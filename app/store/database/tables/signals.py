@@ -7,9 +7,11 @@ from sqlalchemy import (
     Boolean,
     Column,
     Date,
+    Double,
     ForeignKey,
     Index,
     Integer,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -89,6 +91,36 @@ for _name, _columns, _condition in (
 ):
     Index(f"ix_signals_{_name}", *_columns, sqlite_where=text(_condition), postgresql_where=text(_condition))
 
+samples = Table(
+    "samples",
+    metadata,
+    Column("number", RowNumber, primary_key=True, autoincrement=True),
+    Column("previous", BigInteger),
+    Column("environment", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("observed_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("error_rate", Double),
+    Column("p95_latency_ms", Double),
+    Column("flags", SmallInteger, nullable=False),
+    Column("sender", Text),
+)
+"""Healthy samples of HTTP, newer than every one before of their service, which `previous` names.
+
+Without an index: their signal ids name their rows, and `service_levels.newest_sample` names the
+newest row of each service. Times are microseconds since 1970.
+"""
+
+sample_ledger = Table(
+    "sample_ledger",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("forgotten", BigInteger, nullable=False),
+)
+"""As `intake_ledger` and `signal_tally`, for `samples`."""
+
 intake_ledger = Table(
     "intake_ledger",
     metadata,
@@ -131,6 +163,7 @@ service_levels = Table(
     Column("environment", Text, primary_key=True),
     Column("service", Text, primary_key=True),
     Column("body", JsonText, nullable=False),
+    Column("newest_sample", BigInteger),
 )
 Index("ix_service_levels_service", service_levels.c.service)
 

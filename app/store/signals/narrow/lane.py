@@ -1,0 +1,195 @@
+"""The healthy lane: posted samples that are recorded by one narrow row each, before everything else of a set.
+
+A delivery takes the lane if every sample of it is healthy, newer than all that is on
+record of its service, and about a service on record (see `HealthyRun`). Nothing was
+decided about a delivery that does not: it goes the ordinary way as if there were no
+lane, and so does every later one of the set about a service of it, so that the
+deliveries about one service keep their order.
+
+A process whose store keeps no narrow rows (see `store_over`) has no lane.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from app.agent.identity.people import Sender
+from app.agent.ids import ServiceKey, SignalId
+from app.agent.intake.posted import HEALTHY, HealthyRun, run_of, signals_of
+from app.agent.models import PostedSample, PostedSamples
+from app.agent.ports.store.signals import HealthySamples, SampleRules
+from app.store.database.codec import dumps
+from app.store.signals.deliveries import Delivery
+from app.store.signals.ledger import SHARDS
+from app.store.signals.levels import Remembered, advance, remembered
+from app.store.signals.narrow import sample_records, samples
+
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True, eq=False)
+class PostedDelivery:
+    """Samples that one request posted."""
+
+    posted: PostedSamples
+    rules: SampleRules
+    dry_run: bool
+    narrow: bool
+    """Whether narrow rows may be written for it."""
+    _ordinary: Delivery | None = None
+
+    @property
+    def size(self) -> int:
+        """How many samples it has."""
+        return len(self.posted.samples)
+
+    def ordinary(self) -> Delivery:
+        """The same as signals, which keep their ids however often they are recorded."""
+        if self._ordinary is None:
+            self._ordinary = Delivery(
+                signals=signals_of(self.posted),
+                decide=self.rules,
+                again=self.rules.again,
+                dry_run=self.dry_run,
+            )
+        return self._ordinary
+
+
+def take(connection: Connection, given: Sequence[Delivery | PostedDelivery]) -> list[HealthySamples | None]:
+    """Record those deliveries of a set that take the lane: their answers, and None in the place of others.
+
+    The caller holds the locks of all services.
+    """
+    posted = [one for one in given if isinstance(one, PostedDelivery) and one.narrow]
+    if not posted:
+        return [None] * len(given)
+    lane = _Lane(connection, _known(connection, posted))
+    answers = [lane.answer(one) for one in given]
+    lane.write()
+    return answers
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The deliveries of one transaction, in turn."""
+
+    connection: Connection
+    known: dict[ServiceKey, Remembered]
+    taken: list[tuple[PostedSamples, list[SignalId]]] = field(default_factory=list)
+    """With the ids of their signals, which are given out at the end."""
+    left: set[ServiceKey] = field(default_factory=set)
+    """Services of deliveries that go the ordinary way."""
+
+    def answer(self, one: Delivery | PostedDelivery) -> HealthySamples | None:
+        if isinstance(one, Delivery):
+            self.left.update(signal.key for signal in one.signals)
+            return None
+        posted = one.posted
+        runs = self._runs(posted, one.rules) if one.narrow else None
+        if runs is None:
+            self.left.update(sample.key for sample in posted.samples)
+            return None
+        for run, sample in zip(runs, posted.samples, strict=True):
+            run.take(sample, posted.received_at)
+        ids: list[SignalId] = []
+        self.taken.append((posted, ids))
+        return HealthySamples(ids, HEALTHY)
+
+    def _runs(self, posted: PostedSamples, rules: SampleRules) -> list[HealthyRun] | None:
+        """The run of each sample if all of them take the lane; nothing is changed yet."""
+        runs: list[HealthyRun] = []
+        newest: dict[ServiceKey, datetime] = {}
+        for sample in posted.samples:
+            key = sample.key
+            run = self.known[key].run
+            if run is None or key in self.left:
+                return None
+            if key not in newest:
+                run.judge_by(rules.slo)
+            elif sample.observed_at <= newest[key]:
+                return None
+            if not run.takes(sample, posted.received_at):
+                return None
+            newest[key] = sample.observed_at
+            runs.append(run)
+        return runs
+
+    def write(self) -> None:
+        """Store what was taken, and the levels after it."""
+        if not self.taken:
+            return
+        many = sum(len(posted.samples) for posted, _ in self.taken)
+        free = iter(samples.next_numbers(self.connection, many))
+        rows: list[list[object]] = []
+        touched: dict[ServiceKey, Remembered] = {}
+        for posted, ids in self.taken:
+            received_at, sender = samples.micros_of(posted.received_at), _written(posted.sender)
+            for sample in posted.samples:
+                one = touched[sample.key] = self.known[sample.key]
+                number = next(free)
+                ids.append(samples.id_of(number))
+                rows.append(_row(number, one.newest_sample, sample, posted, received_at, sender))
+                one.newest_sample = number
+        samples.add(self.connection, rows)
+        for one in touched.values():
+            if one.run is not None:
+                one.levels, one.newest_at = one.run.after(), samples.micros_of(one.run.newest)
+        advance(self.connection, touched.items())
+        first = self.taken[0][0].samples[0].key
+        sample_records.enter(
+            self.connection,
+            zlib.crc32(str(first).encode("utf-8", "replace")) % SHARDS,
+            [(posted.received_at, len(posted.samples)) for posted, _ in self.taken],
+        )
+
+
+def _known(connection: Connection, posted: Sequence[PostedDelivery]) -> dict[ServiceKey, Remembered]:
+    """What is on record of the services, each with a run if healthy samples of it may take the lane."""
+    keys = {sample.key: None for one in posted for sample in one.posted.samples}
+    known = remembered(connection, keys)
+    new = [key for key in keys if known[key].run is None and known[key].levels is not None]
+    if new:
+        signals = samples.observed_in_signals(connection, new)
+        for key in new:
+            one = known[key]
+            if one.levels is not None:
+                newest = _LONG_AGO if one.newest_at is None else samples.moment_of(one.newest_at)
+                one.run = run_of(one.levels, max(newest, signals.get(key, newest)))
+    return known
+
+
+def _row(
+    number: int,
+    previous: int | None,
+    sample: PostedSample,
+    posted: PostedSamples,
+    received_at: int,
+    sender: str | None,
+) -> list[object]:
+    """In the order of the columns of `samples.add`."""
+    flags = samples.STALE if posted.received_at - sample.observed_at > posted.stale_after else 0
+    if sample.crash_looping is not None:
+        flags |= samples.NOT_CRASH_LOOPING
+    return [
+        number,
+        previous,
+        sample.key.environment,
+        sample.key.service,
+        samples.micros_of(sample.observed_at),
+        received_at,
+        sample.error_rate,
+        sample.p95_latency_ms,
+        flags,
+        sender,
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _written(sender: Sender | None) -> str | None:
+    return None if sender is None else dumps(sender)
