@@ -413,7 +413,8 @@ def _side_by_side(stage: Stage) -> None:
     stage.approve_as_old(1)
     stage.wait("the second worker to pause", lambda: stage.paused("applied"))
     assert sum(stage.effects().values()) == 1
-    old_worker = stage.start("old-worker", old, "worker")
+    # So long a soak that the verification does not end before the migration, however slow the machine.
+    old_worker = stage.start("old-worker", old, "worker", VERIFY_SOAK_SECONDS="500")
     stage.wait("the old worker to be at work", lambda: stage.at_work(old_worker))
     for number in range(20):
         stage.tell_well(old_port, number)
@@ -423,8 +424,9 @@ def _side_by_side(stage: Stage) -> None:
         with stage.migrations_held_up():
             new_worker = stage.start("new-worker", new, "worker")
             stage.wait("the new version to come", stage.somebody_waits_to_migrate)
-            stage.tell_failed(old_port, 4)
             say_yes()
+            stage.wait_for_states(svc_002="verifying")
+            stage.tell_failed(old_port, 4)
             stage.wait_for_states(**{name.replace("-", "_"): state for name, state in _IN_FLIGHT.items()})
             assert stage.schema() == old.schema
         stage.wait("the schema to be the new one", lambda: stage.schema() == new.schema or NotYet("not yet"))
