@@ -12,6 +12,8 @@ from app.clock import Clock
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.reading.history import RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.routes import effects
+from app.connectors.kubernetes.routes import view as route_view
 from app.connectors.kubernetes.routes.effects import (
     Pods,
     ingress_effect,
@@ -61,8 +63,10 @@ def policy(*ingress: JsonObject, types: tuple[str, ...] = ("Ingress",), **select
     return item("NetworkPolicy", "callers", spec)
 
 
-def peer(app: str) -> JsonObject:
-    return {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+def peer(*apps: str, ports: tuple[int, ...] = ()) -> JsonObject:
+    callers: list[Json] = [{"podSelector": {"matchLabels": {"app": app}}} for app in apps]
+    listed: list[Json] = [{"port": one, "protocol": "TCP"} for one in ports]
+    return {"from": callers, **({"ports": listed} if listed else {})}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,15 @@ def test_a_number_that_no_container_names_may_be_listened_on() -> None:
         (policy(peer("a"), app="shop"), None, (), HARMLESS),
         (policy(app="other"), policy(app="shop"), (), CUTS),
         (None, policy(app="shop", types=("Egress",)), (), CUTS),
+        (policy(peer("a")), policy(peer("a", "b")), (), HARMLESS),
+        (policy(peer("a", "b")), policy(peer("b", "a")), (), HARMLESS),
+        (policy(peer("a", "b")), policy(peer("a")), (), CUTS),
+        (policy(peer("a", ports=(80,))), policy(peer("a", ports=(80, 81))), (), HARMLESS),
+        (policy(peer("a", ports=(80,))), policy(peer("a")), (), HARMLESS),
+        (policy(peer("a")), policy(peer("a", ports=(80,))), (), CUTS),
+        (policy(peer("a")), policy(peer(ports=(80,))), (), CUTS),
+        (policy(peer("a")), None, (policy(peer("a", "b")),), HARMLESS),
+        (policy(peer("a")), policy(peer("b")), (policy(EVERYBODY),), HARMLESS),
     ],
 )
 def test_a_policy_cuts_where_it_lets_less_through(
@@ -209,6 +222,91 @@ def test_a_policy_that_was_just_created_is_known_without_a_watch() -> None:
     )
 
 
+def born(name: str, at: datetime, **spec: Json) -> JsonObject:
+    there: JsonObject = {"podSelector": {}, "policyTypes": ["Ingress"], **spec}
+    return item("NetworkPolicy", name, there, creationTimestamp=at.isoformat())
+
+
+def test_policies_that_come_together_do_not_hide_each_other() -> None:
+    """One that denies everything and one that lets a caller through: before them all were let through."""
+    at = NOW - timedelta(minutes=2)
+    deny, allow = born("deny", at), born("allow", at, ingress=[peer("a")])
+    assert {one.effect for one in view(RouteObjects(items=(allow, deny))).changes} == {CUTS}
+    everybody = born("allow", at, ingress=[EVERYBODY])
+    assert {one.effect for one in view(RouteObjects(items=(everybody, deny))).changes} == {HARMLESS}
+    long_there = born("deny", NOW - timedelta(days=9))
+    assert {one.effect for one in view(RouteObjects(items=(allow, long_there))).changes} == {HARMLESS}
+
+
+def test_a_policy_that_restricted_before_it_was_deleted_was_there() -> None:
+    """A later deletion of another policy does not make an earlier one the first."""
+    deny = born("deny", NOW - timedelta(days=9))
+    allow = born("allow", NOW - timedelta(minutes=5), ingress=[peer("a")])
+    gone = SeenChange(at=NOW - timedelta(minutes=1), old=deny, new=None)
+    became = {one.name: one.effect for one in view(RouteObjects(items=(allow,), seen=(gone,))).changes}
+    assert became == {"allow": HARMLESS, "deny": HARMLESS}
+
+
+def test_what_is_too_long_to_be_kept_is_neither_cut_nor_about_every_pod() -> None:
+    """A list of a thousand addresses that grew by one; a selector that nothing can be read from."""
+
+    def listed(many: int) -> JsonObject:
+        blocks: list[Json] = [{"ipBlock": {"cidr": f"10.{n // 250}.{n % 250}.0/24"}} for n in range(many)]
+        return pruned(Kind.NETWORK_POLICY, {**policy({"from": blocks}), "kind": "NetworkPolicy"})
+
+    old, new = ({**listed(many), "kind": "NetworkPolicy"} for many in (1000, 1001))
+    [change] = view(RouteObjects(items=(new,), seen=(SeenChange(at=NOW, old=old, new=new),))).changes
+    assert (change.effect, change.difference) == (RouteEffect.UNKNOWN, ())
+    values: list[Json] = [f"value-{n}" for n in range(2000)]
+    selector: JsonObject = {"matchExpressions": [{"key": "app", "operator": "In", "values": values}]}
+    hostile = pruned(Kind.NETWORK_POLICY, born("hostile", NOW, podSelector=selector))
+    hostile = {**hostile, "kind": "NetworkPolicy"}
+    assert view(RouteObjects(items=(hostile,))) == RoutesView()
+
+
+def test_a_label_that_was_written_makes_no_young_fault() -> None:
+    """A target that never had a port is no cause because a release of the chart labelled the Service."""
+    at = NOW - timedelta(minutes=1)
+    there = item("Service", "shop", service("web")["spec"], managedFields=written("helm", at))  # type: ignore[arg-type]
+    since = NOW - timedelta(hours=5)
+    [fault] = view(RouteObjects(items=(there,), compared_since={"Service-shop": since})).faults
+    assert fault.written_at == since
+    [unseen] = view(RouteObjects(items=(there,))).faults
+    assert unseen.written_at == at
+
+
+def test_a_namespace_with_many_young_objects_is_read_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each route of each Ingress is read in proportion to the objects, not for each service."""
+    many, calls = 40, []
+    names = [f"shop-{n}" for n in range(many)]
+    at = (NOW - timedelta(minutes=5)).isoformat()
+    services = [
+        item("Service", one, {"selector": {"app": one}, "ports": []}, creationTimestamp=at) for one in names
+    ]
+    ingresses = [
+        item(
+            "Ingress",
+            one,
+            {"rules": [{"http": {"paths": [{"path": "/", "backend": {"service": {"name": one}}}]}}]},
+            creationTimestamp=at,
+        )
+        for one in names
+    ]
+    original = effects.backends
+
+    def counted(ingress: JsonObject) -> frozenset[tuple[str, str]]:
+        calls.append(ingress)
+        return original(ingress)
+
+    for module in (effects, route_view):
+        monkeypatch.setattr(module, "backends", counted)
+    pods = {one: Pods(labels=({"app": one},), named_ports=frozenset(), numbers=frozenset()) for one in names}
+    found = view(RouteObjects(items=(*services, *ingresses), pods=pods))
+    assert len(found.changes) == 2 * many
+    assert all(one.services == (one.name,) for one in found.changes)
+    assert len(calls) <= 5 * many
+
+
 # ------------------------------------------------------------------ what a watch remembers
 
 
@@ -239,6 +337,19 @@ def test_the_memory_of_changes_is_bounded() -> None:
     for number in range(200):
         store.put(version(number + 1, {"selector": {"app": f"shop-{number}"}}))
     assert len(history.within("prod")) == 50
+
+
+async def test_namespaces_that_are_gone_are_forgotten() -> None:
+    """Previews come and go for months: what is older than two hours takes no memory."""
+    clock = VirtualClock(NOW)
+    history = RouteHistory(clock)
+    for number in range(300):
+        gone = version(1, {"selector": {"app": "shop"}})
+        history.deleted({**gone, "metadata": {**dict(gone["metadata"]), "namespace": f"preview-{number}"}})  # type: ignore[arg-type]
+        await clock.advance(60)
+    namespaces, changes = history.size
+    assert namespaces == changes
+    assert 115 <= namespaces <= 125
 
 
 def test_no_secret_and_no_long_list_is_kept() -> None:

@@ -51,9 +51,29 @@ class RouteHistory:
         since = self._clock.now() - KEPT_FOR
         return tuple(one for one in self._seen.get(namespace, ()) if one.at >= since)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of how many namespaces changes are kept, and how many changes."""
+        return len(self._seen), sum(map(len, self._seen.values()))
+
     def _add(self, change: SeenChange) -> None:
         namespace, _ = object_name(change.new or change.old or {})
-        self._seen.setdefault(namespace, deque(maxlen=_KEPT)).append(change)
+        kept = self._seen.pop(namespace, None)
+        self._seen[namespace] = deque(maxlen=_KEPT) if kept is None else kept
+        self._seen[namespace].append(change)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is too old, whole namespaces too: those that changed longest ago come first."""
+        since = self._clock.now() - KEPT_FOR
+        while self._seen:
+            namespace = next(iter(self._seen))
+            kept = self._seen[namespace]
+            while kept and kept[0].at < since:
+                kept.popleft()
+            if kept:
+                return
+            del self._seen[namespace]
 
 
 class RouteStore(ObjectStore):
