@@ -33,6 +33,7 @@ from app.store.database.codec import (
     read_snapshot,
     storable_text,
 )
+from app.store.database.later_causes import body_of, read_body
 
 _SEARCHED_CHARS = 600
 """Characters of a summary that a search looks at."""
@@ -101,7 +102,7 @@ def incident_of(row: Row[Any]) -> Incident:
         closed_at=row.closed_at,
         joined=row.joined,
         wake_at=row.wake_at,
-        **fields_of(IncidentBody, read(IncidentBody, row.body)),
+        **fields_of(IncidentBody, read_body(row.body)),
     )
 
 
@@ -114,7 +115,7 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "stale": incident.stale,
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
-        "body": part_of(IncidentBody, incident),
+        "body": body_of(incident),
         "held_by": None if incident.held_by is None else storable_text(incident.held_by),
         "search": _searched(incident),
         **_counted(incident),
