@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.agent.ids import Json, JsonObject
 from app.agent.routes import RouteEffect, RoutesView
-from app.clock import Clock
 from app.connectors.kubernetes.api import Kind
-from app.connectors.kubernetes.reading.history import RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.pruning import pruned
 from app.connectors.kubernetes.routes import effects
 from app.connectors.kubernetes.routes import view as route_view
@@ -26,7 +25,6 @@ from app.connectors.kubernetes.routes.view import (
     SeenChange,
     routes_view,
 )
-from app.testing import VirtualClock
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 PODS = Pods(
@@ -307,61 +305,26 @@ def test_a_namespace_with_many_young_objects_is_read_a_few_times(monkeypatch: py
     assert len(calls) <= 5 * many
 
 
-# ------------------------------------------------------------------ what a watch remembers
+def test_a_port_of_a_sidecar_that_a_webhook_added_is_there() -> None:
+    """The template does not name it, the pods do."""
+    sidecar: JsonObject = {"name": "proxy", "ports": [{"name": "mesh", "containerPort": 15090}]}
+    pod: JsonObject = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [sidecar]}}
+    template: JsonObject = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [{"name": "a"}]}}
+    shop = RoutedWorkload(
+        workload=item("Deployment", "shop", {"template": template}), service="shop", pods=(pod,)
+    )
+    found = RouteObjects(items=(service("mesh"),))
+    assert routes_view(found, shop, NOW).faults == ()
+    [fault] = routes_view(found, replace(shop, pods=()), NOW).faults
+    assert fault.words == "sends requests to port mesh, which no container of its pods has"
 
 
-def stored(clock: Clock) -> tuple[RouteStore, RouteHistory]:
-    history = RouteHistory(clock)
-    return RouteStore(Kind.SERVICE, clock, history), history
-
-
-def version(number: int, spec: JsonObject, **metadata: Json) -> JsonObject:
-    return item("Service", "shop", spec, resourceVersion=str(number), **metadata)
-
-
-def test_a_store_remembers_a_changed_specification_and_no_label() -> None:
-    """Written by whatever manager, relisted or watched."""
-    clock = VirtualClock(NOW)
-    store, history = stored(clock)
-    store.put(version(1, {"selector": {"app": "shop"}}))
-    store.put(version(2, {"selector": {"app": "shop"}}, labels={"team": "web"}))
-    assert history.within("prod") == ()
-    store.put(version(3, {"selector": {"app": "other"}}))
-    [seen] = history.within("prod")
-    assert seen.at == NOW
-
-
-def test_the_memory_of_changes_is_bounded() -> None:
-    """By number for each namespace."""
-    store, history = stored(VirtualClock(NOW))
-    for number in range(200):
-        store.put(version(number + 1, {"selector": {"app": f"shop-{number}"}}))
-    assert len(history.within("prod")) == 50
-
-
-async def test_namespaces_that_are_gone_are_forgotten() -> None:
-    """Previews come and go for months: what is older than two hours takes no memory."""
-    clock = VirtualClock(NOW)
-    history = RouteHistory(clock)
-    for number in range(300):
-        gone = version(1, {"selector": {"app": "shop"}})
-        history.deleted({**gone, "metadata": {**dict(gone["metadata"]), "namespace": f"preview-{number}"}})  # type: ignore[arg-type]
-        await clock.advance(60)
-    namespaces, changes = history.size
-    assert namespaces == changes
-    assert 115 <= namespaces <= 125
-
-
-def test_no_secret_and_no_long_list_is_kept() -> None:
-    """The Secret of TLS is left out; a list that is too long to read is a digest, which still differs."""
-    ingress = item("Ingress", "web", {"tls": [{"secretName": "cert"}], "rules": []}, annotations={"a": "b"})
-    assert "cert" not in str(pruned(Kind.INGRESS, ingress))
-
-    def long(last: str) -> JsonObject:
-        blocks: list[Json] = [
-            {"from": [{"ipBlock": {"cidr": f"10.{n // 250}.{n % 250}.0/24"}}]} for n in range(2000)
-        ]
-        return pruned(Kind.NETWORK_POLICY, item("NetworkPolicy", "p", {"ingress": [*blocks, peer(last)]}))
-
-    assert len(str(long("a"))) < 1000
-    assert long("a") != long("b")
+def test_a_long_path_is_cut_in_the_difference() -> None:
+    """Of a route, which names the path; a timeline entry stays short."""
+    spec: JsonObject = {
+        "rules": [{"http": {"paths": [{"path": f"/{'a' * 9000}", "backend": {"service": {"name": "shop"}}}]}}]
+    }
+    gone = SeenChange(at=NOW, old=item("Ingress", "web", spec), new=None)
+    [change] = view(RouteObjects(items=(service(),), seen=(gone,))).changes
+    assert change.effect is CUTS
+    assert max(map(len, change.difference)) < 400

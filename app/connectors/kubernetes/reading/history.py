@@ -118,8 +118,13 @@ class PodTemplates:
         if present and template:
             known[claim.kind, claim.name] = (claim, pods_of(template))
 
-    def by_service(self, space: NamespaceWorkloads, namespace: str) -> dict[str, Pods]:
-        """The pods of each service of a namespace."""
+    def by_service(self, space: NamespaceWorkloads, namespace: str, environment: str) -> dict[str, Pods]:
+        """The pods of each service of a namespace that belongs to the environment.
+
+        The settings may name workloads of one namespace for several environments.
+        """
         known = self._known.get(namespace, {})
         found = ((space.key_of(claim), pods) for claim, pods in known.values())
-        return {key.service: pods for key, pods in found if key is not None}
+        return {
+            key.service: pods for key, pods in found if key is not None and key.environment == environment
+        }

@@ -34,14 +34,17 @@ class Pods:
 
 
 def pods_of(template: JsonObject, pods: Iterable[JsonObject] = ()) -> Pods:
-    """The pods that are made from a template, with those that are there."""
-    own = texts(template, "metadata", "labels")
+    """The pods that are made from a template, with those that are there.
+
+    Sidecars that a webhook adds are containers of the pods alone.
+    """
+    own, there = texts(template, "metadata", "labels"), tuple(pods)
     lists = ("containers", "initContainers")
-    containers = [one for field in lists for one in objects(template, "spec", field)]
+    containers = [one for pod in (template, *there) for field in lists for one in objects(pod, "spec", field)]
     ports = [port for one in containers for port in objects(one, "ports")]
     numbers = (number(port, "containerPort") for port in ports)
     return Pods(
-        labels=tuple(texts(pod, "metadata", "labels") for pod in pods) + ((own,) if own else ()),
+        labels=tuple(texts(pod, "metadata", "labels") for pod in there) + ((own,) if own else ()),
         named_ports=frozenset(named for port in ports if (named := text(port, "name")) is not None),
         numbers=frozenset(one for one in numbers if one is not None),
     )

@@ -218,13 +218,15 @@ def _policies_before(seen: SeenChange, found: RouteObjects, reach: _Reach) -> li
 def _difference(kind: Kind, seen: SeenChange) -> tuple[str, ...]:
     before, after = fields_of(kind, seen.old), fields_of(kind, seen.new)
     if seen.new is None:
-        return ("deleted", *(f"{field} was {_short(words)}" for field, words in before.items()))[
+        return ("deleted", *(f"{_short(field)} was {_short(words)}" for field, words in before.items()))[
             :_DIFFERENCES
         ]
     if seen.old is None:
-        return ("created", *(f"{field} {_short(words)}" for field, words in after.items()))[:_DIFFERENCES]
+        return ("created", *(f"{_short(field)} {_short(words)}" for field, words in after.items()))[
+            :_DIFFERENCES
+        ]
     found = [
-        f"{field} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
+        f"{_short(field)} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
         for field in dict.fromkeys((*before, *after))
         if before.get(field) != after.get(field)
     ]
