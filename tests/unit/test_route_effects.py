@@ -164,6 +164,15 @@ def test_a_changed_selector_has_its_difference_its_author_and_its_fault() -> Non
     assert found.objects == ()
 
 
+def test_who_took_away_what_another_wrote_is_not_known() -> None:
+    """`managedFields` has no entry of a removal: the entry that is left names somebody else."""
+    by_helm = written("helm", NOW - timedelta(days=3))
+    old = item("Service", "shop", {"selector": {"app": "shop", "tier": "x"}}, managedFields=by_helm)
+    new = item("Service", "shop", {"selector": {"app": "shop"}}, managedFields=by_helm)
+    [change] = view(RouteObjects(items=(new,), seen=(SeenChange(at=NOW, old=old, new=new),))).changes
+    assert (change.by, change.difference) == (None, ("selector app=shop,tier=x -> app=shop",))
+
+
 def test_a_named_port_that_no_container_has_is_a_fault_of_its_own() -> None:
     """Whenever it was changed."""
     assert view(RouteObjects(items=(service(),))).faults == ()

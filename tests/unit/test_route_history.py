@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from app.agent.ids import Json, JsonObject
 from app.clock import Clock
 from app.connectors.kubernetes.api import Kind
@@ -10,7 +12,7 @@ from app.connectors.kubernetes.mapping import ServiceMap, claim_of
 from app.connectors.kubernetes.reading.history import PodTemplates, RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.pruning import pruned
 from app.testing import VirtualClock
-from tests.unit.test_route_effects import NOW, item, peer
+from tests.unit.test_route_effects import NOW, item, peer, written
 
 
 def stored(clock: Clock) -> tuple[RouteStore, RouteHistory]:
@@ -32,6 +34,17 @@ def test_a_store_remembers_a_changed_specification_and_no_label() -> None:
     store.put(version(3, {"selector": {"app": "other"}}))
     [seen] = history.within("prod")
     assert seen.at == NOW
+
+
+def test_what_is_taken_away_has_the_time_at_which_the_watch_saw_it() -> None:
+    """The last write that the object names is of somebody else, minutes ago."""
+    clock = VirtualClock(NOW)
+    store, history = stored(clock)
+    by_helm = written("helm", NOW - timedelta(minutes=2))
+    store.put(version(1, {"selector": {"app": "shop", "tier": "x"}}, managedFields=by_helm))
+    store.put(version(2, {"selector": {"app": "shop"}}, managedFields=by_helm))
+    store.put(version(3, {"selector": {"app": "x"}}, managedFields=written("me", NOW - timedelta(minutes=1))))
+    assert [one.at for one in history.within("prod")] == [NOW, NOW - timedelta(minutes=1)]
 
 
 def test_the_memory_of_changes_is_bounded() -> None:

@@ -17,13 +17,15 @@ from app.connectors.kubernetes.index import NamespaceWorkloads
 from app.connectors.kubernetes.mapping import WorkloadClaim, claim_of
 from app.connectors.kubernetes.reading.store import ObjectStore, object_name
 from app.connectors.kubernetes.routes.effects import Pods, pods_of
-from app.connectors.kubernetes.routes.view import KEPT_FOR, SeenChange, written_at
+from app.connectors.kubernetes.routes.view import KEPT_FOR, SeenChange, newly_written, written_at
 from app.connectors.kubernetes.templates import template_of
 
 _KEPT = 50
 """Changes of one namespace; the oldest go first."""
 _WRITTEN_WITHIN = timedelta(minutes=5)
 """A time that an object gives for its last write is used if the watch heard of it this soon after."""
+_SAME_WRITE_WITHIN = timedelta(seconds=15)
+"""The same for a version that names the same last write as the one before it."""
 
 
 class RouteHistory:
@@ -39,7 +41,8 @@ class RouteHistory:
             return
         now = self._clock.now()
         written = written_at(new) or now
-        at = written if now - _WRITTEN_WITHIN <= written <= now else now
+        within = _WRITTEN_WITHIN if newly_written(old, new) else _SAME_WRITE_WITHIN
+        at = written if now - within <= written <= now else now
         self._add(SeenChange(at=at, old=old, new=new))
 
     def deleted(self, old: JsonObject) -> None:

@@ -37,6 +37,8 @@ from app.connectors.kubernetes.views.targets import last_change
 ROUTES = (Kind.SERVICE, Kind.INGRESS, Kind.NETWORK_POLICY)
 KEPT_FOR = timedelta(hours=2)
 """A change is older than any that can be a cause after this."""
+_SPECIFICATION = (("f:spec",),)
+"""As `managedFields` names it."""
 _SHOWN = 160
 """Characters of one value in words."""
 _DIFFERENCES = 6
@@ -85,7 +87,15 @@ class RoutedWorkload:
 
 def written_at(item: JsonObject) -> datetime | None:
     """When its specification was written last, as the object says; another part of it may have changed."""
-    return moment(last_change(item, (("f:spec",),)), "time")
+    return moment(last_change(item, _SPECIFICATION), "time")
+
+
+def newly_written(old: JsonObject, new: JsonObject) -> bool:
+    """Whether a version names another last write than the one before it.
+
+    It does not where somebody took away what another manager had set, or wrote twice in one second.
+    """
+    return last_change(old, _SPECIFICATION) != last_change(new, _SPECIFICATION)
 
 
 def routes_view(found: RouteObjects, workload: RoutedWorkload, at: datetime) -> RoutesView:
@@ -181,11 +191,20 @@ def _change(seen: SeenChange, found: RouteObjects, reach: _Reach) -> RouteChange
         kind=kind.value,
         name=name(seen.item),
         at=seen.at,
-        by=None if seen.new is None else text(last_change(seen.new, (("f:spec",),)), "manager"),
+        by=_author(seen),
         difference=() if unknown else _difference(kind, seen),
         effect=effect,
         services=tuple(cut) if effect is RouteEffect.CUTS else tuple(sorted(concerned)),
     )
+
+
+def _author(seen: SeenChange) -> str | None:
+    """The field manager of a change; None where the object does not say, or says it of an earlier one."""
+    if seen.new is None:
+        return None
+    if seen.old is not None and seen.at != written_at(seen.new) and not newly_written(seen.old, seen.new):
+        return None
+    return text(last_change(seen.new, _SPECIFICATION), "manager")
 
 
 def _effect(
