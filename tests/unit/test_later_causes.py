@@ -8,8 +8,7 @@ import pytest
 
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import Cause, Diagnosis, Hypothesis, Incident, IncidentState, Lesson
-from app.store.database.codec import IncidentBody, fields_of, read
-from app.store.database.later_causes import body_of, read_body
+from app.store.database.codec import IncidentBody, fields_of, incident_body, read, read_incident_body
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KNOWN_TO_0_2_0 = frozenset(
@@ -64,18 +63,18 @@ def incident(*causes: Cause) -> Incident:
 def test_a_cause_is_one_that_the_version_before_knows(cause: Cause) -> None:
     """In every hypothesis, the last one too, and in the lesson; and it is read back as it was."""
     given = incident(cause, Cause.BAD_RELEASE, cause)
-    body = body_of(given)
+    body = incident_body(given)
     stored = [*body["diagnosis"]["hypotheses"], body["lesson"]]
     assert {one["cause"] for one in stored} <= KNOWN_TO_0_2_0
-    assert fields_of(IncidentBody, read_body(body)) == fields_of(IncidentBody, given)
+    assert fields_of(IncidentBody, read_incident_body(body)) == fields_of(IncidentBody, given)
 
 
 def test_what_an_older_program_wrote_over_it_stays_unknown() -> None:
     """It keeps the evidence, and drops the field that it does not know."""
-    body = body_of(incident(Cause.NETWORK_POLICY))
+    body = incident_body(incident(Cause.NETWORK_POLICY))
     for one in (*body["diagnosis"]["hypotheses"], body["lesson"]):
         del one["later_cause"]
-    diagnosis = read_body(body).diagnosis
+    diagnosis = read_incident_body(body).diagnosis
     assert diagnosis is not None
     assert diagnosis.best.cause is Cause.UNKNOWN
 
@@ -83,7 +82,7 @@ def test_what_an_older_program_wrote_over_it_stays_unknown() -> None:
 @pytest.mark.parametrize("named", ["from_a_later_version", 7, None, ["x"]])
 def test_a_name_that_is_not_known_here_counts_as_unknown(named: object) -> None:
     """A still later version wrote it."""
-    body = body_of(incident(Cause.NETWORK_POLICY))
+    body = incident_body(incident(Cause.NETWORK_POLICY))
     for one in (*body["diagnosis"]["hypotheses"], body["lesson"]):
         one["later_cause"] = named
-    assert read_body(body) == read(IncidentBody, body)
+    assert read_incident_body(body) == read(IncidentBody, body)

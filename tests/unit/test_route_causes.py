@@ -156,8 +156,8 @@ def test_many_objects_of_one_write_count_as_one() -> None:
     """A chart that brings ten policies beside a bad release does not clear the release."""
     view = workload([NEW, OLD], pods(NEW))
 
-    def confidences(many: int, **fields: object) -> dict[Cause, float]:
-        routes = RoutesView(changes=tuple(change(name=f"deny-{n}", **fields) for n in range(many)))
+    def confidences(many: int, kind: str = NETWORK_POLICY) -> dict[Cause, float]:
+        routes = RoutesView(changes=tuple(change(name=f"deny-{n}", kind=kind) for n in range(many)))
         return {one.cause: one.confidence for one in diagnose(seen(routes, view)).hypotheses}
 
     assert confidences(10) == confidences(1)

@@ -27,13 +27,14 @@ from app.store.database.codec import (
     IncidentBody,
     IntentBody,
     fields_of,
+    incident_body,
     part_of,
     read,
+    read_incident_body,
     read_optional,
     read_snapshot,
     storable_text,
 )
-from app.store.database.later_causes import body_of, read_body
 
 _SEARCHED_CHARS = 600
 """Characters of a summary that a search looks at."""
@@ -102,7 +103,7 @@ def incident_of(row: Row[Any]) -> Incident:
         closed_at=row.closed_at,
         joined=row.joined,
         wake_at=row.wake_at,
-        **fields_of(IncidentBody, read_body(row.body)),
+        **fields_of(IncidentBody, read_incident_body(row.body)),
     )
 
 
@@ -115,7 +116,7 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "stale": incident.stale,
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
-        "body": body_of(incident),
+        "body": incident_body(incident),
         "held_by": None if incident.held_by is None else storable_text(incident.held_by),
         "search": _searched(incident),
         **_counted(incident),

@@ -70,7 +70,7 @@ class Objects(Protocol):
     async def routes(self, namespace: str, environment: str) -> RouteObjects:
         """What carries requests to the pods of a namespace, and the changes of it that were seen.
 
-        Of its services those of the environment are told apart.
+        Its services are those of the environment.
         """
         ...
 
