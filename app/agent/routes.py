@@ -63,7 +63,7 @@ class RouteFault:
     words: str
     """A clause: `selects no pod (selector app=shop-2)`."""
     written_at: datetime
-    """When the object was created or written last: the fault may be older, and is no younger cause."""
+    """Since when the object is as it is, as far as that is known: no younger cause made the fault."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

@@ -151,7 +151,7 @@ class KubernetesReader:
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
             release_records=records,
-            routes=await self._around.routes(namespace) if self._routes else None,
+            routes=await self._around.routes(namespace, key.environment) if self._routes else None,
             service=key.service,
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))

@@ -22,7 +22,7 @@ from app.agent.ports.store.claims import Claim
 from app.errors import Invalid, NotFound
 from app.store import audit_log, timeline
 from app.store.database import nonces
-from app.store.database.codec import IncidentBody, read, storable_text
+from app.store.database.codec import read_incident_body, storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads_urgently, writes, writes_urgently
 from app.store.database.rows import approval_columns, approval_of, incident_of, page_of
@@ -132,7 +132,7 @@ class SqlApprovals(Repository):
             door=by.door,
             verified=by.verified,
         )
-        answered = with_answer(found, said, read(IncidentBody, body).reported_by)
+        answered = with_answer(found, said, read_incident_body(body).reported_by)
         if nonce is not None:
             nonces.use(connection, approval_id, nonce, at)
         connection.execute(

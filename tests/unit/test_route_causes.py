@@ -152,6 +152,21 @@ def test_a_policy_after_a_release_counts_against_it() -> None:
     assert confidence(change()) < confidence(change(effect=RouteEffect.HARMLESS)) == confidence()
 
 
+def test_many_objects_of_one_write_count_as_one() -> None:
+    """A chart that brings ten policies beside a bad release does not clear the release."""
+    view = workload([NEW, OLD], pods(NEW))
+
+    def confidences(many: int, kind: str = NETWORK_POLICY) -> dict[Cause, float]:
+        routes = RoutesView(changes=tuple(change(name=f"deny-{n}", kind=kind) for n in range(many)))
+        return {one.cause: one.confidence for one in diagnose(seen(routes, view)).hypotheses}
+
+    assert confidences(10) == confidences(1)
+    assert confidences(10, kind=SERVICE) == confidences(1, kind=SERVICE)
+    faults = tuple(replace(NOWHERE, name=f"shop-{n}") for n in range(10))
+    [many, one] = [diagnose(seen(RoutesView(faults=found))).best for found in (faults, faults[:1])]
+    assert many.confidence == one.confidence
+
+
 def test_a_release_with_other_labels_is_the_cause_of_what_its_service_does_not_select() -> None:
     """The Service is as it was: going back is right, and the fault alone does not escalate."""
     view = workload([NEW, OLD], pods(NEW))

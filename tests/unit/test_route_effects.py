@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.agent.ids import Json, JsonObject
 from app.agent.routes import RouteEffect, RoutesView
-from app.clock import Clock
 from app.connectors.kubernetes.api import Kind
-from app.connectors.kubernetes.reading.history import RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.routes import effects
+from app.connectors.kubernetes.routes import view as route_view
 from app.connectors.kubernetes.routes.effects import (
     Pods,
     ingress_effect,
@@ -24,7 +25,6 @@ from app.connectors.kubernetes.routes.view import (
     SeenChange,
     routes_view,
 )
-from app.testing import VirtualClock
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 PODS = Pods(
@@ -61,8 +61,10 @@ def policy(*ingress: JsonObject, types: tuple[str, ...] = ("Ingress",), **select
     return item("NetworkPolicy", "callers", spec)
 
 
-def peer(app: str) -> JsonObject:
-    return {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+def peer(*apps: str, ports: tuple[int, ...] = ()) -> JsonObject:
+    callers: list[Json] = [{"podSelector": {"matchLabels": {"app": app}}} for app in apps]
+    listed: list[Json] = [{"port": one, "protocol": "TCP"} for one in ports]
+    return {"from": callers, **({"ports": listed} if listed else {})}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,15 @@ def test_a_number_that_no_container_names_may_be_listened_on() -> None:
         (policy(peer("a"), app="shop"), None, (), HARMLESS),
         (policy(app="other"), policy(app="shop"), (), CUTS),
         (None, policy(app="shop", types=("Egress",)), (), CUTS),
+        (policy(peer("a")), policy(peer("a", "b")), (), HARMLESS),
+        (policy(peer("a", "b")), policy(peer("b", "a")), (), HARMLESS),
+        (policy(peer("a", "b")), policy(peer("a")), (), CUTS),
+        (policy(peer("a", ports=(80,))), policy(peer("a", ports=(80, 81))), (), HARMLESS),
+        (policy(peer("a", ports=(80,))), policy(peer("a")), (), HARMLESS),
+        (policy(peer("a")), policy(peer("a", ports=(80,))), (), CUTS),
+        (policy(peer("a")), policy(peer(ports=(80,))), (), CUTS),
+        (policy(peer("a")), None, (policy(peer("a", "b")),), HARMLESS),
+        (policy(peer("a")), policy(peer("b")), (policy(EVERYBODY),), HARMLESS),
     ],
 )
 def test_a_policy_cuts_where_it_lets_less_through(
@@ -151,6 +162,15 @@ def test_a_changed_selector_has_its_difference_its_author_and_its_fault() -> Non
     [fault] = found.faults
     assert fault.words == "selects no pod of the namespace (selector app=shop-2)"
     assert found.objects == ()
+
+
+def test_who_took_away_what_another_wrote_is_not_known() -> None:
+    """`managedFields` has no entry of a removal: the entry that is left names somebody else."""
+    by_helm = written("helm", NOW - timedelta(days=3))
+    old = item("Service", "shop", {"selector": {"app": "shop", "tier": "x"}}, managedFields=by_helm)
+    new = item("Service", "shop", {"selector": {"app": "shop"}}, managedFields=by_helm)
+    [change] = view(RouteObjects(items=(new,), seen=(SeenChange(at=NOW, old=old, new=new),))).changes
+    assert (change.by, change.difference) == (None, ("selector app=shop,tier=x -> app=shop",))
 
 
 def test_a_named_port_that_no_container_has_is_a_fault_of_its_own() -> None:
@@ -209,48 +229,111 @@ def test_a_policy_that_was_just_created_is_known_without_a_watch() -> None:
     )
 
 
-# ------------------------------------------------------------------ what a watch remembers
+def born(name: str, at: datetime, **spec: Json) -> JsonObject:
+    there: JsonObject = {"podSelector": {}, "policyTypes": ["Ingress"], **spec}
+    return item("NetworkPolicy", name, there, creationTimestamp=at.isoformat())
 
 
-def stored(clock: Clock) -> tuple[RouteStore, RouteHistory]:
-    history = RouteHistory(clock)
-    return RouteStore(Kind.SERVICE, clock, history), history
+def test_policies_that_come_together_do_not_hide_each_other() -> None:
+    """One that denies everything and one that lets a caller through: before them all were let through."""
+    at = NOW - timedelta(minutes=2)
+    deny, allow = born("deny", at), born("allow", at, ingress=[peer("a")])
+    assert {one.effect for one in view(RouteObjects(items=(allow, deny))).changes} == {CUTS}
+    everybody = born("allow", at, ingress=[EVERYBODY])
+    assert {one.effect for one in view(RouteObjects(items=(everybody, deny))).changes} == {HARMLESS}
+    long_there = born("deny", NOW - timedelta(days=9))
+    assert {one.effect for one in view(RouteObjects(items=(allow, long_there))).changes} == {HARMLESS}
 
 
-def version(number: int, spec: JsonObject, **metadata: Json) -> JsonObject:
-    return item("Service", "shop", spec, resourceVersion=str(number), **metadata)
+def test_a_policy_that_restricted_before_it_was_deleted_was_there() -> None:
+    """A later deletion of another policy does not make an earlier one the first."""
+    deny = born("deny", NOW - timedelta(days=9))
+    allow = born("allow", NOW - timedelta(minutes=5), ingress=[peer("a")])
+    gone = SeenChange(at=NOW - timedelta(minutes=1), old=deny, new=None)
+    became = {one.name: one.effect for one in view(RouteObjects(items=(allow,), seen=(gone,))).changes}
+    assert became == {"allow": HARMLESS, "deny": HARMLESS}
 
 
-def test_a_store_remembers_a_changed_specification_and_no_label() -> None:
-    """Written by whatever manager, relisted or watched."""
-    clock = VirtualClock(NOW)
-    store, history = stored(clock)
-    store.put(version(1, {"selector": {"app": "shop"}}))
-    store.put(version(2, {"selector": {"app": "shop"}}, labels={"team": "web"}))
-    assert history.within("prod") == ()
-    store.put(version(3, {"selector": {"app": "other"}}))
-    [seen] = history.within("prod")
-    assert seen.at == NOW
+def test_what_is_too_long_to_be_kept_is_neither_cut_nor_about_every_pod() -> None:
+    """A list of a thousand addresses that grew by one; a selector that nothing can be read from."""
+
+    def listed(many: int) -> JsonObject:
+        blocks: list[Json] = [{"ipBlock": {"cidr": f"10.{n // 250}.{n % 250}.0/24"}} for n in range(many)]
+        return pruned(Kind.NETWORK_POLICY, {**policy({"from": blocks}), "kind": "NetworkPolicy"})
+
+    old, new = ({**listed(many), "kind": "NetworkPolicy"} for many in (1000, 1001))
+    [change] = view(RouteObjects(items=(new,), seen=(SeenChange(at=NOW, old=old, new=new),))).changes
+    assert (change.effect, change.difference) == (RouteEffect.UNKNOWN, ())
+    values: list[Json] = [f"value-{n}" for n in range(2000)]
+    selector: JsonObject = {"matchExpressions": [{"key": "app", "operator": "In", "values": values}]}
+    hostile = pruned(Kind.NETWORK_POLICY, born("hostile", NOW, podSelector=selector))
+    hostile = {**hostile, "kind": "NetworkPolicy"}
+    assert view(RouteObjects(items=(hostile,))) == RoutesView()
 
 
-def test_the_memory_of_changes_is_bounded() -> None:
-    """By number for each namespace."""
-    store, history = stored(VirtualClock(NOW))
-    for number in range(200):
-        store.put(version(number + 1, {"selector": {"app": f"shop-{number}"}}))
-    assert len(history.within("prod")) == 50
+def test_a_label_that_was_written_makes_no_young_fault() -> None:
+    """A target that never had a port is no cause because a release of the chart labelled the Service."""
+    at = NOW - timedelta(minutes=1)
+    there = item("Service", "shop", service("web")["spec"], managedFields=written("helm", at))  # type: ignore[arg-type]
+    since = NOW - timedelta(hours=5)
+    [fault] = view(RouteObjects(items=(there,), compared_since={"Service-shop": since})).faults
+    assert fault.written_at == since
+    [unseen] = view(RouteObjects(items=(there,))).faults
+    assert unseen.written_at == at
 
 
-def test_no_secret_and_no_long_list_is_kept() -> None:
-    """The Secret of TLS is left out; a list that is too long to read is a digest, which still differs."""
-    ingress = item("Ingress", "web", {"tls": [{"secretName": "cert"}], "rules": []}, annotations={"a": "b"})
-    assert "cert" not in str(pruned(Kind.INGRESS, ingress))
+def test_a_namespace_with_many_young_objects_is_read_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each route of each Ingress is read in proportion to the objects, not for each service."""
+    many, calls = 40, []
+    names = [f"shop-{n}" for n in range(many)]
+    at = (NOW - timedelta(minutes=5)).isoformat()
+    services = [
+        item("Service", one, {"selector": {"app": one}, "ports": []}, creationTimestamp=at) for one in names
+    ]
+    ingresses = [
+        item(
+            "Ingress",
+            one,
+            {"rules": [{"http": {"paths": [{"path": "/", "backend": {"service": {"name": one}}}]}}]},
+            creationTimestamp=at,
+        )
+        for one in names
+    ]
+    original = effects.backends
 
-    def long(last: str) -> JsonObject:
-        blocks: list[Json] = [
-            {"from": [{"ipBlock": {"cidr": f"10.{n // 250}.{n % 250}.0/24"}}]} for n in range(2000)
-        ]
-        return pruned(Kind.NETWORK_POLICY, item("NetworkPolicy", "p", {"ingress": [*blocks, peer(last)]}))
+    def counted(ingress: JsonObject) -> frozenset[tuple[str, str]]:
+        calls.append(ingress)
+        return original(ingress)
 
-    assert len(str(long("a"))) < 1000
-    assert long("a") != long("b")
+    for module in (effects, route_view):
+        monkeypatch.setattr(module, "backends", counted)
+    pods = {one: Pods(labels=({"app": one},), named_ports=frozenset(), numbers=frozenset()) for one in names}
+    found = view(RouteObjects(items=(*services, *ingresses), pods=pods))
+    assert len(found.changes) == 2 * many
+    assert all(one.services == (one.name,) for one in found.changes)
+    assert len(calls) <= 5 * many
+
+
+def test_a_port_of_a_sidecar_that_a_webhook_added_is_there() -> None:
+    """The template does not name it, the pods do."""
+    sidecar: JsonObject = {"name": "proxy", "ports": [{"name": "mesh", "containerPort": 15090}]}
+    pod: JsonObject = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [sidecar]}}
+    template: JsonObject = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [{"name": "a"}]}}
+    shop = RoutedWorkload(
+        workload=item("Deployment", "shop", {"template": template}), service="shop", pods=(pod,)
+    )
+    found = RouteObjects(items=(service("mesh"),))
+    assert routes_view(found, shop, NOW).faults == ()
+    [fault] = routes_view(found, replace(shop, pods=()), NOW).faults
+    assert fault.words == "sends requests to port mesh, which no container of its pods has"
+
+
+def test_a_long_path_is_cut_in_the_difference() -> None:
+    """Of a route, which names the path; a timeline entry stays short."""
+    spec: JsonObject = {
+        "rules": [{"http": {"paths": [{"path": f"/{'a' * 9000}", "backend": {"service": {"name": "shop"}}}]}}]
+    }
+    gone = SeenChange(at=NOW, old=item("Ingress", "web", spec), new=None)
+    [change] = view(RouteObjects(items=(service(),), seen=(gone,))).changes
+    assert change.effect is CUTS
+    assert max(map(len, change.difference)) < 400

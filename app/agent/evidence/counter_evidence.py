@@ -45,6 +45,9 @@ from app.agent.workload import PodView, RevisionHealth
 _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""
 
+_ROUTES = 3
+"""At most so many changes of Services, Ingresses and NetworkPolicies are listed."""
+
 _TOGETHER = timedelta(seconds=45)
 """Three samples: the objectives of two services are exceeded by different amounts."""
 
@@ -222,12 +225,15 @@ def _scaled_to_zero(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _routes(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    """A Service, Ingress or NetworkPolicy that was changed so that it can keep requests away."""
-    for change in route_candidates(evidence):
+    """A Service, Ingress or NetworkPolicy that was changed so that it can keep requests away.
+
+    One write may change many of them, and is one other explanation: only the newest has a weight.
+    """
+    for place, change in enumerate(route_candidates(evidence)[:_ROUTES]):
         weight = 0.55 if change.at > candidate_change.at else 0.35
         if began_with_rollout(candidate_change, evidence):
             weight = 0.15
-        cause_score.add_against(weight, in_words(change, evidence))
+        cause_score.add_against(weight if place == 0 else 0.0, in_words(change, evidence))
 
 
 def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

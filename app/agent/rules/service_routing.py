@@ -11,6 +11,7 @@ from app.agent.routes import RouteEffect
 
 _FAULT = 0.6
 _WITH_RELEASE = 0.7
+_LISTED = 3
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
@@ -28,8 +29,9 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 def _score_faults(cause_score: CauseScore, evidence: Evidence) -> None:
     """A release may bring other labels or ports than its Service asks for: then it is the cause."""
     faults = standing_faults(evidence)
-    for fault in faults:
-        cause_score.add_for(_FAULT, f"{fault} {fault.words}, while its pods are ready")
+    for place, fault in enumerate(faults[:_LISTED]):
+        weight = _FAULT if place == 0 else 0.0
+        cause_score.add_for(weight, f"{fault} {fault.words}, while its pods are ready")
     own = release_of(evidence) or template_config_of(evidence)
     if not faults or own is None or not own.recent:
         return

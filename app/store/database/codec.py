@@ -13,7 +13,7 @@ in text (written as U+FFFD), so hostile text from outside cannot stop a write.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -27,11 +27,13 @@ from app.agent.models import (
     ActionName,
     Alert,
     ByPerson,
+    Cause,
     ClusterCondition,
     ConfigChange,
     Decision,
     Deploy,
     Diagnosis,
+    Incident,
     Lesson,
     MetricSample,
     Payload,
@@ -56,6 +58,13 @@ PAYLOADS: Mapping[SignalKind, type[Payload]] = {
     SignalKind.CHANGE: ConfigChange,
 }
 """A payload is stored without a tag of its own: the signal's kind says what it is."""
+
+LATER_CAUSES = frozenset({Cause.SERVICE_ROUTING, Cause.NETWORK_POLICY})
+"""Causes that programs of 0.2.0 do not know. They could not read a record with one, nor a page with
+such a record: during a rolling upgrade of a shared database, and after a return to them. Therefore
+each is stored as unknown, with its name beside it."""
+_LATER_CAUSE = "later_cause"
+"""Beside `cause`; older programs skip it."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -150,6 +159,36 @@ class IncidentBody:
     resolved: ByPerson | None = None
     recovered_at: datetime | None = None
     undo: UndoRequest | None = None
+
+
+def incident_body(incident: Incident) -> dict[str, Any]:
+    """The body of an incident as it is stored."""
+    body = part_of(IncidentBody, incident)
+    assert isinstance(body, dict)  # noqa: S101 - fields of a model
+    for one in _with_causes(body):
+        if one["cause"] in LATER_CAUSES:
+            one |= {"cause": Cause.UNKNOWN.value, _LATER_CAUSE: one["cause"]}
+    return body
+
+
+def read_incident_body(value: Any) -> IncidentBody:
+    """What `incident_body` or a program of another version wrote; `PermanentError` if it cannot be read."""
+    for one in _with_causes(value):
+        named = one.get(_LATER_CAUSE)
+        if isinstance(named, str) and named in LATER_CAUSES and one["cause"] == Cause.UNKNOWN:
+            one["cause"] = named
+    return read(IncidentBody, value)
+
+
+def _with_causes(body: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a body that name a cause."""
+    if not isinstance(body, dict):
+        return
+    diagnosis = body.get("diagnosis")
+    found = diagnosis.get("hypotheses") if isinstance(diagnosis, dict) else None
+    for one in (*(found if isinstance(found, list) else ()), body.get("lesson")):
+        if isinstance(one, dict) and "cause" in one:
+            yield one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,10 @@ from app.store.database.codec import (
     IncidentBody,
     IntentBody,
     fields_of,
+    incident_body,
     part_of,
     read,
+    read_incident_body,
     read_optional,
     read_snapshot,
     storable_text,
@@ -101,7 +103,7 @@ def incident_of(row: Row[Any]) -> Incident:
         closed_at=row.closed_at,
         joined=row.joined,
         wake_at=row.wake_at,
-        **fields_of(IncidentBody, read(IncidentBody, row.body)),
+        **fields_of(IncidentBody, read_incident_body(row.body)),
     )
 
 
@@ -114,7 +116,7 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "stale": incident.stale,
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
-        "body": part_of(IncidentBody, incident),
+        "body": incident_body(incident),
         "held_by": None if incident.held_by is None else storable_text(incident.held_by),
         "search": _searched(incident),
         **_counted(incident),

@@ -15,6 +15,7 @@ _VISIBLE = frozenset(
     {Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, Trigger.CRASH_LOOP, Trigger.PODS_UNAVAILABLE}
 )
 _CHANGED = 0.65
+_LISTED = 3
 
 
 def shows_routes(evidence: Evidence) -> bool:
@@ -23,11 +24,11 @@ def shows_routes(evidence: Evidence) -> bool:
 
 
 def score_routes(cause: Cause, evidence: Evidence) -> CauseScore:
-    """The changes that are this cause, made just before the symptom."""
+    """The changes that are this cause, made just before the symptom. Many count as one."""
     cause_score = CauseScore()
-    for change in route_candidates(evidence):
-        if cause_of(change) is cause:
-            cause_score.add_for(_CHANGED, in_words(change, evidence))
+    found = [one for one in route_candidates(evidence) if cause_of(one) is cause]
+    for place, change in enumerate(found[:_LISTED]):
+        cause_score.add_for(_CHANGED if place == 0 else 0.0, in_words(change, evidence))
     return cause_score
 
 

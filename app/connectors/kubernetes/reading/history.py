@@ -17,13 +17,15 @@ from app.connectors.kubernetes.index import NamespaceWorkloads
 from app.connectors.kubernetes.mapping import WorkloadClaim, claim_of
 from app.connectors.kubernetes.reading.store import ObjectStore, object_name
 from app.connectors.kubernetes.routes.effects import Pods, pods_of
-from app.connectors.kubernetes.routes.view import KEPT_FOR, SeenChange, written_at
+from app.connectors.kubernetes.routes.view import KEPT_FOR, SeenChange, newly_written, written_at
 from app.connectors.kubernetes.templates import template_of
 
 _KEPT = 50
 """Changes of one namespace; the oldest go first."""
 _WRITTEN_WITHIN = timedelta(minutes=5)
 """A time that an object gives for its last write is used if the watch heard of it this soon after."""
+_SAME_WRITE_WITHIN = timedelta(seconds=15)
+"""The same for a version that names the same last write as the one before it."""
 
 
 class RouteHistory:
@@ -39,7 +41,8 @@ class RouteHistory:
             return
         now = self._clock.now()
         written = written_at(new) or now
-        at = written if now - _WRITTEN_WITHIN <= written <= now else now
+        within = _WRITTEN_WITHIN if newly_written(old, new) else _SAME_WRITE_WITHIN
+        at = written if now - within <= written <= now else now
         self._add(SeenChange(at=at, old=old, new=new))
 
     def deleted(self, old: JsonObject) -> None:
@@ -51,9 +54,29 @@ class RouteHistory:
         since = self._clock.now() - KEPT_FOR
         return tuple(one for one in self._seen.get(namespace, ()) if one.at >= since)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of how many namespaces changes are kept, and how many changes."""
+        return len(self._seen), sum(map(len, self._seen.values()))
+
     def _add(self, change: SeenChange) -> None:
         namespace, _ = object_name(change.new or change.old or {})
-        self._seen.setdefault(namespace, deque(maxlen=_KEPT)).append(change)
+        kept = self._seen.pop(namespace, None)
+        self._seen[namespace] = deque(maxlen=_KEPT) if kept is None else kept
+        self._seen[namespace].append(change)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is too old, whole namespaces too: those that changed longest ago come first."""
+        since = self._clock.now() - KEPT_FOR
+        while self._seen:
+            namespace = next(iter(self._seen))
+            kept = self._seen[namespace]
+            while kept and kept[0].at < since:
+                kept.popleft()
+            if kept:
+                return
+            del self._seen[namespace]
 
 
 class RouteStore(ObjectStore):
@@ -98,8 +121,13 @@ class PodTemplates:
         if present and template:
             known[claim.kind, claim.name] = (claim, pods_of(template))
 
-    def by_service(self, space: NamespaceWorkloads, namespace: str) -> dict[str, Pods]:
-        """The pods of each service of a namespace."""
+    def by_service(self, space: NamespaceWorkloads, namespace: str, environment: str) -> dict[str, Pods]:
+        """The pods of each service of a namespace that belongs to the environment.
+
+        The settings may name workloads of one namespace for several environments.
+        """
         known = self._known.get(namespace, {})
         found = ((space.key_of(claim), pods) for claim, pods in known.values())
-        return {key.service: pods for key, pods in found if key is not None}
+        return {
+            key.service: pods for key, pods in found if key is not None and key.environment == environment
+        }

@@ -67,8 +67,11 @@ class Objects(Protocol):
         """What sets the replicas of the workloads of a namespace, or runs their pods."""
         ...
 
-    async def routes(self, namespace: str) -> RouteObjects:
-        """What carries requests to the pods of a namespace, and the changes of it that were seen."""
+    async def routes(self, namespace: str, environment: str) -> RouteObjects:
+        """What carries requests to the pods of a namespace, and the changes of it that were seen.
+
+        Its services are those of the environment.
+        """
         ...
 
 
@@ -144,7 +147,11 @@ class LiveObjects:
     async def controllers(self, namespace: str) -> Controllers:
         return await self._controllers.read(namespace)
 
-    async def routes(self, namespace: str) -> RouteObjects:
+    async def routes(
+        self,
+        namespace: str,
+        environment: str,  # noqa: ARG002 - only a watch knows the services of the namespace
+    ) -> RouteObjects:
         """As they are now: changes are known by the times that the objects give, if at all."""
         items: list[JsonObject] = []
         unread: list[Kind] = []

@@ -13,6 +13,7 @@ import msgspec
 from app.agent.ids import Json, JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import digest, flag, mapping, objects, text
+from app.connectors.kubernetes.routes.effects import TOO_LONG
 from app.connectors.kubernetes.views.targets import CONTENT_HASH, config_data_hash
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -88,9 +89,9 @@ def _bounded(spec: JsonObject) -> JsonObject:
     return {
         field: value
         if len(msgspec.json.encode(value)) <= _LONGEST_FIELD
-        else [{"tooLong": digest(value)}]
+        else [{TOO_LONG: digest(value)}]
         if isinstance(value, list)
-        else {"tooLong": digest(value)}
+        else {TOO_LONG: digest(value)}
         for field, value in spec.items()
     }
 

@@ -324,11 +324,11 @@ class ClusterView:
             unread=tuple(reason for one in found.values() for reason in one.unread),
         )
 
-    async def routes(self, namespace: str) -> RouteObjects:
+    async def routes(self, namespace: str, environment: str) -> RouteObjects:
         """Where a kind is not current, all are as the API server lists them, with what was seen before."""
-        pods = self._templates.by_service(self._index.workloads(namespace), namespace)
+        pods = self._templates.by_service(self._index.workloads(namespace), namespace, environment)
         if not all(self._usable(kind, namespace) for kind in ROUTES):
-            live = await self._live.routes(namespace)
+            live = await self._live.routes(namespace, environment)
             return replace(live, seen=self._history.within(namespace), pods=pods)
         current = [kind for kind in ROUTES if self._current(kind, namespace) is not None]
         stores = [self._routes[kind] for kind in current]

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from app.agent.ids import JsonObject
+import msgspec
+
+from app.agent.ids import Json, JsonObject
 from app.agent.routes import RouteEffect
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import mapping, number, objects, text, texts
@@ -15,6 +17,9 @@ from app.connectors.kubernetes.index import selects
 Labels: TypeAlias = Mapping[str, str]
 
 _DIRECTIONS = {"Ingress": "ingress", "Egress": "egress"}
+_PEERS = {"ingress": "from", "egress": "to"}
+TOO_LONG = "tooLong"
+"""Stands for a field, or for every entry of a list, that was not kept because of its length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +34,17 @@ class Pods:
 
 
 def pods_of(template: JsonObject, pods: Iterable[JsonObject] = ()) -> Pods:
-    """The pods that are made from a template, with those that are there."""
-    own = texts(template, "metadata", "labels")
+    """The pods that are made from a template, with those that are there.
+
+    Sidecars that a webhook adds are containers of the pods alone.
+    """
+    own, there = texts(template, "metadata", "labels"), tuple(pods)
     lists = ("containers", "initContainers")
-    containers = [one for field in lists for one in objects(template, "spec", field)]
+    containers = [one for pod in (template, *there) for field in lists for one in objects(pod, "spec", field)]
     ports = [port for one in containers for port in objects(one, "ports")]
     numbers = (number(port, "containerPort") for port in ports)
     return Pods(
-        labels=tuple(texts(pod, "metadata", "labels") for pod in pods) + ((own,) if own else ()),
+        labels=tuple(texts(pod, "metadata", "labels") for pod in there) + ((own,) if own else ()),
         named_ports=frozenset(named for port in ports if (named := text(port, "name")) is not None),
         numbers=frozenset(one for one in numbers if one is not None),
     )
@@ -50,8 +58,13 @@ def service_selects(service: JsonObject, labels: Sequence[Labels]) -> bool:
 
 
 def policy_selects(policy: JsonObject, labels: Sequence[Labels]) -> bool:
-    """Whether a NetworkPolicy is about one of these pods; an empty selector is about all of the namespace."""
+    """Whether a NetworkPolicy is about one of these pods; an empty selector is about all of the namespace.
+
+    A selector that was too long to be kept is about none.
+    """
     selector = mapping(policy, "spec", "podSelector")
+    if TOO_LONG in selector:
+        return False
     every = not mapping(selector, "matchLabels") and not objects(selector, "matchExpressions")
     return bool(labels) and (every or any(selects(selector, one) for one in labels))
 
@@ -95,23 +108,65 @@ def _unheard(port: JsonObject, pods: Pods) -> bool:
 
 
 def policy_effect(
-    old: JsonObject | None, new: JsonObject | None, pods: Pods, others: Sequence[JsonObject]
+    old: JsonObject | None,
+    new: JsonObject | None,
+    pods: Pods,
+    others: Sequence[JsonObject],
+    earlier: Sequence[JsonObject] | None = None,
 ) -> RouteEffect:
-    """Of a NetworkPolicy that selected the pods before or does now; `others` are those beside it.
+    """Of a NetworkPolicy that selected the pods before or does now; `others` are those beside it now.
 
     Pods that a policy selects receive (or send) what its rules allow and nothing else; several
-    policies allow what one of them allows.
+    policies allow what one of them allows. `earlier` are those that were beside it before the
+    change, where these are not the same.
     """
     for kind, field in _DIRECTIONS.items():
         before, after = (_rules(one, kind, field, pods) for one in (old, new))
-        isolated_beside = any(_rules(one, kind, field, pods) is not None for one in others)
-        now: list[JsonObject] = after or []
-        everything = not all(now)
-        newly = before is None and after is not None and not isolated_beside
-        lost = any(rule not in now for rule in before or []) and (after is not None or isolated_beside)
-        if (newly or lost) and not everything:
+        beside = [found for one in others if (found := _rules(one, kind, field, pods)) is not None]
+        allowed = [*(after or []), *(rule for found in beside for rule in found)]
+        if not all(allowed):
+            continue  # one of them allows everything
+        if before is None and after is not None:
+            there = others if earlier is None else earlier
+            if all(_rules(one, kind, field, pods) is None for one in there):
+                return RouteEffect.CUTS
+        restricted = after is not None or bool(beside)
+        if restricted and not _all_allowed(before or [], allowed, field):
             return RouteEffect.CUTS
     return RouteEffect.HARMLESS
+
+
+def _all_allowed(rules: Sequence[JsonObject], allowed: Sequence[JsonObject], field: str) -> bool:
+    """Whether each rule is covered by one of those that are allowed."""
+    same = {msgspec.json.encode(rule, order="sorted") for rule in allowed}
+    return all(
+        msgspec.json.encode(rule, order="sorted") in same or any(_covers(one, rule, field) for one in allowed)
+        for rule in rules
+    )
+
+
+def _covers(wide: JsonObject, narrow: JsonObject, field: str) -> bool:
+    """Whether a rule allows all peers and ports of another; none listed are all."""
+    if TOO_LONG in wide:
+        return False
+    for part in (_PEERS[field], "ports"):
+        given, wanted = objects(wide, part), objects(narrow, part)
+        if given and not (wanted and all(one in given for one in wanted)):
+            return False
+    return True
+
+
+def too_long(item: JsonObject) -> bool:
+    """Whether a field of its specification was not kept because of its length."""
+    return any(
+        _marked(one)
+        for value in mapping(item, "spec").values()
+        for one in (value[:1] if isinstance(value, list) else [value])
+    )
+
+
+def _marked(entry: Json) -> bool:
+    return isinstance(entry, dict) and TOO_LONG in entry
 
 
 def _rules(policy: JsonObject | None, kind: str, field: str, pods: Pods) -> list[JsonObject] | None:
@@ -165,7 +220,7 @@ def _port(port: JsonObject) -> str:
 
 def _rule(rule: JsonObject, field: str) -> str:
     """Peers and ports of one rule."""
-    peers = [_peer(peer) for peer in objects(rule, "from" if field == "ingress" else "to")]
+    peers = [_peer(peer) for peer in objects(rule, _PEERS[field])]
     ports = [str(port.get("port", "every port")) for port in objects(rule, "ports")]
     where = " or ".join(peers) or "anywhere"
     return where + (f" on {', '.join(ports)}" if ports else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -28,6 +28,7 @@ from app.connectors.kubernetes.routes.effects import (
     policy_selects,
     service_effect,
     service_selects,
+    too_long,
     unheard_ports,
 )
 from app.connectors.kubernetes.templates import template_of
@@ -36,6 +37,8 @@ from app.connectors.kubernetes.views.targets import last_change
 ROUTES = (Kind.SERVICE, Kind.INGRESS, Kind.NETWORK_POLICY)
 KEPT_FOR = timedelta(hours=2)
 """A change is older than any that can be a cause after this."""
+_SPECIFICATION = (("f:spec",),)
+"""As `managedFields` names it."""
 _SHOWN = 160
 """Characters of one value in words."""
 _DIFFERENCES = 6
@@ -84,19 +87,28 @@ class RoutedWorkload:
 
 def written_at(item: JsonObject) -> datetime | None:
     """When its specification was written last, as the object says; another part of it may have changed."""
-    return moment(last_change(item, (("f:spec",),)), "time")
+    return moment(last_change(item, _SPECIFICATION), "time")
+
+
+def newly_written(old: JsonObject, new: JsonObject) -> bool:
+    """Whether a version names another last write than the one before it.
+
+    It does not where somebody took away what another manager had set, or wrote twice in one second.
+    """
+    return last_change(old, _SPECIFICATION) != last_change(new, _SPECIFICATION)
 
 
 def routes_view(found: RouteObjects, workload: RoutedWorkload, at: datetime) -> RoutesView:
     """The objects that concern the workload, and the recent changes of those of its namespace."""
     pods = pods_of(template_of(workload.workload), workload.pods)
-    services = {**found.pods, workload.service: pods}
+    every = {**found.pods, workload.service: pods}
+    reach = _Reach(found, every)
     changes = sorted(
-        (one for seen in _changes(found, at) if (one := _change(seen, found, services)) is not None),
+        (one for seen in _changes(found, at) if (one := _change(seen, found, reach)) is not None),
         key=lambda one: one.at,
         reverse=True,
     )
-    own = [item for item in found.items if _concerns(item, pods, found)]
+    own = [item for item in found.items if reach.concerned(item, (workload.service,))]
     return RoutesView(
         objects=tuple(sorted((_object(item, found) for item in own), key=lambda one: (one.kind, one.name))),
         changes=tuple(changes),
@@ -105,99 +117,135 @@ def routes_view(found: RouteObjects, workload: RoutedWorkload, at: datetime) -> 
     )
 
 
+class _Reach:
+    """What reaches the pods of each service, worked out once for all changes of a namespace.
+
+    A namespace may have hundreds of services, each with a change.
+    """
+
+    def __init__(self, found: RouteObjects, pods: Mapping[str, Pods]) -> None:
+        self.pods = pods
+        items = [*found.items, *(one.old for one in found.seen if one.old is not None)]
+        self.policies = [one for one in found.items if kind_of(one) == Kind.NETWORK_POLICY]
+        named = [one for one in items if kind_of(one) == Kind.SERVICE]
+        self.names: dict[str, frozenset[str]] = {
+            service: frozenset(name(one) for one in named if service_selects(one, of.labels))
+            for service, of in pods.items()
+        }
+        """The names of the Services that select the pods, now or before a change that was seen."""
+        self._selecting = {
+            service: [one for one in self.policies if policy_selects(one, of.labels)]
+            for service, of in pods.items()
+        }
+
+    def beside(self, service: str, policy: JsonObject) -> list[JsonObject]:
+        """The other policies that are about the pods now."""
+        return [one for one in self._selecting[service] if name(one) != name(policy)]
+
+    def concerned(self, item: JsonObject, among: Iterable[str] | None = None) -> list[str]:
+        """The services whose pods an object concerns."""
+        services = self.pods if among is None else among
+        match kind_of(item):
+            case Kind.SERVICE:
+                return [one for one in services if service_selects(item, self.pods[one].labels)]
+            case Kind.INGRESS:
+                sent = {service for _, service in backends(item)}
+                return [one for one in services if not sent.isdisjoint(self.names[one])]
+            case _:
+                return [one for one in services if policy_selects(item, self.pods[one].labels)]
+
+
 def _changes(found: RouteObjects, at: datetime) -> Iterator[SeenChange]:
     """What a watch saw, what was created lately, and what was written before a watch could compare it."""
     yield from found.seen
     since = at - KEPT_FOR
+    first: dict[str, JsonObject] = {}
+    for seen in found.seen:
+        if seen.old is not None:
+            first.setdefault(uid(seen.old), seen.old)
     for item in found.items:
         born, written = created_at(item), written_at(item)
         compared = found.compared_since.get(uid(item))
         if born >= since:
-            yield SeenChange(at=born, old=None, new=_as_created(item, found))
+            # As it was before the first change that was seen.
+            yield SeenChange(at=born, old=None, new=first.get(uid(item), item))
         if written is None or written <= born or written < since:
             continue
         if compared is None or written <= compared:
             yield SeenChange(at=written, old=item, new=item)
 
 
-def _as_created(item: JsonObject, found: RouteObjects) -> JsonObject:
-    """As it was before the first change that was seen."""
-    first = next((one for one in found.seen if one.old is not None and uid(one.old) == uid(item)), None)
-    return item if first is None or first.old is None else first.old
-
-
-def _change(seen: SeenChange, found: RouteObjects, services: Mapping[str, Pods]) -> RouteChange | None:
+def _change(seen: SeenChange, found: RouteObjects, reach: _Reach) -> RouteChange | None:
     """None for a change that concerns no service of the namespace."""
     kind = Kind(kind_of(seen.item))
-    effects = {
-        service: effect
-        for service, pods in services.items()
-        if (effect := _effect(kind, seen, pods, found)) is not None
-    }
-    if not effects:
+    versions = [one for one in (seen.old, seen.new) if one is not None]
+    concerned = dict.fromkeys(service for one in versions for service in reach.concerned(one))
+    if not concerned:
         return None
-    unknown = seen.old is not None and seen.old is seen.new
+    unknown = (seen.old is not None and seen.old is seen.new) or any(map(too_long, versions))
+    earlier = [] if unknown or kind is not Kind.NETWORK_POLICY else _policies_before(seen, found, reach)
+    effects = {} if unknown else {one: _effect(kind, seen, one, reach, earlier) for one in concerned}
     cut = sorted(service for service, effect in effects.items() if effect is RouteEffect.CUTS)
     effect = RouteEffect.UNKNOWN if unknown else RouteEffect.CUTS if cut else RouteEffect.HARMLESS
     return RouteChange(
         kind=kind.value,
         name=name(seen.item),
         at=seen.at,
-        by=None if seen.new is None else text(last_change(seen.new, (("f:spec",),)), "manager"),
+        by=_author(seen),
         difference=() if unknown else _difference(kind, seen),
         effect=effect,
-        services=tuple(cut) if effect is RouteEffect.CUTS else tuple(sorted(effects)),
+        services=tuple(cut) if effect is RouteEffect.CUTS else tuple(sorted(concerned)),
     )
 
 
-def _effect(kind: Kind, seen: SeenChange, pods: Pods, found: RouteObjects) -> RouteEffect | None:
-    """None where the change does not concern these pods."""
-    versions = [one for one in (seen.old, seen.new) if one is not None]
-    if not any(_concerns(one, pods, found) for one in versions):
+def _author(seen: SeenChange) -> str | None:
+    """The field manager of a change; None where the object does not say, or says it of an earlier one."""
+    if seen.new is None:
         return None
+    if seen.old is not None and seen.at != written_at(seen.new) and not newly_written(seen.old, seen.new):
+        return None
+    return text(last_change(seen.new, _SPECIFICATION), "manager")
+
+
+def _effect(
+    kind: Kind, seen: SeenChange, service: str, reach: _Reach, earlier: Sequence[JsonObject]
+) -> RouteEffect:
+    """Of a change that concerns the service."""
+    pods = reach.pods[service]
     match kind:
         case Kind.SERVICE:
             return service_effect(seen.old, seen.new, pods)
         case Kind.INGRESS:
-            return ingress_effect(seen.old, seen.new, _services_of(pods, found))
+            return ingress_effect(seen.old, seen.new, reach.names[service])
         case _:
-            others = [
-                one
-                for one in found.items
-                if kind_of(one) == Kind.NETWORK_POLICY and name(one) != name(seen.item)
-            ]
-            return policy_effect(seen.old, seen.new, pods, others)
+            return policy_effect(seen.old, seen.new, pods, reach.beside(service, seen.item), earlier)
 
 
-def _concerns(item: JsonObject, pods: Pods, found: RouteObjects) -> bool:
-    match kind_of(item):
-        case Kind.SERVICE:
-            return service_selects(item, pods.labels)
-        case Kind.INGRESS:
-            named = _services_of(pods, found)
-            return any(service in named for _, service in backends(item))
-        case _:
-            return policy_selects(item, pods.labels)
-
-
-def _services_of(pods: Pods, found: RouteObjects) -> frozenset[str]:
-    """The names of the Services that select the pods, now or before a change that was seen."""
-    there = [*found.items, *(one.old for one in found.seen if one.old is not None)]
-    return frozenset(
-        name(one) for one in there if kind_of(one) == Kind.SERVICE and service_selects(one, pods.labels)
-    )
+def _policies_before(seen: SeenChange, found: RouteObjects, reach: _Reach) -> list[JsonObject]:
+    """The other policies as they were before a change: what came at the same time was not there yet."""
+    then = {name(one): one for one in reach.policies}
+    for one in reversed(found.seen):
+        if one is seen or one.at < seen.at or kind_of(one.item) != Kind.NETWORK_POLICY:
+            continue
+        then.pop(name(one.item), None)
+        if one.old is not None:
+            then[name(one.item)] = one.old
+    then.pop(name(seen.item), None)
+    return [one for one in then.values() if created_at(one) < seen.at]
 
 
 def _difference(kind: Kind, seen: SeenChange) -> tuple[str, ...]:
     before, after = fields_of(kind, seen.old), fields_of(kind, seen.new)
     if seen.new is None:
-        return ("deleted", *(f"{field} was {_short(words)}" for field, words in before.items()))[
+        return ("deleted", *(f"{_short(field)} was {_short(words)}" for field, words in before.items()))[
             :_DIFFERENCES
         ]
     if seen.old is None:
-        return ("created", *(f"{field} {_short(words)}" for field, words in after.items()))[:_DIFFERENCES]
+        return ("created", *(f"{_short(field)} {_short(words)}" for field, words in after.items()))[
+            :_DIFFERENCES
+        ]
     found = [
-        f"{field} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
+        f"{_short(field)} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
         for field in dict.fromkeys((*before, *after))
         if before.get(field) != after.get(field)
     ]
@@ -210,12 +258,16 @@ def _short(words: str) -> str:
 
 
 def _object(item: JsonObject, found: RouteObjects) -> RouteObject:
+    return RouteObject(kind=kind_of(item), name=name(item), unchanged_since=_unchanged_since(item, found))
+
+
+def _unchanged_since(item: JsonObject, found: RouteObjects) -> datetime:
     """The last write before a watch compared it, or the last change since."""
     changed = [one.at for one in found.seen if one.new is not None and uid(one.new) == uid(item)]
     written, compared = written_at(item), found.compared_since.get(uid(item))
     if not changed and written is not None:
         changed = [written if compared is None else min(written, compared)]
-    return RouteObject(kind=kind_of(item), name=name(item), unchanged_since=max([*changed, created_at(item)]))
+    return max([*changed, created_at(item)])
 
 
 def _faults(found: RouteObjects, workload: RoutedWorkload, pods: Pods) -> Iterator[RouteFault]:
@@ -232,7 +284,9 @@ def _faults(found: RouteObjects, workload: RoutedWorkload, pods: Pods) -> Iterat
         by_hash = any(label in selector for label in _HASH_LABELS)
         if service_selects(item, pods.labels):
             for port in unheard_ports(item, pods):
-                yield _fault(item, f"sends requests to port {port}, which no container of its pods has")
+                yield _fault(
+                    item, found, f"sends requests to port {port}, which no container of its pods has"
+                )
         elif (
             selector
             and not by_hash
@@ -241,9 +295,9 @@ def _faults(found: RouteObjects, workload: RoutedWorkload, pods: Pods) -> Iterat
             and not service_selects(item, every)
         ):
             words = ",".join(f"{label}={value}" for label, value in sorted(selector.items()))
-            yield _fault(item, f"selects no pod of the namespace (selector {words})")
+            yield _fault(item, found, f"selects no pod of the namespace (selector {words})")
 
 
-def _fault(item: JsonObject, words: str) -> RouteFault:
-    at = max(created_at(item), written_at(item) or created_at(item))
+def _fault(item: JsonObject, found: RouteObjects, words: str) -> RouteFault:
+    at = _unchanged_since(item, found)
     return RouteFault(kind=kind_of(item), name=name(item), words=words, written_at=at)
