@@ -230,7 +230,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
     said = f" ({one.comment})" if one.comment else ""
     style = "bold yellow" if one.state is ApprovalState.PENDING else "dim"
     return (
-        printable(f"{in_words(one.action)}{where}{risk} for {one.service} in {one.environment}: "),
+        printable(f"{one.action.words}{where}{risk} for {one.service} in {one.environment}: "),
         (one.state.value, style),
         printable(f"{by}{said}{until}"),
     )
@@ -239,7 +239,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
 def answer_line(view: ApprovalView) -> str:
     """The result of an answer, in one sentence."""
     verb = "denied" if view.decision == "deny" else "approved"
-    line = f"{in_words(view.action)} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
+    line = f"{view.action.words} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
         line += " It is void: the action is no longer planned."
     return printable(line)
