@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import socket
 
 import typer
 
@@ -13,7 +16,8 @@ from app.config import Settings
 def serve(settings: Settings, *, elsewhere: bool = False) -> None:
     """Check the settings once, then serve; the application reads them itself.
 
-    `elsewhere`: the port is not the one that other commands read from the settings.
+    `elsewhere`: the port is not the one that other commands read from the settings. One from
+    the environment of this terminal is not known to another either.
     """
     import uvicorn
 
@@ -25,9 +29,11 @@ def serve(settings: Settings, *, elsewhere: bool = False) -> None:
         from app.simulation.sandbox import check_sandbox, sandbox_settings
 
         settings = sandbox_settings(settings)
+        _check_port(settings)
         finished(check_sandbox(settings))
         _announce(settings, elsewhere=elsewhere)
     else:
+        _check_port(settings)
         finished(_try_connections(settings))
     as_json = settings.log_format == JSON_LINES
     if as_json:  # from the first line on; the server's own configuration would print text
@@ -42,6 +48,26 @@ def serve(settings: Settings, *, elsewhere: bool = False) -> None:
         http=door_protocol(settings.max_connections),
         timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
     )
+
+
+def _check_port(settings: Settings) -> None:
+    """Report a port that is in use before anything starts; every other fault is left to the server."""
+    from app.cli.commands.errors import CommandFailed
+
+    host, port = settings.listens_on, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CommandFailed(
+                f"port {port} of {host} is in use: stop the process that listens there, "
+                "or choose another port with PORT or --port"
+            ) from error
 
 
 async def _try_connections(settings: Settings) -> None:
@@ -69,7 +95,7 @@ def _announce(settings: Settings, *, elsewhere: bool) -> None:
     first = offered(settings.sandbox_scenarios)[0].scenario.id
     base = default_url(settings)
     where = f"{base}/sandbox"
-    option = f" --url {base}" if elsewhere else ""
+    option = f" --url {base}" if elsewhere or "PORT" in os.environ else ""
     text = Text.assemble(
         ("SANDBOX", "bold yellow"),
         ": the cluster, its traffic and its time are simulated; the agent is the real one.\n",

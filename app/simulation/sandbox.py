@@ -37,6 +37,10 @@ from app.testing import PacedClock
 from app.workers import running
 from app.workers.elected import kept_running
 
+SETTLE_SECONDS = 4.0
+"""Less than the first back-off of a killed container, which is back after 10 s: where time passes
+fast, a decision right at its end comes too late, and nothing is restarted."""
+
 
 def sandbox_settings(settings: Settings) -> Settings:
     """The settings of the sandbox, of which none connects anything outside but a policy server.
@@ -46,7 +50,8 @@ def sandbox_settings(settings: Settings) -> Settings:
     """
     ours = {name: getattr(settings, name) for name in IN_FORCE if not _is_default(settings, name)}
     watched = watched_settings(Settings.model_construct(), dry_run=False)
-    kept = watched.model_copy(update={"approval_for_risks": frozenset({Risk.HIGH}), **ours})
+    theirs = {"approval_for_risks": frozenset({Risk.HIGH}), "incident_settle_seconds": SETTLE_SECONDS}
+    kept = watched.model_copy(update={**theirs, **ours})
     return kept.model_copy(
         update={"verify_timeout_seconds": max(kept.verify_timeout_seconds, kept.verify_soak_seconds)}
     )

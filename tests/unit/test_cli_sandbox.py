@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,3 +87,19 @@ def test_a_wrong_scenario_file_is_named_before_the_server_starts(
     assert answer.code == 1
     assert "wrong.yaml" in answer.text
     assert "missing required field" in answer.text
+
+
+def test_a_port_in_use_is_named_before_anything_starts(heal: Heal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do, in place of an error of the server after the address was printed."""
+    monkeypatch.setenv("SANDBOX", "")  # the command sets it for its server
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("PORT", str(port))
+        for arguments in (("run",), ("sandbox",)):
+            answer = heal(*arguments)
+            assert answer.code == 1
+            assert f"port {port} of 127.0.0.1 is in use" in answer.text
+            assert "PORT or --port" in answer.text
+            assert "SANDBOX:" not in answer.text

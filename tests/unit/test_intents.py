@@ -231,7 +231,9 @@ def test_an_action_that_failed_has_no_verdict() -> None:
     """The verdict on the step before it says nothing about it."""
     failed = done(2, ActionName.SCALE, kind=OutcomeKind.FAILED)
     assert "scale was not executed" in why_escalated(record(FIRST, UNDO, failed, judged=FIRST))
-    assert "rollback did not help: errors" in why_escalated(record(FIRST, UNDO, judged=FIRST))
+    undone = "rollback did not help: errors. The agent undid it."
+    assert why_escalated(record(FIRST, UNDO, judged=FIRST)) == undone
+    assert why_escalated(record(FIRST, judged=FIRST)) == "rollback did not help: errors."
 
 
 def test_a_summary_names_the_evidence_as_such() -> None:

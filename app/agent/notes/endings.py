@@ -16,6 +16,7 @@ from app.agent.intents import (
     in_place,
     not_undone,
     unclear_undos,
+    undo_of,
     undone_intents,
     unverified,
 )
@@ -54,7 +55,8 @@ def why_escalated(record: IncidentRecord) -> str:
         reasons = "; ".join(last.decision.reasons)
         return f"{last.action.words} not executed ({last.decision.kind.words}): {reasons}"
     if incident.verdict is not None and unverified(record) is None and last in done_intents(record):
-        return f"{last.action.words} did not help: {'; '.join(incident.verdict.reasons)}"
+        undone = " The agent undid it." if undo_of(record, last) is not None else ""
+        return f"{last.action.words} did not help: {'; '.join(incident.verdict.reasons)}.{undone}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
         return f"{last.action.words} did not help, and no other action is available"
     return f"{in_words(last.action.name)} was not executed: {outcome}"

@@ -162,7 +162,7 @@ def incident_table(console: Console, incidents: Iterable[IncidentSummary]) -> Ta
         service = Text(printable(f"{one.service} in {one.environment}"))
         row: list[str | Text] = [one.id, opened, service, state_text(one.state)]
         if wide:
-            actions = ", ".join(f"{in_words(a.name)} {ending(a)}" for a in one.actions) or "-"
+            actions = ", ".join(f"{action_words(a, one.actions)} {ending(a)}" for a in one.actions) or "-"
             found = one.diagnosis
             cause = f"{in_words(found.cause)} {confidence(found.confidence)}" if found is not None else "-"
             row += [cause, actions + (" (dry run)" if one.dry_run else "")]
@@ -207,6 +207,12 @@ def ending(action: ActionView) -> str:
     return in_words(action.outcome or action.state)
 
 
+def action_words(action: ActionView, actions: Sequence[ActionView]) -> str:
+    """The action in words; of an undo, what it undoes: `undo of rollback`."""
+    undone = next((one for one in actions if one.id == action.undoes), None)
+    return action.name.words if undone is None else f"{action.name.words} of {undone.name.words}"
+
+
 def print_approvals(console: Console, approvals: Iterable[ApprovalView]) -> None:
     """Approvals, newest first, one per paragraph: action, target, reasons, expiry and answer."""
     for one in approvals:
@@ -224,7 +230,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
     said = f" ({one.comment})" if one.comment else ""
     style = "bold yellow" if one.state is ApprovalState.PENDING else "dim"
     return (
-        printable(f"{in_words(one.action)}{where}{risk} for {one.service} in {one.environment}: "),
+        printable(f"{one.action.words}{where}{risk} for {one.service} in {one.environment}: "),
         (one.state.value, style),
         printable(f"{by}{said}{until}"),
     )
@@ -233,7 +239,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
 def answer_line(view: ApprovalView) -> str:
     """The result of an answer, in one sentence."""
     verb = "denied" if view.decision == "deny" else "approved"
-    line = f"{in_words(view.action)} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
+    line = f"{view.action.words} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
         line += " It is void: the action is no longer planned."
     return printable(line)
@@ -243,7 +249,7 @@ def brake_line(view: BrakeView) -> str:
     """The state of the kill switch, in one sentence."""
     stands = "engaged: no new action begins" if view.engaged else "released"
     if view.by is None or view.at is None:
-        return f"The kill switch is {stands} and was never engaged."
+        return f"The kill switch is {stands}; it was never engaged."
     why = f": {view.reason}" if view.reason else ""
     return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
 
@@ -274,7 +280,7 @@ def _print_actions(console: Console, incident: IncidentView) -> None:
     for action in incident.actions:
         target = action.target
         where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
-        text = f"{in_words(action.name)}{where}"
+        text = f"{action_words(action, incident.actions)}{where}"
         ended = f"{ending(action)}: {action.outcome_message}" if action.outcome else str(action.state)
         console.print(
             Text(f"{text} ({action.risk} risk): {in_words(action.decision)}; {printable(ended)}", style="dim")

@@ -69,4 +69,6 @@ async def _sandbox(settings: Settings, url: str | None) -> RunningAgent:
 
 
 def _absent(base: str) -> CommandFailed:
-    return CommandFailed(f"no sandbox answers at {base}; start one with `heal sandbox`")
+    return CommandFailed(
+        f"no sandbox answers at {base}; start one with `heal sandbox`, or name its address with --url"
+    )
