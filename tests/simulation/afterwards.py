@@ -28,8 +28,7 @@ from tests.simulation.world import SimulatedWorld
 LASTS_SECONDS = 150.0
 """Long enough for a new holder of the duty, and for several soaks."""
 _HOURS = 24.0
-_PLAYED = 0.5
-"""The share of the seeds that go on after the end."""
+_WATCHED = 0.4
 
 
 class Hold(StrEnum):
@@ -69,7 +68,8 @@ class Stretch:
 class Afterwards:
     """What is drawn for the time after the end of all incidents."""
 
-    played: bool
+    watched: bool
+    """Whether the seed goes on where nothing can be undone."""
     hold: Hold
     odds: Odds
     asks: tuple[Ask, ...]
@@ -86,9 +86,7 @@ class Afterwards:
 
 _HELD_BY: Mapping[Hold, Mapping[str, Any]] = {
     Hold.FREEZE: {
-        "freeze_windows": (
-            FreezeSetting(name="after", hours=_HOURS, starts_at=START + timedelta(seconds=1)),
-        )
+        "freeze_windows": (FreezeSetting(name="after", hours=_HOURS, starts_at=START + timedelta(seconds=1)),)
     },
     Hold.BUDGET: {"max_actions_per_service": 1, "budget_window_seconds": 7200.0},
     Hold.BREAKER: {"circuit_failures_per_service": 1, "circuit_open_seconds": 7200.0},
@@ -98,8 +96,8 @@ _HELD_BY: Mapping[Hold, Mapping[str, Any]] = {
 def afterwards_of(seed: int, services: int) -> Afterwards:
     """Draw what follows in a seed."""
     dice = Random(f"afterwards/{seed}")  # noqa: S311 - a seed, no secret
-    played = dice.random() < _PLAYED
-    hold = dice.choice((*Hold, Hold.NOTHING, Hold.NOTHING, Hold.NOTHING, Hold.BRAKE))
+    watched = dice.random() < _WATCHED
+    hold = dice.choice((*Hold, Hold.NOTHING, Hold.NOTHING, Hold.BRAKE, Hold.BUDGET))
     odds = Odds.of(dice) if dice.random() < 0.4 else Odds()
     asks = tuple(
         Ask(
@@ -110,8 +108,8 @@ def afterwards_of(seed: int, services: int) -> Afterwards:
         )
         for _ in range(dice.choice((1, 1, 2, 3)))
     )
-    return Afterwards(
-        played=played,
+    found = Afterwards(
+        watched=watched,
         hold=hold,
         odds=replace(odds, braked=0.8 if hold is Hold.BRAKE else odds.braked),
         asks=asks,
@@ -126,6 +124,9 @@ def afterwards_of(seed: int, services: int) -> Afterwards:
             for start in (dice.uniform(10, 110) for _ in range(dice.choice((0, 1, 2))))
         ),
     )
+    if hold is Hold.NOTHING and dice.random() < 0.3:
+        return replace(found, odds=replace(odds, policy_down=0.9))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +143,11 @@ class Playing:
     """The service of each incident on record."""
 
     async def concerned(self) -> bool:
-        """Whether there is anything to undo or to watch."""
+        """Whether a change of the agent can be undone, or in half of the seeds an incident is escalated."""
         records = [await self.store.incidents.get(known) for known in self._ids()]
         known = [record for record in records if record is not None]
-        return any(one.incident.state is IncidentState.ESCALATED or _undoable(one) for one in known)
+        escalated = any(one.incident.state is IncidentState.ESCALATED for one in known)
+        return any(_undoable(one) for one in known) or (self.plan.watched and escalated)
 
     def schedule(self) -> None:
         """Set everything on the loop's clock."""
@@ -208,5 +210,3 @@ def _undoable(record: IncidentRecord) -> bool:
         and one.outcome.kind is OutcomeKind.DONE
         for one in record.intents
     )
-
-

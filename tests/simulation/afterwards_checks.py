@@ -25,7 +25,6 @@ from app.agent.planner import plan_hash
 from tests.reason_oracle import MAX_ERROR_RATE
 from tests.simulation.afterwards import Hold
 from tests.simulation.scenario import VERIFY_SOAK_SECONDS
-from tests.simulation.scheduler import START
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
     ChangedByOther,
@@ -164,19 +163,24 @@ def _undone_once(case: Case, requested: dict[str, Intent]) -> Iterator[str]:
         if len(found) > 1:
             yield f"{changed} was undone {len(found)} times"
     for identifier, undo in requested.items():
-        effect, before = done.get(identifier), done.get(undo.undoes) if undo.undoes is not None else None
+        restored, before = done.get(identifier), done.get(undo.undoes or "")
         target = undo.action.target
-        if effect is None or before is None or target is None or target.kind == "ConfigMap":
+        if restored is None or before is None or target is None or target.kind == "ConfigMap":
             continue
         if undo.action.parameters.get("undoes") == ActionName.SCALE:
             continue
-        touched = (c.at for c in case.tape.of(ChangedByOther) if c.service == effect.service)
-        if any(before.at < at < effect.at for at in touched):
+        touched = (c.at for c in case.tape.of(ChangedByOther) if c.service == restored.service)
+        if any(before.at < at < restored.at for at in touched):
             yield f"the requested undo {identifier} overwrote what somebody had changed since"
 
 
 def _verified(case: Case, record: IncidentRecord) -> Iterator[str]:
-    """An undo is called verified only after a whole soak with all replicas."""
+    """An undo is called verified only after a look at the cluster that shows it complete."""
+    ends = [
+        moved.at
+        for moved in case.tape.of(IncidentMoved)
+        if moved.incident == record.incident.id and IncidentState(moved.after).closed
+    ]
     effects = {e.intent: e for e in case.tape.of(Effect)}
     service = record.incident.key.service
     looks = [w for w in case.tape.of(WorkloadAnswered) if w.service == service]
@@ -188,14 +192,11 @@ def _verified(case: Case, record: IncidentRecord) -> Iterator[str]:
         for note in notes:
             if not note.message.startswith("Undo verified"):
                 continue
-            whole = [w.at for w in looks if w.at > effect.at and w.whole and _at(w.at, note.at) <= 0]
-            if not whole or _at(whole[0], note.at) > _SLACK_SECONDS - VERIFY_SOAK_SECONDS:
-                yield f"the requested undo {undo.id} was called verified without a whole soak"
-
-
-def _at(seconds: float, moment: datetime) -> float:
-    """How many seconds a point of virtual time is after a time on record."""
-    return seconds - (moment - START).total_seconds()
+            end = next((at for at in ends if at > effect.at), effect.at)
+            looked = [w for w in looks if effect.at < w.at <= end]
+            steady = looked and looked[-1].at - looked[0].at >= VERIFY_SOAK_SECONDS - _SLACK_SECONDS
+            if not any(look.whole for look in looked) and not steady:
+                yield f"the requested undo {undo.id} was called verified before it was complete"
 
 
 def recovers_after_a_soak(case: Case) -> Iterator[str]:
@@ -254,9 +255,12 @@ def watch_does_nothing(case: Case) -> Iterator[str]:
             (closed.add if IncidentState(entry.after).closed else closed.discard)(entry.incident)
         elif isinstance(entry, Sent) and _after_the_end(case, entry) and incident_of[entry.intent] in closed:
             yield f"{entry.action} was sent for {incident_of[entry.intent]}, which had ended"
-        elif isinstance(entry, IntentMoved) and entry.after == IntentState.EXECUTING:
-            if entry.incident in closed:
-                yield f"intent {entry.intent} began for {entry.incident}, which had ended"
+        elif (
+            isinstance(entry, IntentMoved)
+            and entry.after == IntentState.EXECUTING
+            and entry.incident in closed
+        ):
+            yield f"intent {entry.intent} began for {entry.incident}, which had ended"
     watched = ended_by_watch(case)
     for record in case.records:
         incident, verdict, lesson = record.incident, record.incident.verdict, record.incident.lesson

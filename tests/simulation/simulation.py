@@ -200,7 +200,7 @@ class _Run:
             if client.done() and not client.cancelled() and client.exception() is not None:
                 raise client.exception() or AssertionError
         await self._all_ended(ended)
-        if afterwards and self.scenario.afterwards.played and not (self.open or self.pending):
+        if afterwards and not (self.open or self.pending):
             await self._go_on()
         for task in (*alerting, *self.at_work):
             task.cancel()
