@@ -23,11 +23,11 @@ pytestmark = pytest.mark.real
 WITHIN = 200
 
 KNOWN = {
-    "all-clear-while-it-fires": 12,
+    "all-clear-while-it-fires": 19,
     "any-traffic-tells": 195,
-    "blind-repeat": 23,
-    "forgotten-dry-run": 31,
-    "no-brake": 23,
+    "blind-repeat": 45,
+    "forgotten-dry-run": 8,
+    "no-brake": 21,
     "no-budget": 48,
     "no-shared-budget": 9,
     "onset-is-now": 77,
@@ -43,8 +43,8 @@ KNOWN = {
     "silence-is-health": 25,
     "silences-ignored": 14,
     "unasked-at-the-beginning": 29,
-    "unbound-decisions": 36,
-    "undo-by-generation": 99,
+    "unbound-decisions": 18,
+    "undo-by-generation": 152,
     "unread-at-the-end": 4,
     "withdrawals-ignored": 14,
     "withdrawn-read-again": 29,
