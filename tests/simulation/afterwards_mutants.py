@@ -122,7 +122,6 @@ AFTERWARDS_MUTANTS = (
     Mutant(
         name="undo-without-policy",
         promise=7,
-        calm=True,
         afterwards=True,
         told="an undo on request is allowed whatever policy says",
         patches=[(Policy, "decide", _undo_unasked_by_policy)],
