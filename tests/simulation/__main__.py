@@ -47,8 +47,13 @@ def _options() -> argparse.Namespace:
 
 
 def _one(seed: int, mutant: str | None, *, trace: bool) -> int:
+    broken = None if mutant is None else MUTANTS[mutant]
     with mutated(mutant):
-        case = run_seed(seed)
+        case = run_seed(
+            seed,
+            calm=broken is not None and broken.calm,
+            afterwards=broken is None or broken.afterwards,
+        )
     if trace:
         _say(*case.tape.lines())
         for record in case.records:

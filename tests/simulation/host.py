@@ -19,6 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.agent.ids import IncidentId
+from app.agent.responders.recovery import RecoveryWatch
 from app.bootstrap import Adapters as Adapters
 from app.bootstrap import Container, assemble
 from app.config import Settings
@@ -63,6 +64,8 @@ class Ground:
     hosts: list[Host]
     beginning: Callable[[], float | None] = lambda: None
     """Called when the beginning of an action is sent to the store: how many seconds that takes, if set."""
+    watching: bool = False
+    """Whether hosts that start watch escalated incidents."""
 
     def chance(self, odds: float) -> bool:
         return odds > 0 and self.dice.random() < odds
@@ -317,6 +320,12 @@ class Host:
                 await self.fleet.reap()
             await self.clock.sleep(REAP_EVERY_SECONDS)
 
+    def _watch(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+        if not self.ground.watching:
+            return []
+        watch = RecoveryWatch(store=self.store, verifier=self.agent.loop.stages.verifier, clock=self.clock)
+        return [("recovery", watch.run)]
+
     def _duty(self) -> ElectedTask:
         sweeper = Sweeper(
             store=self.store,
@@ -327,7 +336,7 @@ class Host:
         )
         return ElectedTask(
             name="sweep",
-            work=[("sweep", sweeper.run)],
+            work=[("sweep", sweeper.run), *self._watch()],
             fleet=self.fleet,
             owner=self.owner,
             clock=self.clock,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
@@ -71,26 +71,8 @@ from app.store.database.repository import writes
 from app.store.database.tables import claims as claim_rows
 from app.store.database.tables import incidents as incident_rows
 from app.workers.sweeper import Sweeper
-
-Swap: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
-"""A function of the product, and what stands in its place wherever the product has it by name."""
-Patch: TypeAlias = tuple[type, str, Any]
-"""A class, one of its attributes, and what stands in its place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutant:
-    """One deliberately broken build."""
-
-    name: str
-    promise: int
-    """Whose check must catch it."""
-    told: str
-    swaps: Sequence[Swap] = ()
-    patches: Sequence[Patch] = ()
-    calm: bool = False
-    """Whether its seeds run without faults, for a defect that shows only where the agent acts."""
-
+from tests.simulation.afterwards_mutants import AFTERWARDS_MUTANTS
+from tests.simulation.mutant import Mutant, always
 
 # ---------------------------------------------------------------- promises 0 to 3
 
@@ -270,10 +252,6 @@ def _nothing(*_: object) -> list[str]:
     return []
 
 
-def _always(value: object) -> Callable[..., Any]:
-    return lambda *_args, **_options: value
-
-
 # ---------------------------------------------------------------- what an incident may rest on
 
 
@@ -294,9 +272,9 @@ EVIDENCE_MUTANTS = (
         promise=8,
         told="what the agent measures itself says nothing against what was posted",
         swaps=[
-            (symptoms.doubt, _always(None)),
-            (symptoms._inside_now, _always(False)),
-            (patience.patience, _always(None)),  # it waits for what is not measured
+            (symptoms.doubt, always(None)),
+            (symptoms._inside_now, always(False)),
+            (patience.patience, always(None)),  # it waits for what is not measured
         ],
     ),
     Mutant(
@@ -306,16 +284,16 @@ EVIDENCE_MUTANTS = (
         # Nothing else dates the symptom, and nothing is waited for meanwhile.
         swaps=[
             (symptoms.incident_onset, lambda evidence: evidence.at),
-            (departure.departure, _always(None)),
-            (departure.departure_of, _always(None)),
-            (patience.patience, _always(None)),
+            (departure.departure, always(None)),
+            (departure.departure_of, always(None)),
+            (patience.patience, always(None)),
         ],
     ),
     Mutant(
         name="any-traffic-tells",
         promise=8,
         told="one request in twenty seconds is enough to judge a service by",
-        patches=[(SloThresholds, "too_few", _always(False))],
+        patches=[(SloThresholds, "too_few", always(False))],
     ),
     Mutant(
         name="posted-stands-in",
@@ -333,14 +311,14 @@ MUTANTS = {
             name="no-take-over",
             promise=0,
             told="an incident whose holder died is never handed out again",
-            swaps=[(claims.release_owner, _always(0))],
+            swaps=[(claims.release_owner, always(0))],
             patches=[(SqlClaims, "take_due", _never_taken_over)],
         ),
         Mutant(
             name="unbound-decisions",
             promise=1,
             told="a decision holds whatever became of the target since",
-            swaps=[(recheck.target_changed, _always(None))],
+            swaps=[(recheck.target_changed, always(None))],
         ),
         Mutant(
             name="effect-first",
@@ -365,14 +343,14 @@ MUTANTS = {
             name="no-budget",
             promise=4,
             told="nobody counts the actions of an incident",
-            swaps=[(intents._begun, _always(0)), (begun_intents, _always(()))],
+            swaps=[(intents._begun, always(0)), (begun_intents, always(()))],
         ),
         Mutant(
             name="no-shared-budget",
             promise=4,
             calm=True,
             told="the limits that all incidents share are never asked",
-            swaps=[(limits.exceeded, _always(()))],
+            swaps=[(limits.exceeded, always(()))],
         ),
         Mutant(
             name="forgotten-dry-run",
@@ -396,13 +374,13 @@ MUTANTS = {
             name="silence-is-health",
             promise=8,
             told="a service of which nothing is measured is well",
-            swaps=[(assessment._unmeasured, _always(()))],
+            swaps=[(assessment._unmeasured, always(()))],
         ),
         Mutant(
             name="outage-unseen",
             promise=8,
             told="the measuring is always taken to work",
-            patches=[(TelemetryHealth, "outage", property(_always(False)))],
+            patches=[(TelemetryHealth, "outage", property(always(False)))],
         ),
         *EVIDENCE_MUTANTS,
         Mutant(
@@ -428,7 +406,7 @@ MUTANTS = {
             name="no-undo",
             promise=10,
             told="what did not help is left standing",
-            swaps=[(to_undo, _always(None))],
+            swaps=[(to_undo, always(None))],
         ),
         Mutant(
             name="verdict-of-another-step",
@@ -457,13 +435,13 @@ MUTANTS = {
             told="a plan is carried out once more from its beginning after it failed",
             swaps=[(trial.moved_on, _from_the_beginning)],
             # A diagnosis of some age is made again, which would hide it.
-            patches=[(Deciding, "aged", _always(False))],
+            patches=[(Deciding, "aged", always(False))],
         ),
         Mutant(
             name="no-brake",
             promise=11,
             told="the kill switch is asked when deciding, and not when beginning",
-            swaps=[(guardrails.holds, _always(False))],
+            swaps=[(guardrails.holds, always(False))],
         ),
         Mutant(
             name="broken-chain",
@@ -523,14 +501,15 @@ MUTANTS = {
             name="unasked-at-the-beginning",
             promise=13,
             told="the transaction that begins an action does not ask what was withdrawn meanwhile",
-            swaps=[(intents._refusal, _always(None))],
+            swaps=[(intents._refusal, always(None))],
         ),
         Mutant(
             name="all-clear-while-it-fires",
             promise=13,
             told="an incident recovers while the alert that opened it fires",
-            swaps=[(all_clear.firing_alerts, _always(()))],
+            swaps=[(all_clear.firing_alerts, always(()))],
         ),
+        *AFTERWARDS_MUTANTS,
     )
 }
 

@@ -10,10 +10,14 @@ from typing import Any
 from app.agent.identity.people import Person
 from app.agent.ids import ApprovalId
 from app.agent.models import KillSwitch
+from app.agent.responders.request import ResponderAct
+from app.api.problems import Problem
+from app.api.routes.responders import respond
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground, Host
 from tests.simulation.scheduler import moment
+from tests.simulation.tape import UndoAnswered, UndoAsked
 
 _TRIES = 10
 
@@ -49,6 +53,28 @@ class OnCall:
                 by=Person(name="on-call"),
                 comment="",
                 at=host.clock.now(),
+            )
+        )
+
+    def undo(self, incident: str, by: str) -> None:
+        """Somebody asks, as `POST /v1/incidents/{id}/undo` does, to undo the agent's last change."""
+        tape = self._ground.tape
+        tape.write(UndoAsked(at=tape.now(), who="people", incident=incident, by=by))
+        self._begin(lambda host: self._asked_at(host, incident, by))
+
+    async def _asked_at(self, host: Host, incident: str, by: str) -> None:
+        tape, refused = self._ground.tape, None
+        try:
+            await respond(host.agent, incident, ResponderAct.UNDO, Person(name=""), by, "it did harm")
+        except Problem as problem:
+            refused = problem.detail
+        tape.write(UndoAnswered(at=tape.now(), who="people", incident=incident, by=by, refused=refused))
+
+    def write_note(self, incident: str) -> None:
+        """Somebody writes a note to an incident, and asks for nothing."""
+        self._begin(
+            lambda host: respond(
+                host.agent, incident, ResponderAct.NOTE, Person(name=""), "the third on call", "looked at it"
             )
         )
 

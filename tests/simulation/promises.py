@@ -33,6 +33,18 @@ from app.agent.models import (
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
 from tests.limit_oracle import Row, Set, beyond
+from tests.simulation.afterwards_checks import (
+    brakes_hold_requests,
+    ended_by_watch,
+    recovers_after_a_soak,
+    requested_hashes,
+    requested_undos,
+    requests_end,
+    undone_on_request,
+    watch_does_nothing,
+    within_shared_budget,
+    without_claim,
+)
 from tests.simulation.hostile import (
     failing_to_measure_is_no_reason,
     later_changes_are_no_cause,
@@ -115,7 +127,7 @@ def _hashes(record: IncidentRecord, intent: Intent) -> set[str]:
     plan = record.incident.plan
     if plan is not None and intent.action in plan.actions:
         told &= {plan_hash(plan.runbook_hash, plan.actions), *told}
-    return told
+    return told if intent.requested_by is None else requested_hashes(record)
 
 
 def _bound_to_approval(record: IncidentRecord, intent: Intent) -> Iterator[str]:
@@ -173,7 +185,7 @@ def one_at_a_time(case: Case) -> Iterator[str]:
                 opened.pop(entry.service, None)
             else:
                 opened[entry.service] = entry.incident
-            if entry.before is not None:
+            if entry.before is not None and not without_claim(entry):
                 yield from _holds(case, entry.who, entry.owner, f"incident {entry.incident}")
         elif isinstance(entry, IntentMoved):
             service = services[entry.incident]
@@ -209,6 +221,7 @@ def within_budget(case: Case) -> Iterator[str]:
             if len(intents) > case.scenario.budget:
                 yield f"{incident} has {len(intents)} {what}, its budget is {case.scenario.budget}"
     yield from _within_shared_limits(case)
+    yield from within_shared_budget(case)
 
 
 def _within_shared_limits(case: Case) -> Iterator[str]:
@@ -270,6 +283,7 @@ def high_risk_only_when_allowed(case: Case) -> Iterator[str]:
 def broken_policy_denies(case: Case) -> Iterator[str]:
     """7: only what the policy engine answered with allow (or people, where it asked for them) takes place."""
     answers: dict[tuple[str, str, str], str] = {}
+    requested = requested_undos(case)
     decided: dict[str, str | None] = {}
     intents = {str(i.id): i for r in case.records for i in r.intents}
     for entry in case.tape.entries:
@@ -279,7 +293,9 @@ def broken_policy_denies(case: Case) -> Iterator[str]:
             intent = intents[entry.intent]
             key = (entry.who, intent.decision.plan_hash, intent.action.name.value)
             decided[entry.intent] = answers.get(key)
-        elif isinstance(entry, Effect) and entry.intent in intents and intents[entry.intent].undoes is None:
+        elif isinstance(entry, Effect) and entry.intent in intents:
+            if intents[entry.intent].undoes is not None and entry.intent not in requested:
+                continue
             answer = decided.get(entry.intent)
             approved = answer == DecisionKind.NEEDS_APPROVAL and intents[entry.intent].approval is not None
             if answer != DecisionKind.ALLOW and not approved:
@@ -291,7 +307,7 @@ def missing_data_is_no_health(case: Case) -> Iterator[str]:
     outages = {a.asked_at for a in case.tape.of(TelemetryAnswered) if a.outage}
     fine = {a.asked_at for a in case.tape.of(TelemetryAnswered) if not a.outage}
     measured = {(a.key, a.asked_at): a.sample for a in case.tape.of(SliAnswered) if a.sample is not None}
-    pushed = _pushed(case)
+    pushed, watched = _pushed(case), ended_by_watch(case)
     for record in case.records:
         incident = record.incident
         if any(i.undoes is None for i in record.intents) and incident.plan is not None:
@@ -299,7 +315,7 @@ def missing_data_is_no_health(case: Case) -> Iterator[str]:
             if incident.plan.actions and planned in outages and planned not in fine:
                 yield f"{incident.id} was planned for at {planned}, in a telemetry outage"
         verdict = incident.verdict
-        if incident.state not in _RECOVERIES:
+        if incident.state not in _RECOVERIES or incident.id in watched:
             continue
         if verdict is None:
             yield f"{incident.id} ended {incident.state} without a verdict"
@@ -323,6 +339,7 @@ def evidence_is_evidence(case: Case) -> Iterator[str]:
     yield from no_verdict_on_a_handful(case)
     yield from failing_to_measure_is_no_reason(case)
     yield from later_changes_are_no_cause(case)
+    yield from recovers_after_a_soak(case)
 
 
 def _pushed(case: Case) -> dict[str, list]:  # type: ignore[type-arg]  # datetimes by service
@@ -379,13 +396,16 @@ def _quieted_after_recovery(case: Case, signal: str, given: Disposition) -> Iter
 def unhelpful_is_undone(case: Case) -> Iterator[str]:
     """10: what did not help is undone, and proved to be, or a person is told why not; never repeated."""
     restored = {e.intent: e for e in case.tape.of(Effect) if e.action == ActionName.RESTORE}
+    yield from undone_on_request(case)
+    yield from watch_does_nothing(case)
+    watched = ended_by_watch(case)
     for record in case.records:
         undone = {i.undoes for i in record.intents if i.undoes is not None}
         succeeded = {i.undoes for i in record.intents if i.outcome and i.outcome.kind is OutcomeKind.DONE}
         for intent, helped in _judged(record):
             if helped or intent.action.undo is None:
                 continue
-            state = record.incident.state
+            state = IncidentState.ESCALATED if record.incident.id in watched else record.incident.state
             if state.closed and state is not IncidentState.ESCALATED and intent.id not in succeeded:
                 yield f"{intent.action.name} of {record.incident.id} stands, and the end is {state}"
             if intent.id in undone:
@@ -408,6 +428,8 @@ def _innocent(case: Case, record: IncidentRecord) -> Iterator[str]:
     touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
     for entry in record.timeline:
         intent = str(entry.data.get("undoes"))
+        if "undo_outcome" in entry.data:
+            continue  # of a request
         if not entry.message.startswith("Not undone") or "changed since" not in entry.message:
             continue
         effect = effects.get(IntentId(intent))
@@ -502,6 +524,8 @@ def _proved(record: IncidentRecord, undo: Intent, effect: Effect | None) -> Iter
     notes = [e for e in record.timeline if e.data.get("intent") == undo.id and "undoes" in e.data]
     stopped = record.incident.summary.startswith(("Stage ", "The outcome of the action is unknown"))
     said = any(e.message.startswith(("Undo ", "The undo ")) for e in notes)
+    if undo.requested_by is not None:
+        said |= any("undo_outcome" in e.data for e in record.timeline)
     if not said and not stopped:
         yield f"the undo {undo.id} of {record.incident.id} was never verified ({outcome})"
     undone = next(i for i in record.intents if i.id == undo.undoes)
@@ -526,21 +550,23 @@ def _repeated(record: IncidentRecord) -> Iterator[str]:
 
 def brakes_hold(case: Case) -> Iterator[str]:
     """11: while the kill switch is engaged no action begins; undoing goes on."""
-    engaged = False
+    engaged, requested = False, requested_undos(case)
     begun: set[str] = set()
     for entry in case.tape.entries:
         if isinstance(entry, BrakeSet):
             engaged = entry.engaged
         elif isinstance(entry, IntentMoved) and entry.after == IntentState.EXECUTING:
             new_attempt = entry.intent not in begun or entry.before == IntentState.DECIDED
-            if engaged and entry.undoes is None and new_attempt:
+            own_undo = entry.undoes is not None and entry.intent not in requested
+            if engaged and not own_undo and new_attempt:
                 yield f"intent {entry.intent} began while the kill switch was engaged"
             begun.add(entry.intent)
     for record in case.records:
         for intent in record.intents:
             braked = intent.outcome is not None and "kill switch" in intent.outcome.message
-            if braked and intent.undoes is not None:
+            if braked and intent.own_undo:
                 yield f"the undo {intent.id} was stopped by the kill switch"
+    yield from brakes_hold_requests(case)
 
 
 def record_is_true(case: Case) -> Iterator[str]:
@@ -577,6 +603,7 @@ def everything_ends(case: Case) -> Iterator[str]:
         for intent in record.intents:
             if record.incident.state.closed and intent.state is not IntentState.FINISHED:
                 yield f"{record.incident.id} ended, and its intent {intent.id} is {intent.state}"
+    yield from requests_end(case)
     for defect in case.defects:
         yield f"an error that nobody foresaw: {defect}"
 

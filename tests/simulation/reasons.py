@@ -73,9 +73,12 @@ def stands_on_a_reason(case: Case) -> Iterator[str]:
     incidents = {str(record.incident.id): record.incident for record in case.records}
     read = _Reading()
     age = EVIDENCE_MAX_AGE_SECONDS + _SLACK + (_UNKNOWABLE if case.scenario.jumps else 0.0)
+    ended: set[str] = set()
     for entry in case.tape.entries:
         read.note(case, entry)
         match entry:
+            case IncidentMoved() if entry.incident in ended and entry.before != IncidentState.ESCALATED:
+                pass  # as it was before a request to undo
             case IncidentMoved() if _all_clear(entry, incidents) and read.service(entry.service).fires:
                 yield f"{entry.incident} ended {entry.after} while its alert fired"
             case IntentMoved(undoes=None) if entry.after == IntentState.EXECUTING:
@@ -86,6 +89,8 @@ def stands_on_a_reason(case: Case) -> Iterator[str]:
                     yield f"intent {entry.intent} was sent at {entry.at:.3f} without a fresh reason"
             case _:
                 pass
+        if isinstance(entry, IncidentMoved) and IncidentState(entry.after).closed:
+            ended.add(entry.incident)
 
 
 def _all_clear(moved: IncidentMoved, incidents: dict[str, Incident]) -> bool:

@@ -9,14 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tests.simulation.afterwards_checks import by_watch, requested_undos
 from tests.simulation.faults import Kind
 from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.promises import broken_promises
 from tests.simulation.simulation import Case, run_seed
-from tests.simulation.tape import Effect, IntentMoved
+from tests.simulation.tape import Effect, IncidentMoved, IntentMoved, UndoAnswered
 
 HASH_SEED = "0"
 """Sets keep their order from one process to the next only under one seed of Python's own hashes."""
+
+
+AFTER_THE_END = ("undos requested and begun", "requests refused", "recoveries after an escalation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,8 @@ class Result:
     incidents: Counter[str]
     effects: int
     undos: int
+    requests: Counter[str]
+    """What became of the requests to undo, and how many incidents the recovery watch ended."""
     virtual_seconds: float
     digest: str
 
@@ -41,6 +47,7 @@ class Figures:
     seeds: int = 0
     effects: int = 0
     undos: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
     virtual_seconds: float = 0.0
     incidents: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -50,6 +57,7 @@ class Figures:
         self.seeds += 1
         self.effects += result.effects
         self.undos += result.undos
+        self.requests += result.requests
         self.virtual_seconds += result.virtual_seconds
         self.incidents += result.incidents
         self.faults += result.faults
@@ -69,6 +77,7 @@ class Figures:
         yield f"{self.crashes} crashes, {self.effects} effects, {self.undos} of them undos"
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.incidents.items()))
         yield f"{sum(self.incidents.values())} incidents: {ends}"
+        yield ", ".join(f"{self.requests[each]} {each}" for each in AFTER_THE_END)
         for kind in Kind:
             yield f"  {self.faults[kind.value]:8} {kind.value}"
         yield f"{len(self.violations)} broken promises"
@@ -76,8 +85,13 @@ class Figures:
 
 def check(seed: int, mutant: str | None = None) -> Result:
     """Run one seed, of the product or of a broken build, and check every promise on it."""
+    broken = None if mutant is None else MUTANTS[mutant]
     with mutated(mutant):
-        case = run_seed(seed, calm=mutant is not None and MUTANTS[mutant].calm)
+        case = run_seed(
+            seed,
+            calm=broken is not None and broken.calm,
+            afterwards=broken is None or broken.afterwards,
+        )
     return _in_figures(case)
 
 
@@ -90,9 +104,16 @@ def _in_figures(case: Case) -> Result:
         incidents=Counter(record.incident.state.value for record in case.records),
         effects=sum(1 for _ in tape.of(Effect)),
         undos=sum(1 for m in tape.of(IntentMoved) if m.after == "executing" and m.undoes is not None),
+        requests=Counter(dict(zip(AFTER_THE_END, _after_the_end(case), strict=True))),
         virtual_seconds=tape.now(),
         digest=tape.digest(),
     )
+
+
+def _after_the_end(case: Case) -> tuple[int, int, int]:
+    begun = sum(undo.started_at is not None for undo in requested_undos(case).values())
+    refused = sum(answer.refused is not None for answer in case.tape.of(UndoAnswered))
+    return begun, refused, sum(by_watch(moved) for moved in case.tape.of(IncidentMoved))
 
 
 def caught(mutant: str, seeds: Iterable[int]) -> tuple[int, str] | None:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.agent.models import DecisionKind, Risk
 from app.config import Settings
 from tests.reason_oracle import MAX_ERROR_RATE
+from tests.simulation.afterwards import Afterwards, afterwards_of
 from tests.simulation.faults import Odds
 from tests.simulation.hostile import Hostile
 from tests.simulation.world import Ailment, Remedy
@@ -28,6 +29,7 @@ _WITH_A_RUNBOOK = 2 * (Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.LEAK, Ailment.B
 _DRY_RUNS = (*6 * ((False,),), (True,), (True, False), (False, True))
 """Real, dry, and fleets whose setting is being changed."""
 MAX_SAMPLE_AGE_SECONDS = 20.0
+VERIFY_SOAK_SECONDS = 10.0
 EVIDENCE_MAX_AGE_SECONDS = 15.0
 """A twentieth of the default, like the other times: a minute here is what hours are elsewhere."""
 
@@ -119,6 +121,7 @@ class Scenario:
     poll_seconds: float
     concurrent_clients: int
     hostile: Hostile
+    afterwards: Afterwards
     in_parts: bool = False
     """Configuration is read by pods as they start: its revert is complete with a restart only.
 
@@ -182,7 +185,7 @@ def _settings() -> Settings:
         reopen_after_seconds=60.0,
         incident_settle_seconds=3.0,
         change_lookback_seconds=240.0,
-        verify_soak_seconds=10.0,
+        verify_soak_seconds=VERIFY_SOAK_SECONDS,
         verify_timeout_seconds=32.0,
         verify_interval_seconds=5.0,
         verify_max_sample_age_seconds=MAX_SAMPLE_AGE_SECONDS,
@@ -252,6 +255,7 @@ def scenario_of(seed: int) -> Scenario:
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
         hostile=Hostile.of(seed, illnesses, until),
+        afterwards=afterwards_of(seed, services),
         in_parts=in_parts,
     )
 

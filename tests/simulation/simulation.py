@@ -23,8 +23,10 @@ from app.agent.models import (
 from app.agent.ports.store.signals import SignalRecord
 from app.agent.runbooks import load_catalogue
 from app.agent.workload import RevisionHealth, RevisionRecord
+from app.config import Settings
 from app.store import store_over
 from tests.simulation.adapters import adapters_of
+from tests.simulation.afterwards import LASTS_SECONDS, Playing
 from tests.simulation.clients import Client, Ledger, Telling, requests_of
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground, Host, tasks_of_hosts
@@ -58,6 +60,8 @@ class Case:
     owners: dict[str, str] = field(default_factory=dict)
     """Owner of claims -> name of the host."""
     dry_hosts: frozenset[str] = frozenset()
+    afterwards_from: float | None = None
+    """When the time after the end began, in virtual seconds; None: the seed ended before it."""
     records: tuple[IncidentRecord, ...] = ()
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Length and last hash of each timeline, as the incident's own row says."""
@@ -88,8 +92,11 @@ def database() -> SharedDatabase:
     return SharedDatabase()
 
 
-def run_seed(seed: int, *, calm: bool = False) -> Case:
-    """Run a seed in virtual time, `calm` without faults; the same seed gives the same case, to the letter."""
+def run_seed(seed: int, *, calm: bool = False, afterwards: bool = True) -> Case:
+    """Run a seed in virtual time, `calm` without faults; the same seed gives the same case, to the letter.
+
+    Without `afterwards` it stops when all incidents have ended.
+    """
     shared = database()
     scenario = scenario_of(seed).calm() if calm else scenario_of(seed)
     with seeded_entropy(seed), _quiet() as defects, _catalogue_read_once():
@@ -97,7 +104,8 @@ def run_seed(seed: int, *, calm: bool = False) -> Case:
         loop.set_task_factory(cast("Any", tasks_of_hosts))  # the stubs know no keyword arguments
         loop.set_exception_handler(lambda _loop, _context: None)
         try:
-            case = loop.run_until_complete(_Run(loop, shared, scenario).live())
+            run = _Run(loop, shared, scenario)
+            case = loop.run_until_complete(run.live(afterwards=afterwards))
         finally:
             _end(loop)
     case.defects = tuple(defects.found)
@@ -177,7 +185,7 @@ class _Run:
         self.at_work: set[asyncio.Task[None]] = set()
         self.tape.listen(self._react)
 
-    async def live(self) -> Case:
+    async def live(self, *, afterwards: bool) -> Case:
         await self._remember_history()
         for slot in range(self.scenario.hosts):
             self._start(slot)
@@ -191,12 +199,45 @@ class _Run:
         for client in clients:
             if client.done() and not client.cancelled() and client.exception() is not None:
                 raise client.exception() or AssertionError
-        while (self.open or self.pending) and self.loop.time() < ended:  # noqa: ASYNC110 - virtual seconds
-            await asyncio.sleep(2.0)
+        await self._all_ended(ended)
+        if afterwards and not (self.open or self.pending):
+            await self._go_on()
         for task in (*alerting, *self.at_work):
             task.cancel()
         await self._gather()
         return self.case
+
+    async def _all_ended(self, until: float) -> None:
+        while (self.open or self.pending) and self.loop.time() < until:  # noqa: ASYNC110 - virtual seconds
+            await asyncio.sleep(2.0)
+
+    # -------------------------------------------------------------- after the end
+
+    async def _go_on(self) -> None:
+        """Every process starts again; people ask for undos, and escalated incidents are watched."""
+        plan = self.scenario.afterwards
+        playing = Playing(
+            plan=plan,
+            loop=self.loop,
+            tape=self.tape,
+            world=self.world,
+            on_call=self.on_call,
+            store=self.store,
+            incidents=self.services,
+        )
+        if not await playing.concerned():
+            return
+        self.case.afterwards_from = self.loop.time()
+        self.ground.watching, self.ground.odds = True, plan.odds
+        for host in self.ground.living:
+            host.kill(Kind.CRASH_AT_A_TIME, "started again")
+        playing.schedule()
+        asking = self.loop.create_task(playing.ask())
+        await asyncio.sleep(LASTS_SECONDS)
+        await asking
+        self._calm()
+        self.on_call.brake(False)
+        await self._all_ended(self.loop.time() + PATIENCE_SECONDS)
 
     # -------------------------------------------------------------- hosts
 
@@ -206,7 +247,7 @@ class _Run:
         host = Host(
             f"{'abc'[slot]}{self.starts}",
             self.ground,
-            self.scenario.settings(self.starts - 1),
+            self._settings(),
             skew_seconds=self.dice.uniform(-0.5, 0.5),
         )
         adapters = adapters_of(host, self.world, lambda action: self.scenario.engine_says(action, self.dice))
@@ -219,6 +260,10 @@ class _Run:
         else:
             self.slots.append(host)
         self.loop.create_task(self._supervise(slot, host))
+
+    def _settings(self) -> Settings:
+        before = self.scenario.settings(self.starts - 1)
+        return before if self.case.afterwards_from is None else self.scenario.afterwards.settings(before)
 
     async def _supervise(self, slot: int, host: Host) -> None:
         """Start a dead process again after a while, as an orchestrator does."""
@@ -234,7 +279,9 @@ class _Run:
                 self.services[incident] = service
                 self.ground.ring()
             case IncidentMoved(after=after, incident=incident):
-                if after in _ENDS:
+                if entry.before in _ENDS and after not in _ENDS:
+                    self.open[incident] = None  # a person had an undo begin
+                elif after in _ENDS:
                     self.open.pop(incident, None)
                 elif after == "verifying" != entry.before:
                     self._fall_silent(entry.service)

@@ -83,6 +83,23 @@ class ApprovalMoved(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoAsked(Mark):
+    """A person sent a request to undo the agent's last change."""
+
+    incident: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoAnswered(Mark):
+    """The answer to it: accepted, or `refused` for a reason."""
+
+    incident: str
+    by: str
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrakeSet(Mark):
     """The kill switch was thrown."""
 
@@ -225,6 +242,8 @@ Entry: TypeAlias = (
     | ClaimMoved
     | SignalMoved
     | ApprovalMoved
+    | UndoAsked
+    | UndoAnswered
     | BrakeSet
     | Nudged
     | Tampered

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from tests import sizes
-from tests.simulation.runs import Figures, seeds_in_parallel
+from tests.simulation.runs import AFTER_THE_END, Figures, seeds_in_parallel
 
 pytestmark = pytest.mark.real
 
@@ -32,6 +32,7 @@ def test_every_promise_is_kept_under_every_kind_of_misfortune() -> None:
     assert figures.seeds == len(seeds)
     assert figures.violations == []
     if len(seeds) >= sizes.CHANGE_SEEDS:
+        assert all(figures.requests[each] for each in AFTER_THE_END)
         assert len(figures.never_injected) <= (0 if len(seeds) >= sizes.WHOLE_SEEDS else 1)
 
 
