@@ -36,7 +36,9 @@ def test_an_incident_is_watched_from_open_to_recovered(tmp_path: Path, watched: 
         assert loads == []
         page.get_by_role("link", name=SERVICE, exact=True).click()
         page.get_by_role("region", name="Approve the rollback?").get_by_label("Your name").fill("ann")
-        page.get_by_role("button", name="Approve").click()
+        # The stream may show the answer before the page that answers the form has loaded.
+        with page.expect_event("load"):
+            page.get_by_role("button", name="Approve").click()
         expect(page.get_by_text("approved by ann")).not_to_have_count(0)
         loads.clear()
         record = stage.run(stage.story.live_until_ended())
