@@ -172,7 +172,7 @@ AFTERWARDS_MUTANTS = (
         promise=10,
         calm=True,
         afterwards=True,
-        told="an undo on request puts back what was there before, whoever changed it since",
+        told="an undo on request overwrites what others changed since",
         patches=[(executor, "not_to_undo", always(None)), (blockers, "not_to_undo", always(None))],
     ),
     Mutant(

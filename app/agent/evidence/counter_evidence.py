@@ -11,7 +11,7 @@ from statistics import median
 
 from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
-from app.agent.evidence.cluster.routes import in_words, route_candidates
+from app.agent.evidence.cluster.routes import change_in_words, route_candidates
 from app.agent.evidence.facts import (
     PodFault,
     config_map_changes,
@@ -233,7 +233,7 @@ def _routes(cause_score: CauseScore, candidate_change: CandidateChange, evidence
         weight = 0.55 if change.at > candidate_change.at else 0.35
         if began_with_rollout(candidate_change, evidence):
             weight = 0.15
-        cause_score.add_against(weight if place == 0 else 0.0, in_words(change, evidence))
+        cause_score.add_against(weight if place == 0 else 0.0, change_in_words(change, evidence))
 
 
 def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

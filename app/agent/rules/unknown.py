@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from app.agent.evidence.changes import config_map_of, own_changes, release_of, template_config_of
-from app.agent.evidence.cluster.routes import concerning, in_words
+from app.agent.evidence.cluster.routes import change_in_words, concerning
 from app.agent.evidence.conditions import condition_words, workload_conditions
 from app.agent.evidence.facts import LOOKBACK, current_revision, in_force_since
 from app.agent.evidence.format import relative
@@ -93,7 +93,7 @@ def _seen_in_cluster(evidence: Evidence) -> list[str]:
         if change is not None and change.recent:
             late = ", too late to be its cause" if change.at > began else ""
             facts.append(f"{change.what} was {relative(change.at, began, _START)}{late}")
-    facts += [in_words(one, evidence) for one in concerning(evidence, (evidence.key.service,))[:_MOST]]
+    facts += [change_in_words(one, evidence) for one in concerning(evidence, (evidence.key.service,))[:_MOST]]
     restarted = _restarted_at(evidence)
     if restarted is not None and began - LOOKBACK <= restarted <= began + CLOCK_TOLERANCE:
         facts.append(

@@ -16,6 +16,7 @@ from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.cluster.routes import (
     ROUTE_CAUSES,
+    change_in_words,
     concerning,
     related,
     route_candidates,
@@ -23,7 +24,6 @@ from app.agent.evidence.cluster.routes import (
     standing_faults,
     unchanged_words,
 )
-from app.agent.evidence.cluster.routes import in_words as in_words_of
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
 from app.agent.evidence.format import some_of, span
@@ -161,7 +161,7 @@ def _routes(evidence: Evidence, workload: WorkloadView, cause: Cause, *, unexpla
     """What carries the requests: what changed, and where nothing explains the symptom also what did not."""
     if not unexplained and cause not in ROUTE_CAUSES:
         return []
-    facts = [in_words_of(one, evidence) for one in concerning(evidence, related(evidence))[:_ROUTES]]
+    facts = [change_in_words(one, evidence) for one in concerning(evidence, related(evidence))[:_ROUTES]]
     if cause in ROUTE_CAUSES:
         return facts
     routes = workload.routes

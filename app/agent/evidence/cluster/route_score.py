@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.agent.evidence.changes import release_of, template_config_of
-from app.agent.evidence.cluster.routes import cause_of, in_words, route_candidates
+from app.agent.evidence.cluster.routes import cause_of, change_in_words, route_candidates
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.pods import pods_are_sick
@@ -28,7 +28,7 @@ def score_routes(cause: Cause, evidence: Evidence) -> CauseScore:
     cause_score = CauseScore()
     found = [one for one in route_candidates(evidence) if cause_of(one) is cause]
     for place, change in enumerate(found[:_LISTED]):
-        cause_score.add_for(_CHANGED if place == 0 else 0.0, in_words(change, evidence))
+        cause_score.add_for(_CHANGED if place == 0 else 0.0, change_in_words(change, evidence))
     return cause_score
 
 

@@ -74,7 +74,7 @@ def standing_faults(evidence: Evidence) -> tuple[RouteFault, ...]:
     )
 
 
-def in_words(change: RouteChange, evidence: Evidence) -> str:
+def change_in_words(change: RouteChange, evidence: Evidence) -> str:
     """Object, author, time, difference, and which dependency it is about."""
     by = f" by {change.by}" if change.by is not None else ""
     when = relative(change.at, incident_onset(evidence), "the incident started")

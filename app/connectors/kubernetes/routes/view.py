@@ -237,18 +237,15 @@ def _policies_before(seen: SeenChange, found: RouteObjects, reach: _Reach) -> li
 def _difference(kind: Kind, seen: SeenChange) -> tuple[str, ...]:
     before, after = fields_of(kind, seen.old), fields_of(kind, seen.new)
     if seen.new is None:
-        return ("deleted", *(f"{_short(field)} was {_short(words)}" for field, words in before.items()))[
-            :_DIFFERENCES
+        found = ["deleted", *(f"{_short(field)} was {_short(words)}" for field, words in before.items())]
+    elif seen.old is None:
+        found = ["created", *(f"{_short(field)} {_short(words)}" for field, words in after.items())]
+    else:
+        found = [
+            f"{_short(field)} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
+            for field in dict.fromkeys((*before, *after))
+            if before.get(field) != after.get(field)
         ]
-    if seen.old is None:
-        return ("created", *(f"{_short(field)} {_short(words)}" for field, words in after.items()))[
-            :_DIFFERENCES
-        ]
-    found = [
-        f"{_short(field)} {_short(before.get(field, 'none'))} -> {_short(after.get(field, 'none'))}"
-        for field in dict.fromkeys((*before, *after))
-        if before.get(field) != after.get(field)
-    ]
     return tuple(found[:_DIFFERENCES]) or ("another field of its specification",)
 
 
