@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from app.agent.workload import LogTail, ObjectRef
+from app.agent.workload import LOG_BYTES, LOG_LINES, LogTail, ObjectRef
 from app.errors import NotFound
 from app.sandbox.cluster.access import WorldAccess
 from app.sandbox.cluster.batches import pod_of
 from app.sandbox.cluster.reader import SandboxReader
 from app.sandbox.objects import Job
 from app.sandbox.world import ContainerLog
-
-LOG_LINES = 200
-LOG_BYTES = 64 * 1024
 
 
 class SandboxLogs:
