@@ -44,6 +44,7 @@ from app.settings.queries import (
     DATADOG_ERRORS,
     DATADOG_P95,
     DATADOG_REQUESTS,
+    LOKI_LABELS,
     PROMETHEUS_ERROR_RATE,
     PROMETHEUS_P95,
     PROMETHEUS_REQUEST_RATE,
@@ -64,11 +65,13 @@ from app.settings.values import (
     ClusterName,
     CommaSeparated,
     Listed,
+    LogLabels,
     Named,
     Namespace,
     RepositoryPrefix,
     ServiceName,
     SpaceSeparated,
+    Tenant,
     WorkloadName,
 )
 from app.settings.wrong import at_most, explained, undecodable
@@ -163,6 +166,10 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = None
     kube_context: str | None = None
     log_evidence: bool = False
+    loki_url: str | None = None
+    loki_token: SecretStr | None = None
+    loki_tenant: Tenant | None = None
+    loki_labels: LogLabels = LOKI_LABELS
     helm_releases: bool = False
     watch_jobs: bool = False
     job_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0

@@ -37,7 +37,7 @@ class GoTool:
     def version(self) -> str:
         """The version that `go.mod` asks for, such as `v1.22.2`."""
         text = (self.folder / "go.mod").read_text()
-        found = re.search(rf"^require {re.escape(self.module)} (v\S+)$", text, re.MULTILINE)
+        found = re.search(rf"^(?:require )?\s*{re.escape(self.module)} (v\S+)$", text, re.MULTILINE)
         if found is None:
             raise TestbedError(f"{self.folder / 'go.mod'} does not require {self.module}")
         return found.group(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import NoReturn
 
+from app.agent.batch.runs import BatchRun, BatchView
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import ClusterEvent
@@ -49,6 +50,9 @@ class SilentCluster:
 
     async def batches(self) -> NoReturn:
         self._silent("batches")
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> NoReturn:
+        self._silent(f"failures {run.name}")
 
     async def batch(self, key: ServiceKey) -> NoReturn:
         self._silent("batch")

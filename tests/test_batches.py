@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -27,12 +27,13 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.ports.cluster import ClusterWriter
-from app.agent.workload import TargetState
+from app.agent.workload import LogTail, ObjectRef, TargetState
 from app.bootstrap import Adapters
-from app.errors import UnknownOutcome
+from app.errors import Forbidden, UnknownOutcome
 from app.sandbox.jobs import CronJob
 from app.sandbox.objects import Job, Template
 from app.sandbox.operations import FIELD_MANAGER, MARKER
+from app.sandbox.world import ContainerLog
 from app.workers.batches.watcher import BatchWatcher
 from tests.stories import ACTING, KEY, NAMESPACE, STEP_SECONDS, Story, messages, story
 from tests.test_interruptions import Killed
@@ -63,7 +64,10 @@ class Breaks:
 
 @asynccontextmanager
 async def batches(
-    directory: Path, wrapped: Wrapped = lambda writer: writer, **settings: Any
+    directory: Path,
+    wrapped: Wrapped = lambda writer: writer,
+    also: Callable[[Adapters, _Batches], Adapters] = lambda world, _: world,
+    **settings: Any,
 ) -> AsyncIterator[Story]:
     """An agent that may repeat Jobs, beside a healthy service that shares the label of the batch."""
     merged = {**ACTING, "enabled_actions": ENABLED, **settings}
@@ -71,7 +75,8 @@ async def batches(
 
     def connected(world: Adapters) -> Adapters:
         writer = None if world.writer is None else wrapped(world.writer)
-        return replace(world, writer=writer, batches=_Batches(stages))
+        found = _Batches(stages)
+        return also(replace(world, writer=writer, batches=found), found)
 
     async with story(directory, connected=connected, **merged) as stage:
         stages.append(stage)
@@ -85,9 +90,23 @@ class _Batches:
     """The batches of the world of a story, which is made after its adapters."""
 
     stages: list[Story]
+    refused: Callable[..., Awaitable[NoReturn]] | None = None
+    """Answers instead of `failures`."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "failures" and self.refused is not None:
+            return self.refused
         return getattr(self.stages[0].cluster.batches, name)
+
+
+@dataclass
+class _Logs:
+    """The logs of the world of a story."""
+
+    stages: list[Story]
+
+    async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
+        return await self.stages[0].cluster.logs.tail(pod, container, previous=previous)
 
 
 def watcher(stage: Story) -> BatchWatcher:
@@ -209,6 +228,38 @@ async def test_a_run_that_may_do_harm_or_fails_repeatedly_is_handed_over(
         reasons = {one.runbook: one.reason for one in record.incident.plan.rejected}
         assert why in reasons["rerun-failed-job@1"]
         assert repetitions(stage) == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_log_of_a_failed_run_is_evidence(tmp_path: Path, allowed: bool) -> None:
+    """Its pattern is in timeline and handover, and of the lines nothing more; unavailable where forbidden."""
+
+    async def refuse(*_: object) -> NoReturn:
+        raise Forbidden("forbidden: list pods")
+
+    def logged(world: Adapters, found: _Batches) -> Adapters:
+        if not allowed:
+            found.refused = refuse
+        return replace(world, logs=_Logs(found.stages))
+
+    async with batches(tmp_path, also=logged) as stage:
+        await fails(stage, safe=False)
+        lines = ("starts", "FATAL password=hunter-two disk of db-7 is full", "FATAL disk of db-9 is full")
+        stage.world.container_logs[NAMESPACE, "report-2"] = ContainerLog(current=lines)
+        record = await look(stage, 120)
+        told = messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "Handover: run report-2 of CronJob" in told
+        assert "logs job/report-2 --all-containers --tail=50" in told
+        assert "hunter" not in told
+        assert "db-7" not in told
+        if allowed:
+            assert (
+                told.count("log of container app in pod report-2-pod: FATAL disk of <*> is full (1 line)")
+                == 2
+            )
+        else:
+            assert "Unavailable: pods of run report-2" in told
 
 
 async def test_a_dry_run_repeats_nothing(tmp_path: Path) -> None:

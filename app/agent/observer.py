@@ -19,10 +19,10 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
-from app.agent.batch.runs import BatchView, batch_named
+from app.agent.batch.runs import BatchView, EndedContainer, batch_named
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.flags import flags_of
-from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, patterns_of
+from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, log_sources_of_run, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.facts import config_map_changes
@@ -279,9 +279,12 @@ class Observer:
 
     async def _log_patterns(self, evidence: Evidence, missing: list[str]) -> tuple[LogPattern, ...]:
         """The patterns of the failing containers' last lines; the lines end here."""
-        if self.logs is None or evidence.workload is None:
+        if self.logs is None:
             return ()
-        sources = log_sources(evidence.workload, evidence)
+        if evidence.workload is not None:
+            sources = log_sources(evidence.workload, evidence)
+        else:
+            sources = log_sources_of_run(await self._failures(evidence.batch, missing))
         found = await asyncio.gather(*(self._tail(self.logs, one, missing) for one in sources))
         # Beside the loop, which goes on between the steps of the reduction.
         return await asyncio.to_thread(
@@ -292,6 +295,13 @@ class Observer:
                 for each in patterns_of(one, tail)
             )
         )
+
+    async def _failures(self, batch: BatchView | None, missing: list[str]) -> tuple[EndedContainer, ...]:
+        """The containers that ended with an error in the run that failed last."""
+        if batch is None or batch.failed is None or self.batches is None:
+            return ()
+        reading = self.batches.failures(batch, batch.failed)
+        return await _or_missing(reading, f"pods of run {batch.failed.name}", missing) or ()
 
     async def _flag_contents(self, evidence: Evidence, missing: list[str]) -> tuple[ConfigRecord, ...]:
         """What is in force of each ConfigMap that changed and held feature flags when it served well."""

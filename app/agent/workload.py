@@ -114,6 +114,10 @@ class FailingContainer:
     """When it ended, if nothing has started it again; None if it runs or waits to be started."""
 
 
+LOG_LINES, LOG_BYTES, LOG_SECONDS = 200, 64 * 1024, 2.0
+"""The most that is read of one container's log, from its end, and the most time that it takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogTail:
     """The last lines of a container, oldest first; never kept."""

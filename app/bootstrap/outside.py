@@ -18,6 +18,7 @@ from app.connectors.kinds import (
     MetricPace,
     chosen_metrics,
     configured_gitops,
+    configured_logs,
     configured_silences,
     constructed_channels,
 )
@@ -28,7 +29,7 @@ from app.connectors.peer_breaker import (
     guarded_silences,
 )
 from app.connectors.policy.connect import connect_policy, policy_peer
-from app.connectors.registry import CHANNELS, GITOPS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.registry import CHANNELS, GITOPS, LOG_SOURCES, METRIC_SOURCES, SILENCE_SOURCES
 from app.connectors.streams.open import OpenStream, open_streams
 from app.settings.entries import Role
 
@@ -44,6 +45,8 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
+    stored = configured_logs(LOG_SOURCES, settings)
+    logs = stored.connect(settings, clock) if stored is not None else None
     polled = silences.polled_every(settings) if silences is not None else None
     controller = configured_gitops(GITOPS, settings)
     gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
@@ -53,7 +56,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
         closers.append(cluster.close)
     if gitops is not None:
         closers.append(gitops.close)
-    closers += [one.aclose for one in (engine, *channels, source, silenced) if one is not None]
+    closers += [one.aclose for one in (engine, *channels, source, silenced, logs) if one is not None]
 
     async def close() -> None:
         for closer in closers:
@@ -69,7 +72,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             owners=cluster.owners if cluster is not None else None,
             rehearsal=cluster.rehearsal if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
-            logs=cluster.logs if cluster is not None else None,
+            logs=logs or (cluster.logs if cluster is not None else None),
             batches=cluster.batches if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.coverage if cluster is not None else None,

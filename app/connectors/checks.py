@@ -22,10 +22,12 @@ from app.connectors.kinds import (
     ChannelKind,
     ConnectedMetrics,
     GitOpsKind,
+    LogSourceKind,
     MetricSourceKind,
     SilenceSourceKind,
     chosen_metrics,
     configured_gitops,
+    configured_logs,
     constructed_channels,
 )
 from app.connectors.observability import Indicator
@@ -133,6 +135,31 @@ async def _silences(kind: SilenceSourceKind, run: DoctorRun) -> Finding:
     finally:
         await source.aclose()
     return ok("silences", f"{kind.title} reachable; {counted(len(active), 'active silence')}")
+
+
+def logs(kinds: Sequence[LogSourceKind]) -> Check:
+    """Whether the source of logs answers queries."""
+
+    async def check(run: DoctorRun) -> AsyncIterator[Finding]:
+        kind = configured_logs(kinds, run.settings)
+        if kind is not None:
+            yield await _logs(kind, run)
+
+    return check
+
+
+async def _logs(kind: LogSourceKind, run: DoctorRun) -> Finding:
+    try:
+        source = kind.connect(run.settings, run.clock)
+    except ConfigurationError as error:
+        return fail(kind.name, str(error), _CORRECT)
+    try:
+        await source.ping()
+    except AgentError as error:
+        return fail(kind.name, str(error), "check " + " and ".join(kind.settings))
+    finally:
+        await source.aclose()
+    return ok(kind.name, "answers queries")
 
 
 def gitops(kinds: Sequence[GitOpsKind]) -> Check:

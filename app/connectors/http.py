@@ -62,6 +62,7 @@ class HttpPeer:
         url: str,
         timeout_seconds: float,
         bearer_token: SecretStr | None = None,
+        headers: Mapping[str, str] | None = None,
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         """Raises `ConfigurationError`, naming `setting`, for an address or token that cannot be used."""
@@ -71,7 +72,8 @@ class HttpPeer:
         remember([self._url.password] if self._url.password else ())
         self._timeout = timeout_seconds
         self._max_bytes = max_bytes
-        self._headers = {"User-Agent": "self-healing-devops-agent", "Accept-Encoding": "identity"}
+        own = {"User-Agent": "self-healing-devops-agent", "Accept-Encoding": "identity"}
+        self._headers = {**(headers or {}), **own}
         if bearer_token is not None:
             token = _checked_token(bearer_token, setting)
             self._headers["Authorization"] = f"Bearer {token}"

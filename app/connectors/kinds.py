@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.agent.freshness.silences import Silence
 from app.agent.notifications.channel import Channel
+from app.agent.ports.cluster import ContainerLogs
 from app.agent.ports.gitops import GitOps, RepositoryWriter
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.store import Store
@@ -65,6 +66,16 @@ class ConnectedSilences(SilenceSource, Protocol):
     async def active(self, at: datetime) -> tuple[Silence, ...]: ...
     async def firing(self) -> AlertDelivery: ...
     async def listed(self, name: str) -> frozenset[str]: ...
+    async def aclose(self) -> None: ...
+
+
+class ConnectedLogs(ContainerLogs, Protocol):
+    """A source of logs with its connections."""
+
+    async def ping(self) -> None:
+        """Raises like every port when queries are not answered."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -133,6 +144,19 @@ class SilenceSourceKind:
     """Asks nothing yet; raises `ConfigurationError` for settings that cannot work."""
     polled_every: Callable[[Settings], timedelta | None]
     """How often its alerts are polled for those whose delivery was missed; None: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSourceKind:
+    """A store of the logs of containers, read in place of what the nodes keep of them."""
+
+    name: str
+    title: str
+    settings: tuple[str, ...]
+    """The setting with its address first, then those with its credentials."""
+    configured: Callable[[Settings], bool]
+    connect: Callable[[Settings, Clock], ConnectedLogs]
+    """Asks nothing yet; raises `ConfigurationError` for settings that cannot work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +233,11 @@ def chosen_metrics(kinds: Sequence[MetricSourceKind], settings: Settings) -> Met
 
 def configured_silences(kinds: Sequence[SilenceSourceKind], settings: Settings) -> SilenceSourceKind | None:
     """The configured source of silences; the first of several."""
+    return next((kind for kind in kinds if kind.configured(settings)), None)
+
+
+def configured_logs(kinds: Sequence[LogSourceKind], settings: Settings) -> LogSourceKind | None:
+    """The configured source of logs; the first of several."""
     return next((kind for kind in kinds if kind.configured(settings)), None)
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from app.agent.batch.runs import BatchView
+from app.agent.batch.runs import BatchRun, BatchView, EndedContainer
 from app.agent.freshness.silences import Silencing
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
@@ -237,6 +237,9 @@ class _GuardedJobs:
 
     async def batch(self, key: ServiceKey) -> BatchView | None:
         return await self.breaker.ask(lambda: self.reader.batch(key))
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
+        return await self.breaker.ask(lambda: self.reader.failures(batch, run))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The default queries of the metric sources."""
+"""The default queries of the metric sources, and the default labels of logs."""
 
 from __future__ import annotations
 
@@ -20,3 +20,5 @@ PROMETHEUS_REQUEST_RATE = "sum(rate(http_requests_total" + _SERVICE + "}[{{windo
 DATADOG_REQUESTS = "sum:trace.http.request.hits" + _TAGS + ".as_count()"
 DATADOG_ERRORS = "sum:trace.http.request.errors" + _TAGS + ".as_count()"
 DATADOG_P95 = "1000 * p95:trace.http.request" + _TAGS
+
+LOKI_LABELS = {"namespace": "{{namespace}}", "pod": "{{pod}}", "container": "{{container}}"}

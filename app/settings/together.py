@@ -23,6 +23,8 @@ _NEEDS = (
     ("slack_signing_secret", "slack_bot_token"),
     ("slack_app_token", "slack_bot_token"),
     ("notify_webhook_secret", "notify_webhook_url"),
+    ("loki_token", "loki_url"),
+    ("loki_tenant", "loki_url"),
 )
 """A setting, and one that it does nothing without."""
 

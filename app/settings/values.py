@@ -17,6 +17,8 @@ from app.redaction import redacted
 from app.settings.names import listed
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_LOG_PLACEHOLDERS = ("{{namespace}}", "{{pod}}", "{{container}}", "{{cluster}}")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -77,6 +79,21 @@ def _repository(value: str) -> str:
     return value
 
 
+def _log_labels(value: dict[str, str]) -> dict[str, str]:
+    for label, text in value.items():
+        if _LABEL.fullmatch(label) is None:
+            raise ValueError(f"{label!r} is no name of a label")
+        if text not in _LOG_PLACEHOLDERS and "{{" in text:
+            raise ValueError(f"{text!r} is none of {', '.join(_LOG_PLACEHOLDERS)}")
+    if "{{pod}}" not in value.values():
+        raise ValueError("no label has the value {{pod}}: the lines of other pods would be read too")
+    return value
+
+
+LogLabels = Annotated[dict[str, str], AfterValidator(_log_labels)]
+"""The labels of a container's lines: each the value that it has, or one of the placeholders."""
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9!._*'()|-]{1,150}$")]
+"""A tenant of a log store, or several with a bar between them."""
 Named = Annotated[str, Field(max_length=253), AfterValidator(_named)]
 """A name that is not empty."""
 Namespace = Annotated[str, AfterValidator(_namespace)]
@@ -119,6 +136,7 @@ EXAMPLES: Mapping[str, str] = {
     "argocd_applications": '{"prod/shop": "argocd/shop-prod"}',
     "git_repositories": '["https://github.com/example"]',
     "alert_home_labels": '{"cluster": "eu-1"}',
+    "loki_labels": '{"k8s_namespace_name": "{{namespace}}", "k8s_pod_name": "{{pod}}"}',
     "alert_triggers": '{"HighErrorRate": "high_error_rate"}',
     "slack_users": '{"U0123456789": {"name": "ann", "roles": ["responder"]}}',
     "role_scopes": '{"responder": ["approve", "operate"]}',

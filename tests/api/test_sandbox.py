@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.registry import CHANNELS, LOG_SOURCES, METRIC_SOURCES, SILENCE_SOURCES
 from app.main import FOR_SANDBOX, create_app
 from app.sandbox.cluster import SandboxReader, SandboxWatch, SandboxWriter
 from app.sandbox.metrics import SandboxMetrics
@@ -185,6 +185,7 @@ def test_no_setting_that_connects_a_system_is_in_force() -> None:
     """Those of every registered vendor, and those of cluster, store, streams and sign-in."""
     connecting = {name.lower() for metrics in METRIC_SOURCES for name in metrics.settings}
     connecting |= {name.lower() for silences in SILENCE_SOURCES for name in silences.settings}
+    connecting |= {name.lower() for logs in LOG_SOURCES for name in logs.settings}
     connecting |= {"kubeconfig", "kube_in_cluster", "database_url", "intake_from", "oidc_issuer"}
     channels = {kind.name for kind in CHANNELS} | {"notify"}
     assert connecting <= set(Settings.model_fields)

@@ -221,6 +221,8 @@ class FluxStandIn:
             return status(404, f"{place} not found")
         if verb == "get":
             return Answer(code=200, body=json.dumps(found).encode())
+        if request.headers.get("content-type") != "application/merge-patch+json":
+            return status(415, "the body of the request was in an unknown format")
         return self._patch(place, found, json.loads(request.body), dry=query.get("dryRun") == "All")
 
     def _patch(self, place: str, found: dict[str, Any], body: dict[str, Any], *, dry: bool) -> Answer:

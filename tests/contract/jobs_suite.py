@@ -57,6 +57,21 @@ async def test_a_batch_shows_how_its_runs_ended(cluster: ClusterHarness) -> None
         await cluster.powerless.batches.batches()
 
 
+async def test_the_containers_of_a_failed_run_are_found(cluster: ClusterHarness) -> None:
+    """Those of its own pods that ended with an error; none of a run that completed, nor without the right."""
+    await _failed_run(cluster)
+    await cluster.start_job("report-2", cron_job="report")
+    await cluster.end_job("report-2", complete=True)
+    report = await _batch(cluster, "CronJob", "report")
+    completed, failed = report.runs
+    (found,) = await cluster.ports.batches.failures(report, failed)
+    assert (found.name, found.pod.kind, found.pod.namespace) == ("app", "Pod", report.ref.namespace)
+    assert found.pod.name.startswith("report-1-")
+    assert await cluster.ports.batches.failures(report, completed) == ()
+    with pytest.raises(Forbidden):
+        await cluster.powerless.batches.failures(report, failed)
+
+
 async def test_the_repetition_of_a_run_belongs_to_its_cron_job_and_completes_it(
     cluster: ClusterHarness,
 ) -> None:

@@ -291,7 +291,12 @@ class KubernetesHarness:
 
     async def end_job(self, name: str, *, complete: bool) -> None:
         """Its pod ends, as a kubelet says it; the real controller of Jobs draws the conclusion."""
-        status = {"phase": "Succeeded" if complete else "Failed"}
+        ended = {"exitCode": 0 if complete else 1, "reason": "Completed" if complete else "Error"}
+        container = {"name": "app", "image": GOOD_IMAGE, "imageID": "", "ready": False, "restartCount": 0}
+        status = {
+            "phase": "Succeeded" if complete else "Failed",
+            "containerStatuses": [{**container, "state": {"terminated": ended}}],
+        }
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not await asyncio.to_thread(self._ended, name):
                 pods = await asyncio.to_thread(self._pods_of, name)

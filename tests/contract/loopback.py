@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,6 +50,8 @@ class Request:
     method: str
     target: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By their names in lower case."""
 
     @property
     def watches(self) -> bool:
@@ -113,7 +115,7 @@ class Loopback:
         headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines[1:]}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = lines[0].split(" ")
-        request = Request(method=method, target=target, body=body)
+        request = Request(method=method, target=target, body=body, headers=headers)
         self.requests.append(request)
         self.arrived.set()
         fate = self.rule(request)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
+from lightkube.types import PatchType
 
-from app.agent.gitops.application import ApplicationRef
+from app.agent.gitops.application import Application, ApplicationRef
 from app.agent.ids import ServiceKey
 from app.agent.ports.gitops import GitOps
 from app.agent.workload import WorkloadView
@@ -32,6 +34,14 @@ KUSTOMIZATION = create_namespaced_resource(
 GIT_REPOSITORY = create_namespaced_resource(
     "source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories"
 )
+
+
+APART = timedelta(seconds=8)
+"""Whose images an apply deployed is not known while another release follows within seconds."""
+
+
+def _over(application: Application) -> bool:
+    return datetime.now(UTC) - application.history[0].at > APART
 
 
 class RealKustomization:
@@ -65,7 +75,10 @@ class RealKustomization:
 
     def suspend(self) -> None:
         """A person suspends the Kustomization."""
-        self.bed.client.patch(KUSTOMIZATION, SERVICE, {"spec": {"suspend": True}}, namespace=self.namespace)
+        change = {"spec": {"suspend": True}}
+        self.bed.client.patch(
+            KUSTOMIZATION, SERVICE, change, namespace=self.namespace, patch_type=PatchType.MERGE
+        )
 
     def settings(self, user: str) -> Settings:
         return Settings(
@@ -123,6 +136,7 @@ class RealKustomization:
             refusals=FLUX,
         )
         await made.until(lambda a: a.sync == "Synced" and bool(a.history), "the first apply")
+        await made.until(_over, "the first apply to be over for long enough")
 
         async def there() -> bool:
             return await self.image() == "shop:1"

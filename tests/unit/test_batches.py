@@ -13,7 +13,8 @@ import pytest
 from app.agent.batch.repeats import REPEATS, SAFE_TO_REPEAT, name_of_repeat, obstacle
 from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, RunState, batch_key, batch_named
 from app.agent.batch.signals import condition_of_batch
-from app.agent.ids import IntentId, JsonObject, ServiceKey
+from app.agent.evidence.cluster.log_patterns import log_sources_of_run
+from app.agent.ids import IntentId, Json, JsonObject, ServiceKey
 from app.agent.models import Action, ActionName, Cause, Risk
 from app.agent.rules import batch_failure
 from app.agent.workload import ObjectRef
@@ -22,7 +23,7 @@ from app.config import Settings
 from app.connectors.k8s import connect
 from app.connectors.kubernetes.changes.jobs import repeat_of
 from app.connectors.kubernetes.views import MARKER
-from app.connectors.kubernetes.views.batches import batches_of
+from app.connectors.kubernetes.views.batches import batches_of, failures_of
 from app.errors import Forbidden
 from tests.contract.loopback import Answer, Request, kubeconfig_for, loopback, status
 from tests.unit.scenes import evidence
@@ -342,3 +343,42 @@ def _moved(item: JsonObject, namespace: str) -> JsonObject:
     metadata = item["metadata"]
     assert isinstance(metadata, dict)
     return {**item, "metadata": {**metadata, "namespace": namespace}}
+
+
+def _pod(name: str, minute: int, *, owner: str = "uid-report", **codes: int) -> JsonObject:
+    """A pod whose containers ended with these exit codes; the name of an init container begins with i."""
+    statuses: dict[str, list[Json]] = {"initContainerStatuses": [], "containerStatuses": []}
+    for container, code in codes.items():
+        part = "initContainerStatuses" if container.startswith("i") else "containerStatuses"
+        statuses[part].append({"name": container, "state": {"terminated": {"exitCode": code}}})
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "prod",
+            "creationTimestamp": f"2026-03-01T12:{minute:02}:00Z",
+            "ownerReferences": [{"kind": "Job", "name": "report", "uid": owner, "controller": True}],
+        },
+        "status": {**statuses},
+    }
+
+
+def test_the_containers_that_ended_with_an_error_are_found_newest_pod_first() -> None:
+    """Of the pods that the run controls: a label alone, which every pod may have, is not enough."""
+    nameless = _pod("nameless", 4)
+    nameless["status"] = {"containerStatuses": [{"state": {"terminated": {"exitCode": 1}}}]}
+    pods = (
+        _pod("first", 1, app=1),
+        _pod("stranger", 3, owner="uid-other", app=1),
+        _pod("second", 2, init=3, app=137, proxy=0),
+        nameless,
+    )
+    found = failures_of("uid-report", pods)
+    assert [(one.pod.name, one.name) for one in found] == [
+        ("second", "init"),
+        ("second", "app"),
+        ("first", "app"),
+    ]
+    assert [(one.pod.name, one.container) for one in log_sources_of_run(found)] == [
+        ("second", "init"),
+        ("second", "app"),
+    ]

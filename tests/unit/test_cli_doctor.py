@@ -261,6 +261,8 @@ async def test_tokens_are_never_shown() -> None:
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
         ({"alertmanager_url": "nonsense"}, "silences"),
+        ({"loki_url": "nonsense"}, "loki"),
+        ({"loki_url": "http://127.0.0.1:9"}, "loki"),
         ({"alertmanager_url": "http://127.0.0.1:9"}, "silences"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
     ],

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.connectors.registry import ALERT_FORMATS, CHANNELS, GITOPS, METRIC_SOURCES
+from app.connectors.registry import ALERT_FORMATS, CHANNELS, GITOPS, LOG_SOURCES, METRIC_SOURCES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -54,6 +54,7 @@ _SOURCES = {kind.name: _home(kind.connect) for kind in METRIC_SOURCES}
 VENDOR_NAMES = {
     **_SOURCES,
     **{kind.name: _home(kind.connect) for kind in GITOPS},
+    **{kind.name: _home(kind.connect) for kind in LOG_SOURCES},
     **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
     **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS if one.name not in _SOURCES},
     "promql": "app/connectors/prometheus",

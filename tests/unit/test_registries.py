@@ -11,12 +11,20 @@ import pytest
 from app.cli.commands.doctor import CHECKS
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
-from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, chosen_metrics, configured_gitops
+from app.connectors.kinds import (
+    ChannelKind,
+    GitOpsKind,
+    LogSourceKind,
+    MetricSourceKind,
+    chosen_metrics,
+    configured_gitops,
+)
 from app.connectors.registry import (
     ALERT_FORMATS,
     CHANNELS,
     CHAT_PATHS,
     GITOPS,
+    LOG_SOURCES,
     METRIC_SOURCES,
     SILENCE_SOURCES,
 )
@@ -27,7 +35,15 @@ ROOT = Path(__file__).parents[2]
 CONNECTORS = ROOT / "app" / "connectors"
 REGISTRY = CONNECTORS / "registry.py"
 
-REGISTERED = {"AlertFormat", "Dialect", "GitOpsKind", "MetricSourceKind", "SilenceSourceKind", "ChannelKind"}
+REGISTERED = {
+    "AlertFormat",
+    "Dialect",
+    "GitOpsKind",
+    "MetricSourceKind",
+    "SilenceSourceKind",
+    "LogSourceKind",
+    "ChannelKind",
+}
 """What a vendor's module constructs, for the registry to list."""
 
 SEVERAL_VENDORS = {"app.connectors.alerts", "app.connectors.chat"}
@@ -37,6 +53,7 @@ METHODS = {
     "metric source": {"sli", "sli_range", "telemetry", "ping"},
     "notification channel": {"begin", "refresh", "reply", "find"},
     "silence source": {"concerning", "active"},
+    "log source": {"tail", "ping"},
     "GitOps controller": {"owner_of", "application", "rehearse"},
 }
 """By these a class is known as an adapter of its port."""
@@ -131,6 +148,16 @@ def test_a_metric_source_is_complete(kind: MetricSourceKind) -> None:
     ] == []
 
 
+@pytest.mark.parametrize("kind", LOG_SOURCES, ids=lambda kind: kind.name)
+def test_a_log_source_is_complete(kind: LogSourceKind) -> None:
+    """Its settings, the contract suite over it, and its page."""
+    assert [
+        *_undocumented(kind.settings),
+        *_absent(f"tests/contract/test_logs_{kind.name}.py"),
+        *_unmentioned(kind.settings[0]),
+    ] == []
+
+
 @pytest.mark.parametrize("kind", GITOPS, ids=lambda kind: kind.name)
 def test_a_gitops_controller_is_complete(kind: GitOpsKind) -> None:
     """Its settings, the contract suite over it and over the real servers, and its page."""
@@ -180,6 +207,7 @@ def test_names_are_unique() -> None:
         [*(one.name for one in ALERT_FORMATS), *(kind.name for kind in CHANNELS if kind.inbound)],
         [kind.name for kind in CHANNELS],
         [kind.title for kind in SILENCE_SOURCES],
+        [kind.name for kind in LOG_SOURCES],
     ):
         assert len(names) == len(set(names))
 

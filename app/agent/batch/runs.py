@@ -61,6 +61,14 @@ class BatchRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedContainer:
+    """A container of a failed run that ended with an error."""
+
+    pod: ObjectRef
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchView:
     """A batch with the runs that the cluster still keeps, read at `observed_at`."""
 

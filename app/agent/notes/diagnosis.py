@@ -66,7 +66,7 @@ _LESS_LIKELY = 2
 
 
 def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Note | None:
-    """What a person who takes over needs, where no action is planned; None without a workload."""
+    """What a person who takes over needs, where no action is planned; None without a workload or batch."""
     found = handover(evidence, diagnosis.best.cause)
     if found is None:
         return None

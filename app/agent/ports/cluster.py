@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.agent.batch.runs import BatchView
+from app.agent.batch.runs import BatchRun, BatchView, EndedContainer
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
@@ -94,6 +94,14 @@ class BatchReader(Protocol):
 
     async def batch(self, key: ServiceKey) -> BatchView | None:
         """One batch with its runs; None when there is none of that name, or the key is a service's."""
+        ...
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
+        """The containers that ended with an error in the pods of a run, of the newest pod first.
+
+        Empty where no such pod is kept. Raises `Forbidden` without the right to list pods,
+        `TransientError` for no answer.
+        """
         ...
 
 

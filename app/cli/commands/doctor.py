@@ -17,7 +17,14 @@ from app.connectors import checks, mappings
 from app.connectors.findings import Check, DoctorRun, Finding, ok
 from app.connectors.kubernetes import access as cluster
 from app.connectors.policy import connect as policy
-from app.connectors.registry import ALERT_FORMATS, CHANNELS, GITOPS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.registry import (
+    ALERT_FORMATS,
+    CHANNELS,
+    GITOPS,
+    LOG_SOURCES,
+    METRIC_SOURCES,
+    SILENCE_SOURCES,
+)
 from app.connectors.sso import issuer
 
 CHECKS: tuple[Check, ...] = (
@@ -27,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     mappings.check,
     checks.metrics(METRIC_SOURCES),
     checks.silences(SILENCE_SOURCES),
+    checks.logs(LOG_SOURCES),
     checks.gitops(GITOPS),
     issuer.check,
     checks.deliveries(ALERT_FORMATS),

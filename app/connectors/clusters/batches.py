@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.agent.batch.runs import BatchView
+from app.agent.batch.runs import BatchRun, BatchView, EndedContainer
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import BatchReader
 from app.connectors.clusters.listing import ClusterLists
@@ -35,6 +35,14 @@ class RoutedBatches:
         name, reader = found
         view = await reader.batch(key)
         return None if view is None else _placed(view, name)
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
+        found = self.routes.of_service(batch.key)
+        if found is None:
+            return ()
+        name, reader = found
+        ended = await reader.failures(batch, run)
+        return tuple(replace(one, pod=in_cluster(one.pod, name)) for one in ended)
 
 
 def _placed(batch: BatchView, cluster: str) -> BatchView:

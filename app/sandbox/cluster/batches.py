@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from app.agent.batch.repeats import REPEATS, SAFE_TO_REPEAT, name_of_repeat, obstacle
-from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, RunState, batch_key
+from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, EndedContainer, RunState, batch_key
 from app.agent.guardrails.opt_out import said
 from app.agent.guardrails.target_token import REPEATED_AS, RUN, object_token
+from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action
 from app.agent.workload import ObjectRef, TargetState
@@ -38,6 +39,21 @@ class SandboxBatches:
         namespace = self._access.naming.namespace(key.environment)
         found = batches_of(self._access.world, namespace, key.environment)
         return next((one for one in found if one.key == key), None)
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
+        """Each run has one attempt, whose pod the world keeps by its name alone."""
+        self._access.ask("list", "Pod")
+        jobs = self._access.world.api.list(Job, batch.ref.namespace)
+        return tuple(
+            EndedContainer(pod=batch.ref.beside(POD, pod_of(job)), name="app")
+            for job in jobs
+            if job.meta.uid == run.uid and job.state is RunState.FAILED
+        )
+
+
+def pod_of(job: Job) -> str:
+    """The name of the pod of a run."""
+    return f"{job.meta.name}-pod"
 
 
 def batches_of(world: World, namespace: str, environment: str) -> list[BatchView]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
+from app.agent.batch.runs import BatchView
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
@@ -32,7 +33,7 @@ from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.routes import INGRESS, NETWORK_POLICY, ROUTE_KINDS, SERVICE, RouteChange
-from app.agent.workload import PodView, WorkloadView
+from app.agent.workload import ObjectRef, PodView, WorkloadView
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
@@ -63,10 +64,10 @@ class Handover:
 
 
 def handover(evidence: Evidence, cause: Cause) -> Handover | None:
-    """The handover of a workload that the agent sees; None without one."""
+    """The handover of a workload or a batch that the agent sees; None without one."""
     workload = evidence.workload
     if workload is None:
-        return None
+        return None if evidence.batch is None else _of_batch(evidence.batch, evidence)
     failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
     return Handover(
         facts=(
@@ -77,13 +78,28 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
             *pattern_facts(evidence.log_patterns),
         ),
         warnings=workload.warnings[:_WARNINGS],
-        commands=_placed(workload, dict.fromkeys(_commands(workload, failing, evidence, cause))),
+        commands=_placed(workload.target.ref, dict.fromkeys(_commands(workload, failing, evidence, cause))),
     )
 
 
-def _placed(workload: WorkloadView, commands: Iterable[str]) -> tuple[str, ...]:
-    """With the cluster that a line is meant for, where the workload's cluster has a name."""
-    cluster = workload.target.ref.cluster
+def _of_batch(batch: BatchView, evidence: Evidence) -> Handover:
+    """How its newest run stands, and what the logs of the failed one say."""
+    here = f"kubectl -n {batch.ref.namespace}"
+    commands = [f"{here} describe {batch.ref.kind.lower()} {batch.ref.name}"]
+    if batch.failed is not None:
+        run = batch.failed.name
+        logs = f"{here} logs job/{run} --all-containers --tail=50"
+        commands = [logs, f"{here} describe job {run}", *commands]
+    return Handover(
+        facts=(batch.words, *pattern_facts(evidence.log_patterns)),
+        warnings=(),
+        commands=_placed(batch.ref, dict.fromkeys(commands)),
+    )
+
+
+def _placed(ref: ObjectRef, commands: Iterable[str]) -> tuple[str, ...]:
+    """With the cluster that a line is meant for, where the cluster of the object has a name."""
+    cluster = ref.cluster
     where = f" # {in_words(cluster)}" if cluster else ""
     return tuple(f"{line}{where}" for line in islice(commands, _COMMANDS))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
+from app.agent.batch.runs import EndedContainer
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.guardrails.workload_kinds import POD
 from app.agent.models import Evidence
@@ -116,6 +117,14 @@ def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, 
             previous=_ended(pod, fault),
         )
         found.setdefault((pod.failing.name, fault), source)
+    return tuple(found.values())[:MOST_CONTAINERS]
+
+
+def log_sources_of_run(failures: Iterable[EndedContainer]) -> tuple[LogSource, ...]:
+    """The containers of a failed run to read, each name once: the pods of further attempts say the same."""
+    found: dict[str, LogSource] = {}
+    for one in failures:
+        found.setdefault(one.name, LogSource(pod=one.pod, container=one.name, previous=False))
     return tuple(found.values())[:MOST_CONTAINERS]
 
 

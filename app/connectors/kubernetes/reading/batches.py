@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from app.agent.batch.runs import BatchView, batch_named
+from app.agent.batch.runs import BatchRun, BatchView, EndedContainer, batch_named
 from app.agent.ids import JsonObject, ServiceKey
 from app.clock import Clock
 from app.connectors.kubernetes.api import Kind, ReadApi
 from app.connectors.kubernetes.fields import text
 from app.connectors.kubernetes.mapping import ServiceMap
-from app.connectors.kubernetes.views.batches import batches_of
+from app.connectors.kubernetes.views.batches import batches_of, failures_of
 from app.errors import Forbidden
+
+_OF_RUN = "batch.kubernetes.io/controller-uid"
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ class KubernetesBatches:
         if batch_named(key) is None or namespace is None:
             return None
         return await read_batch(self._api, key, namespace, self._clock)
+
+    async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
+        pods = await self._api.list(Kind.POD, batch.ref.namespace, labels=f"{_OF_RUN}={run.uid}")
+        return failures_of(run.uid, pods.items)
 
 
 async def read_batch(api: ReadApi, key: ServiceKey, namespace: str, clock: Clock) -> BatchView | None:

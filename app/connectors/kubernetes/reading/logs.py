@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.workload import LogTail, ObjectRef
+from app.agent.workload import LOG_BYTES, LOG_LINES, LOG_SECONDS, LogTail, ObjectRef
 from app.connectors.kubernetes.connection import Connection
 from app.connectors.kubernetes.errors import KubernetesCall
 from app.errors import PermanentError
 
-LINES = 200
-BYTES = 64 * 1024
-SECONDS = 2.0
 _FEWER_LINES = 20
 """Asked for where the lines are too long: the node cuts them from the end, and the last ones say most."""
 
@@ -30,10 +27,10 @@ class KubernetesLogs:
             return await self._tail(pod, container, previous=False)
 
     async def _tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
-        text = await self._read(pod, container, lines=LINES, previous=previous)
-        if len(text) >= BYTES:
+        text = await self._read(pod, container, lines=LOG_LINES, previous=previous)
+        if len(text) >= LOG_BYTES:
             text = await self._read(pod, container, lines=_FEWER_LINES, previous=previous)
-        lines = text.decode(errors="replace").splitlines()[-LINES:]
+        lines = text.decode(errors="replace").splitlines()[-LOG_LINES:]
         return LogTail(lines=tuple(lines), previous=previous)
 
     async def _read(self, pod: ObjectRef, container: str, *, lines: int, previous: bool) -> bytes:
@@ -43,7 +40,7 @@ class KubernetesLogs:
             pod.name,
             container=container,
             tailLines=str(lines),
-            limitBytes=str(BYTES),
+            limitBytes=str(LOG_BYTES),
             **({"previous": "true"} if previous else {}),
         )
-        return await self._connection.text(call, request, seconds=SECONDS, most=BYTES)
+        return await self._connection.text(call, request, seconds=LOG_SECONDS, most=LOG_BYTES)

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from app.agent.batch.repeats import REPEATS, SAFE_TO_REPEAT
-from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, RunState, batch_key
+from app.agent.batch.runs import CRON_JOB, JOB, BatchRun, BatchView, EndedContainer, RunState, batch_key
 from app.agent.guardrails.opt_out import said
+from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import JsonObject
 from app.agent.workload import ObjectRef
 from app.connectors.kubernetes.fields import (
     condition_of,
     controller,
+    controller_uid,
     created_at,
     flag,
     moment,
     name,
+    number,
     objects,
     text,
     texts,
@@ -48,6 +51,22 @@ def run_of(job: JsonObject) -> BatchRun:
         scheduled_at=moment(job, "metadata", "annotations", _SCHEDULED),
         said=sentence(words) if state is RunState.FAILED else "",
         repeats=text(job, "metadata", "labels", REPEATS),
+    )
+
+
+def failures_of(run_uid: str, pods: Iterable[JsonObject]) -> tuple[EndedContainer, ...]:
+    """The containers that ended with an error in the pods that this run controls, of the newest pod first."""
+    own = [pod for pod in pods if controller_uid(pod) == run_uid]
+    own.sort(key=lambda pod: (created_at(pod), name(pod)), reverse=True)
+    return tuple(
+        EndedContainer(
+            pod=ObjectRef(kind=POD, namespace=text(pod, "metadata", "namespace") or "", name=name(pod)),
+            name=name_of,
+        )
+        for pod in own
+        for part in ("initContainerStatuses", "containerStatuses")
+        for one in objects(pod, "status", part)
+        if number(one, "state", "terminated", "exitCode") and (name_of := text(one, "name"))
     )
 
 
