@@ -88,7 +88,7 @@ def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict
 
 
 def _served_until(candidate_change: CandidateChange, changed: Change, evidence: Evidence) -> bool:
-    """Whether a dependency rolled its change out, and served within the objectives, before its caller changed."""
+    """Whether a dependency rolled its change out, and served well, before its caller changed."""
     objectives = evidence.objectives
     if objectives is None or candidate_change.at - changed.at < _ROLLED_OUT:
         return False
