@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import pytest
 
 from app.agent.ids import Json, JsonObject
 from app.clock import Clock
@@ -98,3 +100,25 @@ def test_no_secret_and_no_long_list_is_kept() -> None:
 
     assert len(str(long("a"))) < 1000
     assert long("a") != long("b")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dated"),
+    [
+        (-90, -40, -40),  # written while the watch was down
+        (-40, -90, 0),  # what the last writer had set was taken away
+        (-90, 10, 0),  # the clock of the API server is ahead
+    ],
+)
+def test_a_change_has_the_time_of_its_write_however_late_the_watch_hears_of_it(
+    before: int, after: int, dated: int
+) -> None:
+    """A watch that was down for long does not make an old change a fresh one."""
+    store, history = stored(VirtualClock(NOW))
+
+    def minutes(number: int) -> datetime:
+        return NOW + timedelta(minutes=number)
+
+    store.put(version(1, {"selector": {"app": "shop"}}, managedFields=written("helm", minutes(before))))
+    store.put(version(2, {"selector": {"app": "x"}}, managedFields=written("me", minutes(after))))
+    assert [one.at for one in history.within("prod")] == [minutes(dated)]
