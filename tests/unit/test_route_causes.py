@@ -86,6 +86,8 @@ def seen(routes: RoutesView | None, view: WorkloadView | None = None, **fields: 
         (RoutesView(changes=(change(effect=RouteEffect.HARMLESS),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(effect=RouteEffect.UNKNOWN, difference=()),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(-30),)), Cause.UNKNOWN),
+        (RoutesView(changes=(change(not_before=at(-30)),)), Cause.UNKNOWN),
+        (RoutesView(changes=(change(not_before=at(-3)),)), Cause.NETWORK_POLICY),
         (RoutesView(changes=(change(-1),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(services=("other",)),)), Cause.UNKNOWN),
         (RoutesView(), Cause.UNKNOWN),

@@ -51,9 +51,14 @@ class RouteHistory:
             return written if before is None or written >= before else now
         return written if written >= now - _SAME_WRITE_WITHIN else now
 
-    def deleted(self, old: JsonObject) -> None:
-        """An object is gone."""
-        self._add(SeenChange(at=self._clock.now(), old=old, new=None))
+    def deleted(self, old: JsonObject, heard_at: datetime | None = None) -> None:
+        """An object is gone; `heard_at` is when its watch heard last from the API server.
+
+        A deletion names no time: where the watch was interrupted, it may be as old as that.
+        """
+        now = self._clock.now()
+        missed = heard_at is not None and now - heard_at > _SAME_WRITE_WITHIN
+        self._add(SeenChange(at=now, old=old, new=None, not_before=heard_at if missed else None))
 
     def within(self, namespace: str) -> tuple[SeenChange, ...]:
         """The changes of a namespace, oldest first."""
