@@ -102,6 +102,13 @@ def test_a_change_that_cuts_requests_right_before_the_symptom_is_a_cause(
     assert diagnosis.best.cause is cause
 
 
+def test_a_change_that_the_watch_missed_is_shown_with_both_times() -> None:
+    """The person sees that it is not known when it was made."""
+    [words] = diagnose(seen(RoutesView(changes=(change(not_before=at(-3)),)))).best.evidence_for
+    assert "between 30 s before the incident started and 6 s before the incident started" in words
+    assert "the watch was interrupted" in words
+
+
 def test_the_cause_is_escalated_with_object_author_and_difference() -> None:
     """No runbook acts on it; the first line to copy shows the object."""
     found = seen(RoutesView(changes=(change(),)))
