@@ -49,6 +49,8 @@ class RouteChange:
     effect: RouteEffect
     services: tuple[str, ...]
     """The services of the same environment whose pods it concerns, sorted."""
+    not_before: datetime | None = None
+    """It may be as old as this, because the watch was interrupted; None: it was made at `at`."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

@@ -138,6 +138,8 @@ class LogPattern:
     pattern: str
     count: int
     """The number of lines."""
+    credentials_refused: bool = False
+    """A line says that another system refused the credentials of this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +185,8 @@ class PodView:
     """Why its node evicted it, in the node's words; None if it was not evicted."""
     ends_by: datetime | None = None
     """When it must have ended, its grace period over; None unless it is being deleted."""
+    containers: tuple[str, ...] = ()
+    """Its containers by name, without init containers and sidecars, as far as its node reported them."""
 
     @property
     def leftover(self) -> bool:

@@ -179,6 +179,7 @@ def _entry(scored: Scored) -> JsonObject:
         "harm_seconds": verdict.harm_seconds,
         "saved_seconds": verdict.saved_seconds,
         "recovered": run.recovered,
+        "healed": verdict.healed,
         "detect_seconds": verdict.detect_seconds,
         "recover_seconds": verdict.recover_seconds,
     }
@@ -194,6 +195,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Sequence[Scored]], str]], ...] = (
     ("escalated rightly", lambda runs: str(score(runs).escalated_rightly)),
     ("MTTD", lambda runs: _seconds(score(runs).mttd_seconds)),
     ("MTTR", lambda runs: _seconds(score(runs).mttr_seconds)),
+    ("where healed", lambda runs: _seconds(score(runs).mttr_healed_seconds)),
     ("actions/incident", lambda runs: _figure(score(runs).actions_per_incident)),
 )
 

@@ -2,7 +2,8 @@
 
 Store, intake, observer, diagnosis, planner, policy, executor, verifier, watcher and
 poller are those of the product, wired by the same composition root and with its
-default settings, except that writing is allowed: cluster and metrics are simulated.
+default settings, except that writing and reading logs are allowed: cluster and metrics
+are simulated.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ PACE = MetricPace(window=WINDOW, every=timedelta(seconds=15), at_once=1)
 
 
 def benchmark_settings(runbooks: Path) -> Settings:
-    """The defaults of the product, whatever this machine's environment says, with writing allowed."""
+    """The defaults of the product, whatever this machine's environment says; writing and logs are allowed."""
     return Settings.model_construct(
         runbooks_dir=runbooks,
         dry_run=False,
         allow_high_risk_actions=True,
+        log_evidence=True,
         claim_lease_seconds=3600.0,
         watch_concurrency=1,
     )

@@ -70,7 +70,13 @@ def _traits(
         cold = left > 0
         if cold:
             warm_in.append(left)
-    refusing = frozenset(
+    refusing = refused_by(pod, model, around)
+    return pod.template, pod.node if pod.node in around.nodes and pod.node else "", cold, refusing
+
+
+def refused_by(pod: Pod, model: ServiceModel, around: Surroundings) -> frozenset[str]:
+    """The systems outside that it calls and that refuse its credentials: they changed after its start."""
+    return frozenset(
         call.to
         for call in model.calls
         if (external := around.externals.get(call.to)) is not None
@@ -78,7 +84,6 @@ def _traits(
         and pod.started_at is not None
         and pod.started_at < external.credentials_changed_at
     )
-    return pod.template, pod.node if pod.node in around.nodes and pod.node else "", cold, refusing
 
 
 def _group(

@@ -48,6 +48,7 @@ def simulated(
     return Adapters(
         reader=cluster.reader,
         owners=cluster.reader,
+        logs=cluster.logs if settings.log_evidence else None,
         rehearsal=cluster.rehearsal,
         writer=None if settings.dry_run else cluster.writer(),
         watch=cluster.watch,

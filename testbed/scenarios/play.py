@@ -244,6 +244,7 @@ async def _with_agent(
             "kubeconfig": stand.agent,
             "environment_namespaces": {world.namespace: world.namespace},
             "watch_concurrency": 4,
+            "log_evidence": False,  # the containers of the stand-in kubelet write nothing
         }
     )
     cluster = connect(settings, clock, partial(LensConnection, lens=lens))

@@ -15,7 +15,9 @@ from tests.sizes import scenarios
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 
 FOLDER = Path(__file__).parents[2] / "bench" / "healing"
-OPEN: dict[str, str] = {}
+OPEN: dict[str, str] = {
+    "rotation-after-config-tweak": "its cause is in the logs, and containers there write none",
+}
 """Scenarios that do not end on the control plane as they should yet, with the reason."""
 AT_ONCE = 6
 

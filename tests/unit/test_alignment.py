@@ -180,6 +180,29 @@ def test_a_dependency_that_changed_itself_is_not_overloaded_by_its_caller() -> N
     assert confidence(Cause.DEPENDENCY_FAILURE, seen) >= 0.6
 
 
+@pytest.mark.parametrize(
+    ("earlier", "errors_between", "overloaded"),
+    [(-4.75, 0.001, True), (-4.75, 0.2, False), (-4.0, 0.001, False)],
+)
+def test_a_dependency_that_served_well_after_its_own_release_is_overloaded(
+    earlier: float, errors_between: float, *, overloaded: bool
+) -> None:
+    """It rolled out before its caller changed, and no measurement in between was outside the objectives."""
+
+    def errors(minute: float) -> float:
+        return 0.7 if minute >= -2.75 else errors_between if -4.0 <= minute < -3.5 else 0.001
+
+    flood = measured(curves(errors=errors, requests=step(-2.75, 50.0, 200.0)))
+    seen = failing(
+        -2.75,
+        failing_beside=(FailingBeside(key=DATABASE, since=at(-2.75), unrelated=False),),
+        dependency_levels=(DependencyLevels(key=DATABASE, sli=flood, calls=()),),
+        changes=(change(ChangeKind.DEPLOY, earlier, key=DATABASE),),
+    )
+    assert (confidence(Cause.BAD_RELEASE, seen) > 0.8) is overloaded
+    assert (confidence(Cause.DEPENDENCY_FAILURE, seen) < 0.5) is overloaded
+
+
 @pytest.mark.parametrize(("callers", "weighs"), [((), True), ((CALLER,), False)])
 def test_load_that_rose_after_a_release_explains_slow_answers_too(
     callers: tuple[ServiceKey, ...], *, weighs: bool

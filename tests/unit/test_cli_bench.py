@@ -16,6 +16,8 @@ FIGURES = {
     "escalated_rightly",
     "mttd_seconds",
     "mttr_seconds",
+    "healed",
+    "mttr_healed_seconds",
     "actions_per_incident",
     "per_scenario",
 }

@@ -232,6 +232,7 @@ def test_why_a_pod_was_evicted_and_when_it_must_have_ended_are_read() -> None:
     assert isinstance(metadata, dict)
     metadata["deletionTimestamp"] = "2026-02-20T17:00:40Z"
     evicted, leaving = (seen(one).pods[0] for one in (gone, deleted))
+    assert leaving.containers == ("app",)
     assert (evicted.evicted, evicted.ends_by) == ("low on resource: memory", None)
     assert (leaving.evicted, leaving.ends_by) == (None, BORN + timedelta(seconds=40))
     assert leaving.failing is not None

@@ -138,3 +138,19 @@ def test_the_score_sums_and_averages_the_runs() -> None:
     assert (found.scenarios, found.right_ends, found.wrong_actions, found.control_actions) == (2, 1, 1, 1)
     assert (found.mttd_seconds, found.mttr_seconds, found.actions_per_incident) == (60.0, 100.0, 1.0)
     assert found.pages == 1
+
+
+def test_the_time_to_recover_is_shown_for_the_healed_runs_too() -> None:
+    """What was handed over counts to the horizon in the mean over all, and is left out of this one."""
+
+    def scored(run: Run) -> Scored:
+        judgement = judge(scenario(RECOVERED, ESCALATED), FAULT, run, TWIN)
+        return Scored(
+            scenario="judged", variant=0, family="test", control=False, run=run, judgement=judgement
+        )
+
+    healed, handed_over = scored(replace(HEALED, acts=DONE)), scored(replace(TWIN, pages=("shop",)))
+    found = score([healed, handed_over])
+    assert (found.right_ends, found.healed, found.mttr_healed_seconds) == (2, 1, 100.0)
+    assert found.mttr_seconds == (100.0 + HORIZON - FAULT) / 2
+    assert (score([handed_over]).healed, score([handed_over]).mttr_healed_seconds) == (0, None)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.log_patterns import (
     LogSource,
     log_sources,
@@ -16,8 +17,19 @@ from app.agent.evidence.cluster.log_patterns import (
     pattern_facts,
     patterns_of,
 )
+from app.agent.models import Cause, Trigger
 from app.agent.workload import ContainerRole, FailingContainer, LogTail, ObjectRef, PodView
-from tests.unit.scenes import OLD, at, evidence, pods, workload
+from tests.unit.scenes import (
+    OLD,
+    at,
+    config_map,
+    config_record,
+    curves,
+    evidence,
+    pods,
+    step,
+    workload,
+)
 
 SOURCE = LogSource(pod=ObjectRef(kind="Pod", namespace="prod", name="shop-1"), container="app", previous=True)
 
@@ -202,3 +214,64 @@ def test_only_failing_containers_that_ran_are_read() -> None:
         (crashed.name, "proxy", True),
         (crashed.name, "agent", True),
     ]
+
+
+REFUSED = 'FATAL: password authentication failed for user "shop"'
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        (REFUSED, True),
+        ("ERROR 1045: Access denied for user 'shop'@'10.0.0.7' (using password: YES)", True),
+        ("WRONGPASS invalid username-password pair or user is disabled.", True),
+        ('{"level": "error", "msg": "SASL authentication failed"}', True),
+        ("AmqpError: ACCESS_REFUSED - Login was refused", True),
+        ("ERROR connection refused", False),
+        ("WARN user jane gave a wrong password", False),
+        ("INFO authentication done", False),
+    ],
+)
+def test_a_line_about_refused_credentials_marks_its_pattern(line: str, *, refused: bool) -> None:
+    """What drivers write for a server that refuses them, although the pattern leaves words of it out."""
+    [one] = patterns_of(SOURCE, tail(line, line))
+    assert one.credentials_refused is refused
+
+
+@pytest.mark.parametrize(
+    ("trigger", "changed", "read"),
+    [
+        (Trigger.HIGH_ERROR_RATE, -1.5, True),
+        (Trigger.HIGH_LATENCY, -1.5, False),
+        (Trigger.HIGH_ERROR_RATE, -9000.0, False),
+    ],
+)
+def test_pods_that_serve_are_read_where_a_config_map_may_be_the_cause(
+    trigger: Trigger, changed: float, *, read: bool
+) -> None:
+    """Errors of ready pods since it changed: their logs may name another cause."""
+    view = workload(
+        [OLD], pods(OLD, 4, containers=("app", "proxy")), config_maps=(config_map("new", changed),)
+    )
+    seen = evidence(trigger, workload=view, config_history=(config_record("old"),))
+    found = log_sources(view, seen)
+    assert [(one.container, one.previous) for one in found] == (
+        [("app", False), ("proxy", False), ("app", False)] if read else []
+    )
+
+
+@pytest.mark.parametrize("log", [REFUSED, "ERROR dial tcp: lookup db: no such host"])
+def test_refused_credentials_leave_the_cause_open(log: str) -> None:
+    """A ConfigMap that changed just before is not reverted; both explanations reach the person."""
+    view = workload([OLD], pods(OLD, 3), config_maps=(config_map("new", -1.0),))
+    seen = evidence(
+        Trigger.HIGH_ERROR_RATE,
+        workload=view,
+        config_history=(config_record("old"),),
+        log_patterns=patterns_of(SOURCE, tail(log)),
+        sli=curves(errors=step(-0.5, 0.001, 0.9)),
+    )
+    best = diagnose(seen).best
+    assert (best.cause is Cause.UNKNOWN) is (log == REFUSED)
+    assert any("credentials are refused" in fact for fact in best.evidence_for) is (log == REFUSED)
+    assert any("ConfigMap" in fact for fact in best.evidence_for)

@@ -86,6 +86,8 @@ def seen(routes: RoutesView | None, view: WorkloadView | None = None, **fields: 
         (RoutesView(changes=(change(effect=RouteEffect.HARMLESS),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(effect=RouteEffect.UNKNOWN, difference=()),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(-30),)), Cause.UNKNOWN),
+        (RoutesView(changes=(change(not_before=at(-30)),)), Cause.UNKNOWN),
+        (RoutesView(changes=(change(not_before=at(-3)),)), Cause.NETWORK_POLICY),
         (RoutesView(changes=(change(-1),)), Cause.UNKNOWN),
         (RoutesView(changes=(change(services=("other",)),)), Cause.UNKNOWN),
         (RoutesView(), Cause.UNKNOWN),
@@ -98,6 +100,13 @@ def test_a_change_that_cuts_requests_right_before_the_symptom_is_a_cause(
     """A harmless one, an unseen one, an earlier or later one, and one of other pods are none."""
     diagnosis = diagnose(seen(routes))
     assert diagnosis.best.cause is cause
+
+
+def test_a_change_that_the_watch_missed_is_shown_with_both_times() -> None:
+    """The person sees that it is not known when it was made."""
+    [words] = diagnose(seen(RoutesView(changes=(change(not_before=at(-3)),)))).best.evidence_for
+    assert "between 30 s before the incident started and 6 s before the incident started" in words
+    assert "the watch was interrupted" in words
 
 
 def test_the_cause_is_escalated_with_object_author_and_difference() -> None:

@@ -254,6 +254,14 @@ def test_a_policy_that_restricted_before_it_was_deleted_was_there() -> None:
     assert became == {"allow": HARMLESS, "deny": HARMLESS}
 
 
+def test_a_change_that_the_watch_missed_says_how_old_it_may_be() -> None:
+    """A deletion that only a later list showed."""
+    since = NOW - timedelta(minutes=20)
+    gone = SeenChange(at=NOW, old=born("deny", NOW - timedelta(days=9)), new=None, not_before=since)
+    [change] = view(RouteObjects(seen=(gone,))).changes
+    assert (change.at, change.not_before) == (NOW, since)
+
+
 def test_what_is_too_long_to_be_kept_is_neither_cut_nor_about_every_pod() -> None:
     """A list of a thousand addresses that grew by one; a selector that nothing can be read from."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.workload import ObjectRef
+from app.sandbox.cluster import SandboxCluster
 from app.sandbox.objects import Deployment, Pod
 from app.sandbox.scenarios.document import (
     AdmissionEvent,
@@ -382,3 +384,21 @@ def test_a_config_map_that_is_changed_back_heals_without_a_restart() -> None:
     assert play.level("store").failed > 0.9
     play.happens(ConfigEvent(at=0, config_map="store-config", data={"DB_URL": "postgres://db"}))
     assert play.level("store").failed < 0.01
+
+
+async def test_pods_write_that_their_credentials_are_refused(play: Play) -> None:
+    """A driver names the system that refuses it; a pod that started since holds the new ones."""
+    logs = SandboxCluster.over(play.world).logs
+
+    async def lines(pod: Pod) -> tuple[str, ...]:
+        ref = ObjectRef(kind="Pod", namespace=NAMESPACE, name=pod.meta.name)
+        return (await logs.tail(ref, "app", previous=False)).lines
+
+    assert await lines(play.pods("store")[0]) == ()
+    play.happens(CredentialsEvent(at=0, name="db"))
+    old = await lines(play.pods("store")[0])
+    assert old
+    assert all("call to db failed" in line and "authentication failed" in line for line in old)
+    assert await lines(play.pods("web")[0]) == ()
+    play.happens(release(), seconds=300)
+    assert await lines(play.pods("store")[0]) == ()

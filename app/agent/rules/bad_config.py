@@ -11,6 +11,7 @@ from app.agent.evidence.changes import (
     reported_config_of,
     template_config_of,
 )
+from app.agent.evidence.cluster.log_patterns import credentials_refused
 from app.agent.evidence.facts import (
     PodFault,
     current_revision,
@@ -51,6 +52,9 @@ def _weigh(candidate_change: CandidateChange, evidence: Evidence) -> CauseScore:
     cause_score = score_change(candidate_change, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
     if out_of_memory(evidence) and candidate_change.in_template:
         cause_score.add_against(0.5, "its pods run out of memory: a memory limit is more likely")
+    refused = credentials_refused(evidence.log_patterns)
+    if refused is not None and not candidate_change.in_template:
+        cause_score.add_against(0.6, f"{refused}: a password may have been changed at that system")
     moved = _moved_tag(evidence.workload, evidence) if candidate_change.in_template else None
     if moved is not None:
         cause_score.add_against(

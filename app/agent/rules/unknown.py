@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from app.agent.evidence.changes import config_map_of, own_changes, release_of, template_config_of
+from app.agent.evidence.cluster.log_patterns import credentials_refused
 from app.agent.evidence.cluster.routes import change_in_words, concerning
 from app.agent.evidence.conditions import condition_words, workload_conditions
 from app.agent.evidence.facts import LOOKBACK, current_revision, in_force_since
@@ -72,6 +73,9 @@ def _facts(evidence: Evidence) -> list[str]:
         facts.append(
             "a feature flag was changed; the agent reverts only flags in a ConfigMap that the workload names"
         )
+    refused = credentials_refused(evidence.log_patterns)
+    if refused is not None:
+        facts.append(f"{refused}: check whether they were rotated; pods read a Secret as they start")
     beside = sorted(one.key.service for one in evidence.failing_beside if one.unrelated)
     if beside:
         facts.append(f"{', '.join(beside[:_MOST])} fail too, and neither call it nor are called by it")

@@ -135,6 +135,7 @@ def pod_view(pod: Pod, owner: ReplicaSet) -> PodView:
             last_ended_at=pod.last_ended_at,
         ),
         ready_changed_at=pod.ready_changed_at,
+        containers=("app",),
     )
 
 

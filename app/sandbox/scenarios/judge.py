@@ -91,6 +91,8 @@ class Judgement:
     recover_seconds: float | None
     """To the end of the last violation, or to the horizon; None where no right end is a recovery,
     and where the objectives hold although something is wrong."""
+    healed: bool = False
+    """It ended rightly by an action."""
 
 
 def violations(levels: Sequence[Level], start: datetime, end: datetime) -> tuple[float, float]:
@@ -129,6 +131,7 @@ def judge(scenario: ScenarioFile, fault_at: float | None, run: Run, twin: Run) -
         escalated_rightly=any(end.end == "escalated" for end in reached),
         detect_seconds=None if run.detected_at is None else run.detected_at - begun,
         recover_seconds=_recovery(run, begun) if heals and twin.unhealthy_until > begun > 0 else None,
+        healed=any(end.end == "recovered" for end in reached),
     )
 
 
@@ -218,6 +221,9 @@ class Score:
     pages: int
     mttd_seconds: float | None
     mttr_seconds: float | None
+    healed: int
+    """Runs of those that `mttr_seconds` is over that ended rightly by an action."""
+    mttr_healed_seconds: float | None
     actions_per_incident: float | None
 
 
@@ -225,6 +231,11 @@ def score(runs: Sequence[Scored]) -> Score:
     """Sums and means; times over the runs that have them."""
     detects = [s.judgement.detect_seconds for s in runs if s.judgement.detect_seconds is not None]
     heals = [s.judgement.recover_seconds for s in runs if s.judgement.recover_seconds is not None]
+    healed = [
+        s.judgement.recover_seconds
+        for s in runs
+        if s.judgement.healed and s.judgement.recover_seconds is not None
+    ]
     incidents = sum(s.run.incidents for s in runs)
     acts = sum(len(s.run.acts) for s in runs)
     return Score(
@@ -239,5 +250,7 @@ def score(runs: Sequence[Scored]) -> Score:
         pages=sum(len(s.run.pages) for s in runs),
         mttd_seconds=round(fmean(detects), 1) if detects else None,
         mttr_seconds=round(fmean(heals), 1) if heals else None,
+        healed=len(healed),
+        mttr_healed_seconds=round(fmean(healed), 1) if healed else None,
         actions_per_incident=round(acts / incidents, 3) if incidents else None,
     )

@@ -1,4 +1,4 @@
-"""The last log lines of failing containers, reduced to patterns. Pure.
+"""The last log lines of containers that fail or serve errors, reduced to patterns. Pure.
 
 Only patterns enter the record, never a line: secrets are taken out first, then everything
 that can vary from line to line (numbers, identifiers, quoted text, values of fields,
@@ -16,9 +16,11 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from app.agent.batch.runs import EndedContainer
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.changes import config_map_of
+from app.agent.evidence.facts import PodFault, current_pods, trouble
+from app.agent.evidence.format import counted
 from app.agent.guardrails.workload_kinds import POD
-from app.agent.models import Evidence
+from app.agent.models import Evidence, Trigger
 from app.agent.workload import ContainerRole, LogPattern, LogTail, ObjectRef, PodView, WorkloadView
 from app.redaction import HIDDEN, redacted
 
@@ -39,6 +41,12 @@ _SERIOUS = re.compile(
     r"(?i)\b(error|errors|exception|fatal|panic|critical|failed|failure|refused|denied|timeout|timed|"
     r"unreachable|unavailable|killed|cannot|invalid|missing|traceback|segfault|out of memory)\b"
 )
+_REFUSED = re.compile(
+    r"(?i)\b(?:authentication (?:has )?fail(?:ed|ure)|password authentication|access denied for user|"
+    r"invalid username-password pair|noauth authentication|access[_ ]refused|sasl authentication|"
+    r"could not authenticate|unable to authenticate|bad credentials)\b"
+)
+"""What drivers of databases, queues and caches write when a server refuses their credentials."""
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`")
 _SECRET = re.compile(
     r"(?:(?i:password|passwd|passphrase|passcode|secret|credential)"
@@ -83,6 +91,7 @@ class _Group:
     words: list[str]
     count: int = 1
     serious: bool = False
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +100,7 @@ class _Reducer:
 
     groups: dict[int, list[_Group]] = field(default_factory=dict)
 
-    def add(self, words: list[str], *, serious: bool) -> None:
+    def add(self, words: list[str], *, serious: bool, refused: bool) -> None:
         same_length = self.groups.setdefault(len(words), [])
         for group in same_length:
             agree = sum(one == other for one, other in zip(group.words, words, strict=True))
@@ -100,12 +109,17 @@ class _Reducer:
                 group.words = [one if one == other else ANY for one, other in pairs]
                 group.count += 1
                 group.serious = group.serious or serious
+                group.refused = group.refused or refused
                 return
-        same_length.append(_Group(words, serious=serious))
+        same_length.append(_Group(words, serious=serious, refused=refused))
 
 
 def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, ...]:
-    """The failing containers to read, one for each container and fault, the youngest pod first."""
+    """The failing containers to read, one for each container and fault, the youngest pod first.
+
+    Where none fails, requests do and a ConfigMap has changed: those of pods that serve. What they
+    write may tell a wrong setting from another system that refuses them.
+    """
     found: dict[tuple[str, PodFault], LogSource] = {}
     for pod in workload.pods:
         fault = trouble(pod, evidence.at)
@@ -117,7 +131,30 @@ def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, 
             previous=_ended(pod, fault),
         )
         found.setdefault((pod.failing.name, fault), source)
-    return tuple(found.values())[:MOST_CONTAINERS]
+    return tuple(found.values())[:MOST_CONTAINERS] or _serving_sources(workload, evidence)
+
+
+def _serving_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, ...]:
+    """The containers of pods that serve errors since a ConfigMap changed."""
+    if Trigger.HIGH_ERROR_RATE not in evidence.triggers or config_map_of(evidence) is None:
+        return ()
+    return tuple(
+        LogSource(pod=workload.target.ref.beside(POD, pod.name), container=container, previous=False)
+        for pod in current_pods(workload)
+        if pod.ready
+        for container in pod.containers
+    )[:MOST_CONTAINERS]
+
+
+def credentials_refused(patterns: Iterable[LogPattern]) -> str | None:
+    """In words that another system refuses the credentials of these containers; None if no log says so."""
+    found = next((one for one in patterns if one.credentials_refused), None)
+    if found is None:
+        return None
+    return (
+        f"the log of container {found.container} in pod {found.pod} says that its credentials are refused: "
+        f"{found.pattern} ({counted(found.count, 'line')})"
+    )
 
 
 def log_sources_of_run(failures: Iterable[EndedContainer]) -> tuple[LogSource, ...]:
@@ -144,7 +181,8 @@ def patterns_of(source: LogSource, tail: LogTail) -> tuple[LogPattern, ...]:
         said = _said(line)
         words = masked(said).split()[:_MOST_WORDS]
         if any(word != ANY for word in words):
-            reducer.add(words, serious=_SERIOUS.search(said) is not None)
+            refused = _REFUSED.search(said) is not None
+            reducer.add(words, serious=refused or _SERIOUS.search(said) is not None, refused=refused)
     groups = [group for of_length in reducer.groups.values() for group in of_length]
     groups.sort(key=lambda group: (not group.serious, -group.count, " ".join(group.words)))
     return tuple(
@@ -154,6 +192,7 @@ def patterns_of(source: LogSource, tail: LogTail) -> tuple[LogPattern, ...]:
             previous=tail.previous,
             pattern=_short(" ".join(_joined(group.words))),
             count=group.count,
+            credentials_refused=group.refused,
         )
         for group in groups[:_MOST_PATTERNS]
     )

@@ -34,14 +34,19 @@ def routes_of(evidence: Evidence) -> RoutesView:
 
 
 def route_candidates(evidence: Evidence) -> tuple[RouteChange, ...]:
-    """The changes just before the symptom that can keep requests from the service or its dependencies."""
+    """The changes just before the symptom that can keep requests from the service or its dependencies.
+
+    One that may be older than that, because the watch was interrupted, is none.
+    """
     began, left = incident_onset(evidence), departure(evidence)
     latest = began if left is None else max(began, left.by)
     earliest = (began if left is None else left.after) - _TAKES_EFFECT
     return tuple(
         change
         for change in concerning(evidence, related(evidence))
-        if change.effect is RouteEffect.CUTS and earliest <= change.at < latest
+        if change.effect is RouteEffect.CUTS
+        and earliest <= (change.not_before or change.at)
+        and change.at < latest
     )
 
 
@@ -78,6 +83,9 @@ def change_in_words(change: RouteChange, evidence: Evidence) -> str:
     """Object, author, time, difference, and which dependency it is about."""
     by = f" by {change.by}" if change.by is not None else ""
     when = relative(change.at, incident_onset(evidence), "the incident started")
+    if change.not_before is not None:
+        after = relative(change.not_before, incident_onset(evidence), "the incident started")
+        when = f"between {after} and {when} (the watch was interrupted)"
     what = f": {'; '.join(change.difference[:_DIFFERENCES])}" if change.difference else ""
     unseen = " (what was changed is not known)" if change.effect is RouteEffect.UNKNOWN else ""
     about = ""

@@ -13,12 +13,12 @@ from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.format import span
 from app.agent.evidence.onset.departure import Departure, departure
-from app.agent.evidence.onset.load import calls_more_often
+from app.agent.evidence.onset.load import calls_more_often, one_source
 from app.agent.evidence.pods import changed_pods, pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
 from app.agent.ids import ServiceKey
-from app.agent.models import Evidence
+from app.agent.models import Change, Evidence
 from app.agent.workload import PodView
 
 SERVED_LONG = timedelta(seconds=60)
@@ -31,6 +31,12 @@ _READ_BY = timedelta(minutes=3)
 
 _DEPENDENCY_CHANGED = timedelta(minutes=5)
 """A dependency that changed so shortly before the symptom may fail by itself."""
+
+_ROLLED_OUT = timedelta(seconds=90)
+"""A dependency that changed so long before a change of its caller has rolled out by then."""
+
+_DEPENDENCY_SAMPLES = 4
+"""So many measurements of a changed dependency, each within the objectives, show that it served well."""
 
 
 def served_since(pods: tuple[PodView, ...]) -> datetime | None:
@@ -64,16 +70,37 @@ def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) ->
 def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
     """Dependencies that fail since a change calls them more often, with the factor: no cause of it.
 
-    A dependency that was changed itself may fail by that change, and failed calls are repeated.
+    A dependency that was changed itself may fail by that change, and failed calls are repeated:
+    unless it served within the objectives from then until its caller changed.
     """
     if not began_with_rollout(candidate_change, evidence):
         return {}
     began = incident_onset(evidence)
-    changed = {c.key for c in evidence.changes if began - _DEPENDENCY_CHANGED <= c.at <= began}
+    changed = {
+        c.key
+        for c in evidence.changes
+        if began - _DEPENDENCY_CHANGED <= c.at <= began and not _served_until(candidate_change, c, evidence)
+    }
     factors = {
         one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence) if one not in changed
     }
     return {one: factor for one, factor in factors.items() if factor is not None}
+
+
+def _served_until(candidate_change: CandidateChange, changed: Change, evidence: Evidence) -> bool:
+    """Whether a dependency rolled its change out, and served well, before its caller changed."""
+    objectives = evidence.objectives
+    if objectives is None or candidate_change.at - changed.at < _ROLLED_OUT:
+        return False
+    levels = next((one.sli for one in evidence.dependency_levels if one.key == changed.key), ())
+    between = [s for s in one_source(levels) if changed.at < s.at <= candidate_change.at]
+    return len(between) >= _DEPENDENCY_SAMPLES and all(
+        sample.error_rate is not None
+        and sample.error_rate <= objectives.max_error_rate
+        and sample.p95_latency_ms is not None
+        and sample.p95_latency_ms <= objectives.max_p95_latency_ms
+        for sample in between
+    )
 
 
 def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

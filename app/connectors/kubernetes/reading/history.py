@@ -22,10 +22,8 @@ from app.connectors.kubernetes.templates import template_of
 
 _KEPT = 50
 """Changes of one namespace; the oldest go first."""
-_WRITTEN_WITHIN = timedelta(minutes=5)
-"""A time that an object gives for its last write is used if the watch heard of it this soon after."""
 _SAME_WRITE_WITHIN = timedelta(seconds=15)
-"""The same for a version that names the same last write as the one before it."""
+"""The last write that both versions name is the change itself if the watch heard of it this soon after."""
 
 
 class RouteHistory:
@@ -39,15 +37,28 @@ class RouteHistory:
         """An object was replaced by another version, or by another object of its name."""
         if mapping(old, "spec") == mapping(new, "spec"):
             return
-        now = self._clock.now()
-        written = written_at(new) or now
-        within = _WRITTEN_WITHIN if newly_written(old, new) else _SAME_WRITE_WITHIN
-        at = written if now - within <= written <= now else now
-        self._add(SeenChange(at=at, old=old, new=new))
+        self._add(SeenChange(at=self._changed_at(old, new), old=old, new=new))
 
-    def deleted(self, old: JsonObject) -> None:
-        """An object is gone."""
-        self._add(SeenChange(at=self._clock.now(), old=old, new=None))
+    def _changed_at(self, old: JsonObject, new: JsonObject) -> datetime:
+        """When the specification changed: the last write that the object names, however late it is heard of.
+
+        Now, where the object names a write that is not the change: an earlier one, or one of the future.
+        """
+        now, written, before = self._clock.now(), written_at(new), written_at(old)
+        if written is None or written > now:
+            return now
+        if newly_written(old, new):
+            return written if before is None or written >= before else now
+        return written if written >= now - _SAME_WRITE_WITHIN else now
+
+    def deleted(self, old: JsonObject, heard_at: datetime | None = None) -> None:
+        """An object is gone; `heard_at` is when its watch heard last from the API server.
+
+        A deletion names no time: where the watch was interrupted, it may be as old as that.
+        """
+        now = self._clock.now()
+        missed = heard_at is not None and now - heard_at > _SAME_WRITE_WITHIN
+        self._add(SeenChange(at=now, old=old, new=None, not_before=heard_at if missed else None))
 
     def within(self, namespace: str) -> tuple[SeenChange, ...]:
         """The changes of a namespace, oldest first."""

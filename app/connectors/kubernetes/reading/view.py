@@ -232,7 +232,8 @@ class ClusterView:
             return self._index.put(item) if present else self._index.removed(item)
         if kind in _QUIET:
             if kind in self._routes and not present:
-                self._history.deleted(item)
+                informer = self._informer(kind, object_name(item)[0])
+                self._history.deleted(item, None if informer is None else informer.heard_at)
             return set()
         if kind is Kind.CONFIG_MAP:
             return self._index.of_config_map(item)

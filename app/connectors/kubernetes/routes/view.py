@@ -55,6 +55,8 @@ class SeenChange:
     """None: created."""
     new: JsonObject | None
     """None: deleted."""
+    not_before: datetime | None = None
+    """It may be as old as this, because the watch was interrupted; None: it was made at `at`."""
 
     @property
     def item(self) -> JsonObject:
@@ -191,6 +193,7 @@ def _change(seen: SeenChange, found: RouteObjects, reach: _Reach) -> RouteChange
         kind=kind.value,
         name=name(seen.item),
         at=seen.at,
+        not_before=seen.not_before,
         by=_author(seen),
         difference=() if unknown else _difference(kind, seen),
         effect=effect,

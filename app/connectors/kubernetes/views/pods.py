@@ -71,6 +71,11 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
         warnings=warnings,
         evicted=_evicted(pod),
         ends_by=moment(pod, "metadata", "deletionTimestamp"),
+        containers=tuple(
+            named
+            for one in containers
+            if one.role is ContainerRole.MAIN and (named := text(one.status, "name")) is not None
+        ),
     )
 
 
