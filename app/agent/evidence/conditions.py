@@ -228,7 +228,7 @@ def condition_words(workload: WorkloadView, condition: Condition) -> str:
 
 
 class Impact(StrEnum):
-    """How much of a service a fault takes away: the severity of its incident."""
+    """How much of a service is lost: the severity of its incident."""
 
     OUTAGE = "outage"
     """No replica serves."""
@@ -257,7 +257,7 @@ def pod_words(pod: PodView, at: datetime) -> str:
     """Why one pod does not serve, in words; empty where nothing more is known than that."""
     match trouble(pod, at):
         case PodFault.LOST:
-            return f"the cluster no longer hears from node {pod.node or 'unknown'}"
+            return f"node {pod.node or 'unknown'} no longer reports to the cluster"
         case PodFault.IMAGE | PodFault.REGISTRY:
             return _with_message(str(pull_fault(pod)), _said(pod))
         case PodFault.CONFIGURATION:

@@ -23,7 +23,7 @@ from app.connectors.kubernetes.templates import template_of
 _KEPT = 50
 """Changes of one namespace; the oldest go first."""
 _WRITTEN_WITHIN = timedelta(minutes=5)
-"""A time that an object gives for its last write is used if the watch heard of it this soon after."""
+"""A time that an object gives for its last write is used if the watch received it within this time."""
 _SAME_WRITE_WITHIN = timedelta(seconds=15)
 """The same for a version that names the same last write as the one before it."""
 
