@@ -20,6 +20,7 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.intake import IntakeRules
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     ActionName,
     DispositionKind,
@@ -32,7 +33,6 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.notes import turning_points
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verification.assessment import Assessment, Health

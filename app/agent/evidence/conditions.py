@@ -23,7 +23,7 @@ from app.agent.evidence.cluster.blockers import (
 )
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.evidence.format import counted, span
-from app.agent.models import Condition, Trigger
+from app.agent.models import ClusterCondition, Condition, MetricSample, Signal, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 CONDITION_TRIGGERS = {
@@ -300,3 +300,16 @@ def _said(pod: PodView) -> str:
 
 def _with_message(words: str, message: str) -> str:
     return f"{words}: {message}" if message else words
+
+
+def conditions_of(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
+    """The cluster conditions: seen now in the workload, or reported by signals of the incident."""
+    found: list[Condition] = []
+    for signal in signals:
+        if isinstance(signal.payload, ClusterCondition) and signal.payload.present:
+            found.append(signal.payload.condition)
+        elif isinstance(signal.payload, MetricSample) and signal.payload.crash_looping:
+            found.append(Condition.CRASH_LOOP_BACK_OFF)
+    if workload is not None:
+        found.extend(workload_conditions(workload))
+    return tuple(dict.fromkeys(found))
