@@ -11,14 +11,15 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 REPORTS := build/reports
-# More than two cores: many tests wait for another process.
+# More than two cores: many tests wait for another process, and those of the real tier most of the time.
 JOBS := 3
+REAL_JOBS := $(if $(filter file,$(origin JOBS)),4,$(JOBS))
 # Databases of these tests live in memory where there is room: nothing in them outlives its test.
 IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
 FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
 GITOPS := tests/gitops
 IMAGE := tests/image
-REAL = $(BIN)/pytest --ignore=$(GITOPS) --ignore=$(IMAGE) -m real -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
+REAL = $(BIN)/pytest --ignore=$(GITOPS) --ignore=$(IMAGE) -m real -n $(REAL_JOBS) --dist loadfile --no-loadscope-reorder --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py \
     tests/e2e/test_scenarios.py tests/e2e/test_upgrade_data.py

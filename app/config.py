@@ -74,7 +74,7 @@ from app.settings.values import (
     Tenant,
     WorkloadName,
 )
-from app.settings.wrong import at_most, explained, undecodable
+from app.settings.wrong import explained, undecodable
 from app.wire.loopback import is_loopback
 
 ROLE_SETTINGS = ("OIDC_ISSUER", "SLACK_USERS")
@@ -329,30 +329,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         """Reject values that contradict each other."""
-        at_most(SCALE_MIN_REPLICAS=self.scale_min_replicas, SCALE_MAX_REPLICAS=self.scale_max_replicas)
-        if self.embedded and self.role in (Role.API, Role.WATCH):
-            raise ValueError(
-                f"ROLE={self.role} requires PostgreSQL in DATABASE_URL: SQLite supports one process, ROLE=all"
-            )
-        at_most(BACKOFF_BASE_SECONDS=self.backoff_base_seconds, BACKOFF_MAX_SECONDS=self.backoff_max_seconds)
-        if self.verify_timeout_seconds < self.verify_soak_seconds:
-            raise ValueError(
-                f"VERIFY_TIMEOUT_SECONDS={self.verify_timeout_seconds:g} is below VERIFY_SOAK_SECONDS="
-                f"{self.verify_soak_seconds:g}: no recovery can be verified; raise the first"
-            )
-        longest, slowest = max(
-            (self.kube_timeout_seconds, "KUBE_TIMEOUT_SECONDS"),
-            (self.prometheus_timeout_seconds, "PROMETHEUS_TIMEOUT_SECONDS"),
-            (self.alertmanager_timeout_seconds, "ALERTMANAGER_TIMEOUT_SECONDS"),
-            (self.datadog_timeout_seconds, "DATADOG_TIMEOUT_SECONDS"),
-            (self.argocd_timeout_seconds, "ARGOCD_TIMEOUT_SECONDS"),
-        )
-        if self.evidence_max_age_seconds < longest:
-            raise ValueError(
-                f"EVIDENCE_MAX_AGE_SECONDS={self.evidence_max_age_seconds:g} is below {slowest}={longest:g}: "
-                "evidence could be too old before all of it is gathered; raise the first or lower the second"
-            )
-        check_together(dict(self))
+        check_together(dict(self), embedded=self.embedded)
         return self
 
     def secret_values(self) -> frozenset[str]:

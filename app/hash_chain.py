@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 
 def start_of(record: str) -> str:
-    """What stands in for the hash before the first entry of a record with that name."""
+    """The hash before the first entry of a record with that name."""
     return hashlib.sha256(record.encode()).hexdigest()
 
 

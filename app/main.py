@@ -10,8 +10,10 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from app.api import (
@@ -187,6 +189,25 @@ class _Application(FastAPI):
             await self.door(scope, receive, send)
 
 
+@cache
+def _routes(*, for_people: bool, sandbox: bool) -> tuple[BaseRoute, ...]:
+    """The routes of an application. Applications of one process share them.
+
+    What the framework derives from a route at its first match, 85 ms of processor time for all of
+    them, is then derived once.
+    """
+    router = APIRouter()
+    for module in FOR_PEOPLE if for_people else FOR_PROBES:
+        router.include_router(module.router)
+    if for_people:
+        for module in VERSIONED:
+            router.include_router(module.router, prefix="/v1")
+    if sandbox:
+        for extra in FOR_SANDBOX:
+            router.include_router(extra.router)
+    return tuple(router.routes)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
     settings = settings or _settings()
@@ -230,14 +251,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     pages.install(app)
     openapi.install(app)
-    for module in FOR_PEOPLE if serves_people else FOR_PROBES:
-        app.include_router(module.router)
-    if serves_people:
-        for module in VERSIONED:
-            app.include_router(module.router, prefix="/v1")
-    if settings.sandbox:
-        for extra in FOR_SANDBOX:
-            app.include_router(extra.router)
+    app.router.routes.extend(_routes(for_people=serves_people, sandbox=settings.sandbox))
     if serves_people and settings.oidc_issuer is not None:
         sign_on.install(app)
     elif serves_people:

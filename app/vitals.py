@@ -24,7 +24,7 @@ class Vitals:
         self._moved_at[part] = self.monotonic()
 
     def gone(self, part: str) -> None:
-        """The part was stopped, and is not expected to move any more."""
+        """The part was stopped and is no longer expected to make progress."""
         self._moved_at.pop(part, None)
 
     def idle_seconds(self) -> dict[str, float]:

@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 
 from app.agent.ids import IncidentId, ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import Deploy, DeployStatus, Signal
-from app.agent.observer import new_signal
 from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
 from app.connectors.policy.bundle import shipped_policies

@@ -21,13 +21,19 @@ REAL_TIMEOUT_SECONDS = 1800
 """A test of the real tier that takes longer hangs; the slowest takes about two minutes."""
 WHOLE_TIMEOUT_SECONDS = 4 * REAL_TIMEOUT_SECONDS
 LONGEST = (
-    "e2e/test_partition",
     "e2e/test_undo",
     "e2e/test_faults",
+    "e2e/test_partition",
+    "soak/test_soak",
+    "e2e/test_upgrade.py",
+    "simulation/test_seeds",
+    "timeline/test_demo_testbed",
+    "soak/test_rolling_restart",
     "tests/simulation/",
-    "tests/soak/",
     "tests/e2e/",
 )
+"""Files of the real tier by how long they take: those begin first, so that no process waits for a long one
+at the end."""
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -17,6 +17,7 @@ from app.agent.approvals.answer import answer
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import Person
 from app.agent.ids import IncidentId, ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     Approval,
@@ -29,7 +30,6 @@ from app.agent.models import (
     Payload,
     TimelineEntry,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.ports.store.signals import Accepted

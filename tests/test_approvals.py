@@ -16,6 +16,7 @@ import pytest
 
 from app.agent.identity.people import ApprovalTerms, CredentialId, Sender, SenderKind
 from app.agent.ids import IntentId, JsonObject
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     ActionName,
@@ -29,7 +30,6 @@ from app.agent.models import (
     Snapshot,
 )
 from app.agent.notifications.channel import Bulletin
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.ports.policy import PolicyAnswer
 from app.agent.timeline import verify_chain

@@ -14,6 +14,7 @@ import pytest
 from app.agent.guardrails.disruption import Disruption, DisruptionBudget
 from app.agent.identity.people import Person
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     DecisionKind,
@@ -23,7 +24,6 @@ from app.agent.models import (
     OutcomeKind,
     Signal,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.store import Store
 from app.agent.ports.store.history import HistoryRepository

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT, REASONS_KEPT
 from app.agent.identity.people import Sender, SenderKind
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Alert,
     Disposition,
@@ -24,7 +25,6 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.observer import new_signal
 from app.bootstrap import Adapters
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_reasons import (

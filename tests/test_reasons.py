@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.agent.ids import IntentId, ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     ActionName,
@@ -29,7 +30,6 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState
 from app.bootstrap import Adapters

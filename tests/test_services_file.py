@@ -16,6 +16,7 @@ from msgspec import structs
 from app.agent.execution.recheck import lapsed
 from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
 from app.agent.intake import IntakeRules
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Decision,
     DecisionKind,
@@ -27,7 +28,6 @@ from app.agent.models import (
     MetricSample,
     SliSample,
 )
-from app.agent.observer import new_signal
 from app.agent.policy import Policy
 from app.agent.services.annotated import SLO_PREFIX, AnnotatedServices
 from app.agent.services.terms import Autonomy, FixedServices, ServiceTerms

@@ -106,7 +106,7 @@ class Closer:
         trace_end(ended)
 
     async def _since(self, record: IncidentRecord) -> Since:
-        """What became of the agent's changes that the summary speaks of: each target is read once."""
+        """The present state of the agent's changes, for the summary: each target is read once."""
         left = [*in_place(record), *credited(record)]
         looks: dict[ObjectRef | None, TargetLook] = {}
         found = []

@@ -44,7 +44,7 @@ async def _beat(claims: ClaimRepository, claim: Claim, lease: timedelta, clock: 
             await claims.renew(claim, lease, clock.now())
         except ClaimLost as lost:
             # A step that has just closed the incident ends here too: that is no loss.
-            log.info("the claim on %s is not renewed any more: %s", claim.incident_id, lost)
+            log.info("the claim on %s is no longer renewed: %s", claim.incident_id, lost)
             return
         except AgentError as error:
             log.warning("the claim on %s could not be renewed: %s", claim.incident_id, error)

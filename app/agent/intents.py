@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.agent.ids import IntentId
-from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage, VerdictKind
+from app.agent.models import (
+    ActionName,
+    IncidentRecord,
+    Intent,
+    IntentState,
+    OutcomeKind,
+    Stage,
+    VerdictKind,
+)
 from app.agent.responders.request import ResponderAct
 
 
@@ -64,6 +72,21 @@ def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
         i
         for i in record.intents
         if i.undoes is None and i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
+    )
+
+
+def tried(record: IncidentRecord) -> tuple[ActionName, ...]:
+    """The actions that took effect or failed, undos aside; not those whose reason was gone before."""
+    return tuple(
+        dict.fromkeys(
+            i.action.name
+            for i in record.intents
+            if i.undoes is None
+            and i.state is IntentState.FINISHED
+            and i.outcome is not None
+            and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
+            and not i.outcome.look_anew  # its ground was gone before it took place
+        )
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.actions.target_parts import as_left
+from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.trust import (
     TrustRules,
     objection,
@@ -36,7 +37,6 @@ from app.agent.models import (
     Observation,
     VerdictKind,
 )
-from app.agent.observer import workload_conditions
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store

@@ -1,4 +1,4 @@
-"""Observe: create signals, and collect the evidence of an incident.
+"""Observe: collect the evidence of an incident.
 
 The observer is the only stage that reads external systems for diagnosis; rules receive
 an `Evidence` and do no I/O. Data that cannot be read stays missing and is reported as
@@ -8,15 +8,9 @@ missing (promise 8).
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import os
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii as _quoted
-from math import isfinite
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from app.agent.batch.runs import BatchView, EndedContainer, batch_named
@@ -24,33 +18,23 @@ from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, log_sources_of_run, patterns_of
 from app.agent.evidence.cluster.release_records import with_releases
-from app.agent.evidence.conditions import workload_conditions as workload_conditions
+from app.agent.evidence.conditions import conditions_of
 from app.agent.evidence.facts import config_map_changes
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
 from app.agent.guardrails.limits.clusters import Clusters
-from app.agent.identity.people import Sender
-from app.agent.ids import ServiceKey, SignalId
+from app.agent.ids import ServiceKey
+from app.agent.intents import tried
 from app.agent.models import (
     TELEMETRY_SOURCES,
-    Alert,
     Change,
-    ClusterCondition,
     Condition,
-    ConfigChange,
     DependencyLevels,
-    Deploy,
     Evidence,
     FailingBeside,
     IncidentRecord,
-    IntentState,
-    MetricSample,
     Objectives,
     Observation,
-    OutcomeKind,
-    Payload,
-    Signal,
-    SignalKind,
     SliSample,
     TelemetryHealth,
 )
@@ -60,22 +44,10 @@ from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.annotated import AnnotatedServices
+from app.agent.services.calls import nearest, unrelated
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import ConfigRecord, LogPattern, LogTail, WorkloadView
 from app.errors import AgentError, PermanentError
-
-_KINDS: dict[type[Payload], SignalKind] = {
-    Deploy: SignalKind.DEPLOY,
-    MetricSample: SignalKind.METRIC,
-    Alert: SignalKind.ALERT,
-    ClusterCondition: SignalKind.CONDITION,
-    ConfigChange: SignalKind.CHANGE,
-}
-
-_FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}
-_encoded = json.JSONEncoder(sort_keys=True, default=str).encode
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
@@ -93,88 +65,7 @@ RELEASES_KNOWN = timedelta(days=7)
 
 NO_CLUSTER = "no cluster connected"
 
-BY_CONTENT = "content:"
-"""How the deduplication key of a signal begins that its content identifies."""
-
 T = TypeVar("T")
-
-
-def new_signal(
-    *,
-    key: ServiceKey,
-    source: str,
-    observed_at: datetime,
-    received_at: datetime,
-    payload: Payload,
-    stale_after: timedelta,
-    dedup_key: str | None = None,
-    signal_id: SignalId | None = None,
-    sender: Sender | None = None,
-) -> Signal:
-    """A signal, its staleness judged on arrival, with a fresh id unless its source has one that lasts.
-
-    Without a `dedup_key` two signals are the same when source, service, time and
-    content are.
-    """
-    kind = _KINDS[type(payload)]
-    if dedup_key is None:
-        content = _told(source, key, observed_at, payload)
-        dedup_key = f"{BY_CONTENT}{hashlib.sha256(content.encode()).hexdigest()}"
-    return Signal(
-        id=signal_id or _new_id(received_at),
-        kind=kind,
-        key=key,
-        source=source,
-        observed_at=observed_at,
-        received_at=received_at,
-        dedup_key=dedup_key,
-        stale=received_at - observed_at > stale_after,
-        payload=payload,
-        sender=sender,
-    )
-
-
-def _new_id(received_at: datetime) -> SignalId:
-    """Ids grow with the time of arrival, so that an index over them is written at its end.
-
-    The rest comes from the operating system: processes that share the state of Python's
-    generator, forked or seeded alike, would give two signals one id.
-    """
-    micros = (received_at - _EPOCH) // _MICROSECOND
-    return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
-
-
-def _told(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
-    """JSON of what was observed; two observations are the same when it is."""
-    if isinstance(payload, MetricSample):
-        return _told_of_sample(source, key, observed_at, payload)
-    content = [source, _KINDS[type(payload)], key.environment, key.service, observed_at.isoformat()]
-    return _encoded([*content, _content(payload)])
-
-
-def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample: MetricSample) -> str:
-    """The same text that the encoder writes, of the kind of signal that comes by the thousand."""
-    rate = "" if sample.request_rate is None else f', "request_rate": {_number(sample.request_rate)}'
-    crash_looping = "null" if sample.crash_looping is None else "true" if sample.crash_looping else "false"
-    return (
-        f'{_told_of(source, key.environment, key.service)}"{observed_at.isoformat()}", '
-        f'{{"crash_looping": {crash_looping}, '
-        f'"error_rate": {_number(sample.error_rate)}, '
-        f'"p95_latency_ms": {_number(sample.p95_latency_ms)}{rate}}}]'
-    )
-
-
-@lru_cache(maxsize=16_384)
-def _told_of(source: str, environment: str, service: str) -> str:
-    return f'[{_quoted(source)}, "metric", {_quoted(environment)}, {_quoted(service)}, '
-
-
-def _number(value: float | None) -> str:
-    return "null" if value is None else repr(value) if isfinite(value) else _encoded(value)
-
-
-def _content(payload: Payload) -> dict[str, object]:
-    return {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +130,7 @@ class Observer:
             at=now,
             opened_at=incident.opened_at,
             triggers=incident.triggers,
-            conditions=_conditions(signals, workload),
+            conditions=conditions_of(signals, workload),
             signals=signals,
             changes=await self._with_recorded(key, workload, since),
             workload=workload,
@@ -252,17 +143,7 @@ class Observer:
                 each for each in (*beside.named, *beside.others) if each not in TELEMETRY_SOURCES
             ),
             dependencies=dependencies,
-            failed_actions=tuple(
-                dict.fromkeys(
-                    i.action.name
-                    for i in record.intents
-                    if i.undoes is None
-                    and i.state is IntentState.FINISHED
-                    and i.outcome is not None
-                    and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
-                    and not i.outcome.look_anew  # its ground was gone before it took place
-                )
-            ),
+            failed_actions=tried(record),
             unmeasured="; ".join(unmeasured) or None,
             objectives=self._objectives_of(key),
             dependency_levels=levels,
@@ -340,7 +221,8 @@ class Observer:
         workload = await self.workload(key, missing)
         batch = await self.batch(key, missing)
         gone = workload is None and batch is None and not missing
-        unseen = "; ".join(missing) or None if self._looks_at(key) else None
+        looked = self.reader is not None and key not in TELEMETRY_SOURCES
+        unseen = "; ".join(missing) or None if looked else None
         unmeasured: list[str] = []
         sli = await self.sli(key, now, unmeasured)
         missing.extend(unmeasured)
@@ -356,9 +238,6 @@ class Observer:
             told_conditions=levels.conditions if levels is not None else (),
             missing=(*missing, _unmapped(key)) if gone else tuple(missing),
         )
-
-    def _looks_at(self, key: ServiceKey) -> bool:
-        return self.reader is not None and key not in TELEMETRY_SOURCES
 
     async def batch(self, key: ServiceKey, missing: list[str]) -> BatchView | None:
         """The batch that a key is about; None without an addition to `missing`: a service, or it is gone."""
@@ -413,7 +292,7 @@ class Observer:
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
             if sample is None:
                 return None
-            if _has_data(sample):
+            if not sample.empty:
                 return replace(sample, measured=True)
         levels = await self.store.signals.levels(key)
         return levels.last_sample if levels is not None else None
@@ -464,13 +343,8 @@ class Observer:
         self, key: ServiceKey, now: datetime, missing: list[str]
     ) -> tuple[DependencyLevels, ...]:
         """The service levels of the nearest dependencies that have samples, direct ones first."""
-        near = [key]
-        for one in near:
-            near.extend(d for d in self.calls.get(one, ()) if d not in near)
-            if len(near) > _DEPENDENCIES_MEASURED:
-                break
         found = []
-        for one in near[1 : _DEPENDENCIES_MEASURED + 1]:
+        for one in nearest(self.calls, key, _DEPENDENCIES_MEASURED):
             unmeasured: list[str] = []
             sli = await self._sli_history(one, now, unmeasured)
             missing.extend(f"{one}: {reason}" for reason in unmeasured)
@@ -491,23 +365,8 @@ class Observer:
             levels = await self.store.signals.levels(one)
             since = None if levels is None else levels.breached_since
             if since is not None:
-                found.append(FailingBeside(key=one, since=since, unrelated=self._unrelated(key, one)))
+                found.append(FailingBeside(key=one, since=since, unrelated=unrelated(self.calls, key, one)))
         return tuple(found)
-
-    def _unrelated(self, one: ServiceKey, other: ServiceKey) -> bool:
-        """Whether calls are known, and none lead from one of the services to the other."""
-        if not self.calls:
-            return False
-        return other not in self._behind(one) and one not in self._behind(other)
-
-    def _behind(self, key: ServiceKey) -> set[ServiceKey]:
-        """The services that a service calls, directly or not."""
-        pending, seen = [key], {key}
-        while pending:
-            following = [one for one in self.calls.get(pending.pop(), ()) if one not in seen]
-            seen.update(following)
-            pending.extend(following)
-        return seen - {key}
 
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]
@@ -537,24 +396,6 @@ def _unmapped(key: ServiceKey) -> str:
     if batch_named(key) is not None:
         return f"{key.service} is not in the cluster"
     return f"no workload in the cluster maps to {key}"
-
-
-def _has_data(sample: SliSample) -> bool:
-    values = (sample.error_rate, sample.p95_latency_ms, sample.request_rate)
-    return any(value is not None for value in values)
-
-
-def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
-    """The cluster conditions: seen now in the workload, or reported by signals of the incident."""
-    found: list[Condition] = []
-    for signal in signals:
-        if isinstance(signal.payload, ClusterCondition) and signal.payload.present:
-            found.append(signal.payload.condition)
-        elif isinstance(signal.payload, MetricSample) and signal.payload.crash_looping:
-            found.append(Condition.CRASH_LOOP_BACK_OFF)
-    if workload is not None:
-        found.extend(workload_conditions(workload))
-    return tuple(dict.fromkeys(found))
 
 
 async def _or_missing(

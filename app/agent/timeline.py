@@ -19,7 +19,7 @@ from app.agent.models import Note, TimelineEntry
 
 
 def chain_start(incident_id: IncidentId) -> str:
-    """What stands in for the previous hash of an incident's first entry, in hex."""
+    """The previous hash of an incident's first entry, in hex."""
     return hash_chain.start_of(f"timeline of {incident_id}")
 
 

@@ -178,7 +178,7 @@ class PodView:
     unschedulable: str | None = None
     """Why no node takes it, in the scheduler's words; None if it is scheduled or not judged yet."""
     node_lost: bool = False
-    """The cluster no longer hears from its node: nothing is known about its containers."""
+    """Its node no longer reports to the cluster: nothing is known about its containers."""
     warnings: tuple[WarningView, ...] = ()
     """The Warning events about it, newest first."""
     evicted: str | None = None
@@ -190,7 +190,7 @@ class PodView:
 
     @property
     def leftover(self) -> bool:
-        """Evicted, completed or failed for good: its controller has replaced it, and it says nothing."""
+        """Evicted, completed or failed: its controller has replaced it, and it is no evidence."""
         return self.phase in ("Failed", "Succeeded")
 
 
@@ -255,7 +255,7 @@ class RolloutProgress:
     aborted: bool = False
     """The update was aborted, by a person or after a failed analysis; the stable template serves."""
     waits: str | None = None
-    """Why it stands at a step (`CanaryPauseStep`, `BlueGreenPause`); None if it goes on."""
+    """Why it stands at a step (`CanaryPauseStep`, `BlueGreenPause`); None if it continues."""
     analysis: str | None = None
     """An analysis that failed, in the words of its AnalysisRun; None if none did."""
 

@@ -1,4 +1,4 @@
-"""How much is let in at once, so that no sender keeps an operator or a probe waiting.
+"""How many requests are admitted at once, so that no sender keeps an operator or a probe waiting.
 
 Three bounds, each refused with 503 and Retry-After before any work is done:
 requests in progress, with a reserve that only probes and operators may use; bytes
@@ -22,7 +22,7 @@ from app.connectors.registry import CHAT_PATHS
 from app.stopping import Stop
 
 DRAIN_SECONDS = 3.0
-"""For how long a request that is being worked on may go on once the process was asked to stop."""
+"""How long a request in progress may continue after the process was asked to stop."""
 LARGE_BYTES = 65_536
 """Deliveries up to this size cost little and are always taken."""
 RESERVED = 16
@@ -71,7 +71,7 @@ class Deliveries:
     _held: int = field(default=0)
 
     def has_room(self, size: int) -> bool:
-        """Whether a delivery of that size would be let in now."""
+        """Whether a delivery of that size would be admitted now."""
         return size <= LARGE_BYTES or self._held == 0 or self._held + size <= self.most
 
     def enter(self, size: int) -> int:
@@ -86,7 +86,7 @@ class Deliveries:
 
 
 class Interruptible(Protocol):
-    """What a request in progress is known by: its task, or what stands for one."""
+    """The key of a request in progress: its task, or an object in place of one."""
 
     def cancel(self) -> object:
         """Let it end soon; called while all are looked through, so that none may end at once."""
@@ -105,7 +105,7 @@ class InProgress:
 
     @property
     def is_open(self) -> bool:
-        """Whether another request is let in that is neither of a probe nor of an operator."""
+        """Whether another request is admitted that comes from neither a probe nor an operator."""
         return len(self.running) < self.most and not self.stop.requested
 
     def enter(self, task: asyncio.Task[Any], request: AdmittedRequest) -> None:

@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()  # of a next head some bytes may have arrived already
 
     def pause_writing(self) -> None:
-        """A close waits until the buffer is written: a peer that reads nothing would keep it for good."""
+        """A close waits until the buffer is written; a peer that reads nothing would keep it open forever."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
 

@@ -60,7 +60,7 @@ def healing(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of scenario files, or one file.")],
     as_json: AsJson = False,
     variants: Annotated[
-        int | None, typer.Option(min=1, help="Play only so many variants of each scenario.")
+        int | None, typer.Option(min=1, help="Play only this number of variants of each scenario.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play side by side.")] = 2,
     report: Annotated[

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from app.agent.evidence.format import some_of
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, warn
 from app.errors import ConfigurationError
+from app.lists import some_of
 from app.settings.services import read_services
 from app.terms.clusters import all_namespaces
 

@@ -50,7 +50,7 @@ class Exposed:
     streams: Mapping[str, StreamProgress]
     informer_ages: Mapping[str, Mapping[str, float]]
     """By cluster and kind; the cluster without a name has an empty one."""
-    """Seconds since each kind of object was last heard of from the API server, where it is watched."""
+    """Seconds since the API server last reported on each kind of object that is watched."""
     budget: int
     """How many actions may begin in the cluster within the window of the budgets."""
     figures: AgentFigures | None

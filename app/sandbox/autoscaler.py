@@ -13,7 +13,7 @@ from app.sandbox.world import World
 EVERY_SECONDS = 15.0
 _TOLERANCE = 0.1
 _STABLE_FOR = timedelta(minutes=5)
-"""It removes replicas only after they were not needed for so long."""
+"""It removes replicas that were not needed for this time."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,7 +22,7 @@ CRASH_AFTER_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 10.0
 _BACKOFF = Backoff.of_seconds(FIRST_BACK_OFF_SECONDS, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
-"""A container that ran for so long is restarted without delay."""
+"""A container that ran for at least this time is restarted without delay."""
 CREATE_AGAIN_SECONDS = 10.0
 LOST_AFTER_SECONDS = 40.0
 EVICT_AFTER_SECONDS = 300.0
@@ -51,7 +51,7 @@ def fate_of(template: Template) -> Fate:
 
 
 class Kubelet:
-    """Schedules and starts pods, and restarts what crashes, ever more slowly."""
+    """Schedules and starts pods, and restarts crashed containers with growing delays."""
 
     def __init__(
         self, engine: Engine, api: ApiServer, nodes: tuple[str, ...], surroundings: Surroundings
@@ -211,7 +211,7 @@ class Kubelet:
             self._wait(pod, "ImagePullBackOff", said)
 
     def _pull_later(self, pod: Pod) -> None:
-        """The registry does not answer: the pull is tried again, ever more slowly."""
+        """The registry does not answer: the pull is retried with growing delays."""
         pod.back_offs += 1
         reason = "ErrImagePull" if pod.back_offs == 1 else "ImagePullBackOff"
         self._wait(pod, reason, f'Failed to pull image "{pod.template.image}": i/o timeout')

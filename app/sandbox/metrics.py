@@ -52,7 +52,7 @@ class SandboxMetrics:
         at = start
         while at <= end:
             sample = self._world.traffic.measure(self._naming.name(key), at, self._window)
-            if (sample.error_rate, sample.p95_latency_ms, sample.request_rate) != (None, None, None):
+            if not sample.empty:
                 found.append(replace(sample, at=at))
             at += step
         return tuple(found)

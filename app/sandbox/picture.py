@@ -152,7 +152,7 @@ def _settings(
 
 
 def ratio(text: str | None) -> float:
-    """A share 0..1 as a service would read it; what it cannot read is none."""
+    """A share 0..1 as a service would read it; None if it is not readable."""
     try:
         value = float(text or 0)
     except ValueError:

@@ -62,7 +62,7 @@ class ServiceModel:
     concurrency: int = 100
     """Requests that one pod can have in progress: slow dependencies use them up."""
     warm_up_seconds: float = 0.0
-    """A pod that became ready serves at `COLD_SHARE` of its capacity for so long."""
+    """How long a pod that became ready serves at `COLD_SHARE` of its capacity."""
     calls: tuple[Call, ...] = ()
     probe: str = "/healthz"
     """The path that answers a readiness probe; a template that probes another one is never ready."""

@@ -64,7 +64,7 @@ class Workload:
     max_unavailable: float = 0.25
     requests_per_second: float = 50.0
     model: ServiceModel | None = None
-    """How it works, where more is to be played than words in its image can say."""
+    """How it behaves, where the words in its image cannot express it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +239,7 @@ class World:
         return oldest.meta.name
 
     def set_registry(self, *, answers: bool) -> None:
-        """Whether the image registry answers from now on; what runs goes on running."""
+        """Whether the image registry answers from now on; running containers continue."""
         self.catch_up()
         self.surroundings.registry_down = not answers
 
@@ -261,7 +261,7 @@ class World:
     # -------------------------------------------------------------- telemetry
 
     def lose_telemetry(self, *services: tuple[str, str]) -> None:
-        """From now on the monitoring hears nothing of these (namespace, service), or of any service."""
+        """From now on the monitoring receives no series of these (namespace, service), or of any service."""
         self.traffic.outages.append(Outage(since=self.catch_up(), until=None, services=frozenset(services)))
 
     def restore_telemetry(self) -> None:

@@ -57,15 +57,26 @@ def decoded(field: FieldInfo, value: Any) -> Any:
 class StrictEnvironment(EnvSettingsSource):
     """The environment, with strict JSON."""
 
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The value; no question about the type of a setting that is not set, as most are not."""
+        if self.env_vars.get(field_name) is None:
+            return None, field_name, True
+        return super().get_field_value(field, field_name)
+
+    def prepare_field_value(
+        self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool
+    ) -> Any:
+        """The decoded value; no setting is put together from several names."""
+        return (
+            None if value is None else super().prepare_field_value(field_name, field, value, value_is_complex)
+        )
+
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
         return decoded(field, value)
 
 
-class StrictEnvFile(DotEnvSettingsSource):
+class StrictEnvFile(DotEnvSettingsSource, StrictEnvironment):
     """`.env`, with strict JSON."""
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
-        return decoded(field, value)
 
 
 class NoMistypedNames(PydanticBaseSettingsSource):
@@ -133,7 +144,7 @@ def file_settings(settings_cls: type[BaseSettings]) -> frozenset[str]:
 
 
 def unknown_names(settings_cls: type[BaseSettings]) -> tuple[str, ...]:
-    """The names of `.env` that are no setting; the file is read once more."""
+    """The names in `.env` that are no setting; the file is read again."""
     environment, file = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
     unrelated = _unrelated(environment.env_vars, file.env_vars)
     return unknown_in_file(file.env_vars, known_names(settings_cls), unrelated)

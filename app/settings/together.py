@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from app.settings.addresses import is_address, is_base_url
-from app.settings.entries import ClusterSetting
+from app.settings.entries import ClusterSetting, Role
+from app.settings.wrong import at_most
 
 _NEEDS = (
     ("audit_anchor_key", "audit_anchor_dir"),
@@ -33,9 +34,13 @@ _LONG = (("audit_anchor_key", "audit_anchor_key"), ("oidc_issuer", "session_secr
 
 _MIN_SECRET = 32
 
+_ASKED = ("kube", "prometheus", "alertmanager", "datadog", "argocd")
+"""What is asked for evidence; each has a time-out."""
 
-def check_together(given: Mapping[str, Any]) -> None:
-    """`ValueError` for the first settings that do not go together, naming both."""
+
+def check_together(given: Mapping[str, Any], *, embedded: bool) -> None:
+    """`ValueError` for the first settings that do not go together, naming both. `embedded`: on SQLite."""
+    _check_bounds(given, embedded=embedded)
     for name, needed in _NEEDS:
         if given[name] is not None and given[needed] is None:
             raise ValueError(f"{name.upper()} needs {needed.upper()}")
@@ -57,6 +62,33 @@ def check_together(given: Mapping[str, Any]) -> None:
     for name in given:
         if name.endswith("_webhook_url") and given[name] is not None and not is_address(_text(given[name])):
             raise ValueError(f"{name.upper()} must be an address such as https://host/path")
+
+
+def _check_bounds(given: Mapping[str, Any], *, embedded: bool) -> None:
+    """`ValueError` where a limit or time exceeds the one that bounds it, or SQLite cannot serve the role."""
+    at_most(SCALE_MIN_REPLICAS=given["scale_min_replicas"], SCALE_MAX_REPLICAS=given["scale_max_replicas"])
+    if embedded and given["role"] in (Role.API, Role.WATCH):
+        raise ValueError(
+            f"ROLE={given['role']} requires PostgreSQL in DATABASE_URL: SQLite supports one process, ROLE=all"
+        )
+    at_most(
+        BACKOFF_BASE_SECONDS=given["backoff_base_seconds"], BACKOFF_MAX_SECONDS=given["backoff_max_seconds"]
+    )
+    timeout, soak = given["verify_timeout_seconds"], given["verify_soak_seconds"]
+    if timeout < soak:
+        raise ValueError(
+            f"VERIFY_TIMEOUT_SECONDS={timeout:g} is below VERIFY_SOAK_SECONDS={soak:g}: "
+            "no recovery can be verified; raise the first"
+        )
+    longest, slowest = max(
+        (given[f"{name}_timeout_seconds"], f"{name.upper()}_TIMEOUT_SECONDS") for name in _ASKED
+    )
+    oldest = given["evidence_max_age_seconds"]
+    if oldest < longest:
+        raise ValueError(
+            f"EVIDENCE_MAX_AGE_SECONDS={oldest:g} is below {slowest}={longest:g}: "
+            "evidence could be too old before all of it is gathered; raise the first or lower the second"
+        )
 
 
 def _text(secret: SecretStr) -> str:

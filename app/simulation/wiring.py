@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import Payload
-from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
 from app.bootstrap import Adapters, Container
 from app.config import Settings

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, Integer, Select, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD
@@ -22,7 +22,7 @@ from app.errors import ClaimLost, NotFound
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.rows import incident_of
-from app.store.database.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
+from app.store.database.tables import AFTER_KNOWN, AT_ONCE, UtcDateTime, claims, incidents
 
 _THIS_INCIDENT = incidents.c.id == bindparam("incident")
 _THIS_CLAIM = claims.c.incident_id == bindparam("incident")
@@ -35,6 +35,39 @@ _RELEASE = _CHANGE_CLAIM.where(
 )
 _SET_DUE = update(incidents).where(_THIS_INCIDENT)
 _SET_DUE_NOW = _SET_DUE.where(incidents.c.due_at > bindparam("now"))
+_NOW = bindparam("now", type_=UtcDateTime)
+
+
+def _unclaimed(when: ColumnElement[bool]) -> Select[Any]:
+    """Open unclaimed incidents, by the index over due times, which keeps equal ones in order."""
+    return (
+        select(incidents.c.id, incidents.c.due_at, incidents.c.opened_at)
+        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
+        .where(
+            incidents.c.closed_at.is_(None),
+            incidents.c.held_by.is_(None),
+            when,
+            or_(
+                claims.c.incident_id.is_(None),
+                claims.c.owner.is_(None),
+                claims.c.expires_at <= _NOW,
+                claims.c.expires_at > bindparam("far_ahead", type_=UtcDateTime),
+            ),
+        )
+        .order_by(incidents.c.due_at)
+        .limit(bindparam("most", type_=Integer))
+        .with_for_update(of=incidents, skip_locked=True)
+    )
+
+
+_ANSWERED = _unclaimed(incidents.c.due_at <= AT_ONCE)
+_DUE_OF_KNOWN = _unclaimed(
+    and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= _NOW, incidents.c.sender.is_(None))
+)
+_NEW_OF_UNKNOWN = _unclaimed(incidents.c.due_at == AFTER_KNOWN)
+_DUE_OF_UNKNOWN = _unclaimed(
+    and_(incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= _NOW, incidents.c.sender.is_not(None))
+)
 
 
 class SqlClaims(Repository):
@@ -58,15 +91,11 @@ class SqlClaims(Repository):
         """
         if limit < 1:
             return ()
-        first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
-        known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
-        first = [*first, *_due(connection, known, now, limit - len(first))]
+        first = _due(connection, _ANSWERED, now, limit)
+        first = [*first, *_due(connection, _DUE_OF_KNOWN, now, limit - len(first))]
         left = limit - len(first)
-        unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
-        strangers = and_(
-            incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
-        )
-        resting = _due(connection, strangers, now, left)
+        unknown = _due(connection, _NEW_OF_UNKNOWN, now, left)
+        resting = _due(connection, _DUE_OF_UNKNOWN, now, left)
         since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
         found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
         claimed = [taken(connection, IncidentId(each), owner, lease, now) for each in found]
@@ -90,7 +119,7 @@ class SqlClaims(Repository):
 
     @writes
     def release(self, connection: Connection, claim: Claim, due_at: datetime | None = None) -> None:
-        """Free the incident at once; the next claim, by whomever, gets a higher token.
+        """Free the incident at once; the next claim of any owner gets a higher token.
 
         An incident that became due again since it was claimed stays due.
         """
@@ -152,28 +181,10 @@ def taken(
     )
 
 
-def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
-    """Open unclaimed incidents, by the index over due times, which keeps equal ones in order."""
+def _due(connection: Connection, those: Select[Any], now: datetime, limit: int) -> Sequence[Any]:
     if limit < 1:
         return ()
-    return connection.execute(
-        select(incidents.c.id, incidents.c.due_at, incidents.c.opened_at)
-        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
-        .where(
-            incidents.c.closed_at.is_(None),
-            incidents.c.held_by.is_(None),
-            when,
-            or_(
-                claims.c.incident_id.is_(None),
-                claims.c.owner.is_(None),
-                claims.c.expires_at <= now,
-                claims.c.expires_at > now + FAR_AHEAD,
-            ),
-        )
-        .order_by(incidents.c.due_at)
-        .limit(limit)
-        .with_for_update(of=incidents, skip_locked=True)
-    ).all()
+    return connection.execute(those, {"now": now, "far_ahead": now + FAR_AHEAD, "most": limit}).all()
 
 
 def release_owner(connection: Connection, owner: str) -> int:

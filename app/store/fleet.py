@@ -93,7 +93,7 @@ class PostgresFleet:
                 counted = "SELECT true FROM workers WHERE owner = $1"
                 if await asyncio.wait_for(self._presence.fetchval(counted, owner), ANSWER_SECONDS):
                     return
-                await self._absent()  # a peer found the lock free for a moment, and buried the living
+                await self._absent()  # a peer found the lock free for a moment and fenced this process
         except DRIVER_ERRORS:
             await self._absent()
         await self._present(owner)

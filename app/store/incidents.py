@@ -127,7 +127,7 @@ class SqlIncidents(Repository):
         cursor: str | None,
         intents: bool = True,
     ) -> Page:
-        """Without timelines; the intents of a page come in one query. A search goes on with the cursor."""
+        """Without timelines; the intents of a page come in one query. A search continues with the cursor."""
         wanted = select(incidents).where(*_conditions(where))
         rows, following = page_of(
             connection,

@@ -22,13 +22,13 @@ from pydantic_core import PydanticCustomError
 
 from app.agent.identity.people import Sender
 from app.agent.ids import Json, ServiceKey, SignalId
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Deploy,
     DeployStatus,
     MetricSample,
     Signal,
 )
-from app.agent.observer import new_signal
 from app.errors import Invalid
 from app.redaction import redacted
 from app.wire.field_errors import FieldError, field_errors, in_words

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.agent.evidence.cluster.scaling import scale_change
-from app.agent.evidence.conditions import condition_words, lasting_conditions, settled
+from app.agent.evidence.conditions import condition_words, lasting_conditions, settled, workload_conditions
 from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.memory import Historian, running_version
 from app.agent.models import (
     WATCHED,
@@ -29,7 +30,7 @@ from app.agent.models import (
     Payload,
     Signal,
 )
-from app.agent.observer import Observer, new_signal, workload_conditions
+from app.agent.observer import Observer
 from app.agent.ports.cluster import ClusterWatch
 from app.agent.workload import WorkloadView
 from app.clock import Clock

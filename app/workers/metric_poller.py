@@ -16,6 +16,7 @@ from datetime import timedelta
 from app.agent.guardrails.limits.clusters import UNNAMED
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     METRICS_SOURCE,
     POLLED,
@@ -24,7 +25,6 @@ from app.agent.models import (
     SliSample,
     cluster_source,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store.signals import SignalRepository

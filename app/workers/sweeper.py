@@ -46,7 +46,7 @@ class Sweeper:
             await self.clock.sleep(self.every.total_seconds())
 
     async def forget(self) -> None:
-        """Until cancelled: remove credentials and nonces that have been good for nothing for long."""
+        """Until cancelled: remove credentials and nonces that became invalid long ago."""
         while True:
             try:
                 await self.store.credentials.forget(self.clock.now() - _KEEP_CREDENTIALS)

@@ -50,7 +50,7 @@ class TelemetryFaults:
         if lasting or len(failed) * 2 > len(answers):
             first = lasting[0] if lasting else next(iter(failed.values()))
             return f"{len(failed)} of {len(answers)} services have no metrics: {first}"[:_MAX_TOLD]
-        now = {key for key, answer in answers if isinstance(answer, SliSample) and _has_data(answer)}
+        now = {key for key, answer in answers if isinstance(answer, SliSample) and not answer.empty}
         known = {key for key, _ in answers}
         before = {key for key, last in self._seen.items() if key in known and at - last <= _LOOK_BACK}
         if METRICS_SOURCE in self._faults:
@@ -87,8 +87,3 @@ class TelemetryFaults:
             self._faults[source] = replace(self._faults[source], told=alert)
         else:
             self._faults.pop(source, None)
-
-
-def _has_data(sample: SliSample) -> bool:
-    values = (sample.error_rate, sample.p95_latency_ms, sample.request_rate)
-    return any(value is not None for value in values)

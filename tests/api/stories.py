@@ -13,6 +13,7 @@ from app.agent.ids import (
     IntentId,
     ServiceKey,
 )
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     ActionName,
@@ -42,7 +43,6 @@ from app.agent.models import (
     Verdict,
     VerdictKind,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.intents import Begun
 from app.agent.workload import ObjectRef

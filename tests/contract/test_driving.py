@@ -17,6 +17,7 @@ import pytest
 from app.agent.heartbeat import renewed
 from app.agent.identity.people import Person
 from app.agent.ids import IncidentId, ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.loop import Loop, Rest
 from app.agent.models import (
     Approval,
@@ -28,7 +29,6 @@ from app.agent.models import (
     Note,
     TelemetryHealth,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.bootstrap import Adapters, Container, assemble

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection
 
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import Deploy, DeployStatus, DispositionKind, Signal
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.errors import Invalid
 from app.store.database.port import Brief, Work

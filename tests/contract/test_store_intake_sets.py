@@ -14,6 +14,7 @@ from msgspec import structs
 
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake import IntakeRules
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Alert,
     ClusterCondition,
@@ -27,7 +28,6 @@ from app.agent.models import (
     Signal,
     Trigger,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds

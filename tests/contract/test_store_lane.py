@@ -19,6 +19,7 @@ from app.agent.identity.people import Sender, SenderKind
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake import IntakeRules
 from app.agent.intake.posted import signals_of
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Deploy,
     DeployStatus,
@@ -27,7 +28,6 @@ from app.agent.models import (
     PostedSample,
     PostedSamples,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import Accepted, HealthySamples, ServiceLevels
 from app.agent.slo import SloThresholds

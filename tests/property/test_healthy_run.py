@@ -9,40 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from app.agent.freshness.reasons import Reason, ReasonKind
 from app.agent.intake import IntakeRules
 from app.agent.intake.posted import HEALTHY, run_of, signals_of
 from app.agent.models import Condition, PostedSample, PostedSamples, SliSample, Trigger
 from app.agent.ports.store.signals import ServiceLevels
-from app.agent.slo import SloThresholds
 from app.store.signals.openings import new_incident
 from tests.contract.store_values import NOW, PAYMENTS
+from tests.property.healthy_levels import REASON, SLO, moments
 
-RULES = IntakeRules(
-    slo=SloThresholds(
-        max_error_rate=0.05,
-        max_p95_latency_ms=1000,
-        clear_ratio=0.8,
-        breach_for=timedelta(minutes=1),
-        reopen_after=timedelta(hours=1),
-    )
-)
-REASON = Reason(
-    trigger=Trigger.HIGH_LATENCY,
-    kind=ReasonKind.SAMPLE,
-    subject="p95",
-    source="http",
-    said="the p95",
-    last_true_at=NOW,
-)
-
+RULES = IntakeRules(slo=SLO)
 OPEN = new_incident(PAYMENTS, [Trigger.DEPLOY_FAILED], stale=False, dry_run=True, at=NOW)
 
-_times = st.none() | st.integers(-3, 20).map(lambda minutes: NOW + timedelta(minutes=minutes))
+_times = st.none() | moments(-3, 20)
 _samples = st.builds(
     PostedSample,
     key=st.just(PAYMENTS),
-    observed_at=st.integers(-3, 8).map(lambda minutes: NOW + timedelta(minutes=minutes)),
+    observed_at=moments(-3, 8),
     error_rate=st.none() | st.sampled_from([0.0, 0.04, 0.05, 0.051]),
     p95_latency_ms=st.none() | st.sampled_from([0.0, 800.0, 1000.0, 1001.0]),
     crash_looping=st.none() | st.booleans(),

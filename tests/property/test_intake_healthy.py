@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.agent.freshness.reasons import Reason, ReasonKind
 from app.agent.intake import samples
-from app.agent.models import POLLED, Condition, MetricSample, SliSample, Trigger
-from app.agent.observer import new_signal
+from app.agent.intake.signals import new_signal
+from app.agent.models import POLLED, Condition, MetricSample, SliSample
 from app.agent.ports.store.signals import ServiceLevels
-from app.agent.slo import SloThresholds
 from tests.contract.store_values import NOW, PAYMENTS
+from tests.property.healthy_levels import REASON, moments
+from tests.property.healthy_levels import SLO as OBJECTIVES
 from tests.sizes import examples
 
-SLO = SloThresholds(
-    max_error_rate=0.05,
-    max_p95_latency_ms=1000,
-    clear_ratio=0.8,
-    breach_for=timedelta(minutes=1),
-    reopen_after=timedelta(hours=1),
-    min_request_rate=1.0,
-)
-REASON = Reason(
-    trigger=Trigger.HIGH_LATENCY,
-    kind=ReasonKind.SAMPLE,
-    subject="p95",
-    source="http",
-    said="the p95",
-    last_true_at=NOW,
-)
+SLO = replace(OBJECTIVES, min_request_rate=1.0)
 
-_times = st.none() | st.integers(-3, 3).map(lambda minutes: NOW + timedelta(minutes=minutes))
+_times = st.none() | moments(-3, 3)
 _samples = st.builds(
     MetricSample,
     error_rate=st.none() | st.sampled_from([0.0, 0.039, 0.04, 0.05, 0.051, 1.0]),

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Action,
     ActionName,
@@ -34,7 +35,6 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden

@@ -16,6 +16,7 @@ from random import Random
 
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Alert,
     ClusterCondition,
@@ -30,7 +31,6 @@ from app.agent.models import (
     Signal,
     Trigger,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import Accepted, HealthySamples
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind

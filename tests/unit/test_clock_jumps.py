@@ -20,6 +20,7 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.intake import IntakeRules
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     ActionName,
     DispositionKind,
@@ -32,7 +33,6 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.notes import turning_points
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verification.assessment import Assessment, Health
@@ -86,15 +86,15 @@ def of_the_future(at: datetime) -> ServiceLevels:
 
 @pytest.mark.parametrize("jump", [timedelta(minutes=10), timedelta(hours=3), timedelta(days=400)])
 def test_a_breach_after_the_clock_went_back_opens_an_incident(jump: timedelta) -> None:
-    """Nothing of it is "older than the newest sample", and the reason says what was set aside."""
+    """Nothing of it is "older than the newest sample", and the reason says what was ignored."""
     levels = of_the_future(NOW + jump)
     first = RULES(sample(NOW), levels, None, None)
     assert first.disposition.kind is DispositionKind.PENDING
-    assert "in the future, were set aside: the clock went back" in first.disposition.reason
+    assert "in the future, are ignored: the clock went back" in first.disposition.reason
     assert first.levels is not None
     second = RULES(sample(NOW + timedelta(seconds=61)), first.levels, None, None)
     assert second.disposition.kind is DispositionKind.OPENED
-    assert "set aside" not in second.disposition.reason
+    assert "are ignored" not in second.disposition.reason
 
 
 def test_a_breach_that_began_in_the_future_is_not_one_that_lasts() -> None:
@@ -251,7 +251,7 @@ def test_actions_dated_years_ahead_spend_no_budget_and_are_named() -> None:
     limits, history = Limits(per_service=1), History(window=(acted(LATER),))
     assert exceeded(PROPOSED, history, limits, None, NOW) == ()
     assert set_aside(history, limits, NOW) == (
-        "1 action dated up to 2027-03-27 17:00:00 UTC, in the future, set aside: the clock went back"
+        "1 action dated up to 2027-03-27 17:00:00 UTC, in the future, ignored: the clock went back"
     )
 
 

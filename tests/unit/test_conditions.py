@@ -250,7 +250,7 @@ def test_a_lost_node_is_recognised_in_every_form() -> None:
     for form in forms:
         view = seen(form)
         assert workload_conditions(view) == (Condition.NODE_LOST,)
-        assert "no longer hears from node node-a" in condition_words(view, Condition.NODE_LOST)
+        assert "node node-a no longer reports to the cluster" in condition_words(view, Condition.NODE_LOST)
     gated = kube_pod(ready, ready={"status": "False", "reason": "ReadinessGatesNotReady"})
     assert Condition.NODE_LOST not in workload_conditions(seen(gated))
 

@@ -411,6 +411,13 @@ def test_a_wrong_setting_is_told_as_it_is_written() -> None:
         ("SLO_MIN_REQUEST_RATE", "many", ("'many' is not a number",)),
         ("SLACK_USERS", '{"U1": "ann"}', ("'ann' does not have the right form", '"roles": ["responder"]')),
         ("SCALE_MIN_REPLICAS", "30", ("SCALE_MIN_REPLICAS=30 is above SCALE_MAX_REPLICAS=20", "lower")),
+        ("BACKOFF_BASE_SECONDS", "90000", ("=90000 is above BACKOFF_MAX_SECONDS=86400", "lower")),
+        ("ROLE", "watch", ("ROLE=watch requires PostgreSQL in DATABASE_URL",)),
+        (
+            "VERIFY_TIMEOUT_SECONDS",
+            "5",
+            ("VERIFY_TIMEOUT_SECONDS=5 is below VERIFY_SOAK_SECONDS=60", "raise"),
+        ),
         (
             "EVIDENCE_MAX_AGE_SECONDS",
             "4",

@@ -17,8 +17,8 @@ from app.agent.freshness.memory import ALERTS_KEPT
 from app.agent.freshness.reasons import Reason
 from app.agent.freshness.reports import from_signals, remember_signal, repeated
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import Alert, DispositionKind, Signal, Trigger
-from app.agent.observer import new_signal
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.ports.store.signals import Accepted
 from app.agent.slo import SloThresholds

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import LONGEST_RHYTHM, IntakeRules
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Alert,
     Deploy,
@@ -32,7 +33,6 @@ from app.agent.models import (
     Verdict,
     VerdictKind,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentRepository

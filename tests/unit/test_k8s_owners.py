@@ -228,6 +228,4 @@ def test_a_rollback_of_a_helm_release_says_that_helm_does_not_notice() -> None:
         {"to": "previous_healthy"}, evidence(workload=view), LIMITS
     )
     assert isinstance(resolved, Resolved)
-    assert "Helm release payments does not notice it: the next release is to be watched" in (
-        resolved.expected_effect
-    )
+    assert "Helm release payments does not notice it: watch the next release" in (resolved.expected_effect)

@@ -38,6 +38,7 @@ from app.agent.freshness.reasons import (
 )
 from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
 from app.agent.ids import IncidentId, ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     BURN_ALERT,
     POLLED,
@@ -57,7 +58,7 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
-from app.agent.observer import NO_CLUSTER, new_signal
+from app.agent.observer import NO_CLUSTER
 from app.agent.slo import SloThresholds
 from app.agent.verification.assessment import Assessment, Health, with_reports
 from app.store.database.codec import dumps

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import MetricSample
-from app.agent.observer import new_signal
 
 NOW = datetime(2026, 2, 20, 17, 5, tzinfo=UTC)
 

@@ -25,8 +25,8 @@ from app.agent.freshness.silences import (
     unreadable,
 )
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import BURN_ALERT, POLLED, Alert, Trigger
-from app.agent.observer import new_signal
 from app.config import Settings
 from app.connectors.alerts.labels import service_of
 from app.connectors.alerts.silences import AlertmanagerSilences, elsewhere, silencing

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import sizes
+from tests.conftest import LONGEST
 from tests.soak.score import Size
 
 
@@ -95,3 +96,10 @@ def test_the_turn_is_the_commits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert sizes._turn_of_head(tmp_path.parent) == 0
     monkeypatch.setenv("TEST_TURN", "11")
     assert sizes.described().endswith("TEST_SIZE=change TEST_TURN=11)")
+
+
+@pytest.mark.parametrize("part", LONGEST)
+def test_what_begins_first_exists(part: str) -> None:
+    """A file that was renamed would begin late, and a process would wait for it at the end."""
+    tests = sizes.ROOT / "tests"
+    assert any(part in str(path.relative_to(sizes.ROOT)) for path in tests.rglob("test_*.py"))

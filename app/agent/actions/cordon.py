@@ -35,7 +35,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     lost = None
     if sick(workload.pods, evidence)[PodFault.LOST]:
-        lost = "the cluster no longer hears from the node, and schedules no pods to it already"
+        lost = "the node no longer reports to the cluster, which already schedules no pods to it"
     reason = first_reason(owner_refuses(workload), lost)
     if reason is not None:
         return Unmet(reason=reason)

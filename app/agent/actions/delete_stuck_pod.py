@@ -56,7 +56,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 
 
 def _not_alone(failing: list[PodView], workload: WorkloadView) -> str | None:
-    """Several failing pods have a cause that no new pod removes."""
+    """Several failing pods share a cause that a new pod does not remove."""
     if len(failing) == 1:
         return None
     found = counted(len(failing), "pod") if failing else "no pod"

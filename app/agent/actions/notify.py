@@ -20,7 +20,7 @@ SPEC = ActionSpec(
     name=ActionName.NOTIFY,
     risk=Risk.LOW,
     parameters=(
-        Parameter(name="message", meaning="What to tell people, shown to them as it stands.", max_length=500),
+        Parameter(name="message", meaning="The message to send; people see it unchanged.", max_length=500),
     ),
     expected_effect=_EFFECT,
     undo=None,

@@ -1,4 +1,4 @@
-"""Promote a Rollout: an update that waits at a step goes one step on."""
+"""Promote a Rollout: an update that waits at a step continues with the next one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
-_EFFECT = "the update goes one step on"
+_EFFECT = "the update continues with its next step"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
@@ -41,7 +41,8 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     return Resolved(
         target=ref,
         parameters={},
-        expected_effect=f"the update of {ref}, which waits at a step ({progress.waits}), goes one step on",
+        expected_effect=f"the update of {ref}, which waits at a step ({progress.waits}), "
+        "continues with the next one",
         change=UNNAMED,
     )
 

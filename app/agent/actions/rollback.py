@@ -113,7 +113,7 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unm
             effect += f", and not {digests[0]}, which ran in revision {revision.number}"
     released = released_by_tool(workload)
     if released is not None:
-        effect += f"; {released} does not notice it: the next release is to be watched"
+        effect += f"; {released} does not notice it: watch the next release"
     return Resolved(
         target=workload.target.ref,
         parameters={"revision": revision.number},

@@ -10,7 +10,7 @@ from enum import StrEnum
 from app.agent.models import ActionName, ChangeKind
 
 JUDGED_AFTER = timedelta(hours=6)
-"""A proposal is judged so long after its incident ended: until then a person may still act."""
+"""How long after the end of its incident a proposal is judged: until then a person may still act."""
 STAYS_HEALTHY_FOR = timedelta(hours=1)
 """A new incident of the service within this time means that what was done did not help."""
 
@@ -32,7 +32,7 @@ class Judged(StrEnum):
     NOT_NEEDED = "not_needed"
     """The service recovered and stayed healthy, and nothing was changed."""
     UNKNOWN = "unknown"
-    """What happened does not tell, or is not on record any more."""
+    """The events do not show it, or are no longer on record."""
     NONE = "none"
     """The incident proposed no action."""
 

@@ -28,7 +28,7 @@ from app.errors import Invalid
 
 FORM = 1
 START = hash_chain.start_of("the anchors of the audit")
-"""What stands in for the digest before the first anchor."""
+"""The digest before the first anchor."""
 _LEAST_DIGITS, _DIGEST_DIGITS = 12, 64
 """Hex digits that name an anchor at least, and those of a whole digest."""
 

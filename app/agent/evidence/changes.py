@@ -19,7 +19,6 @@ from app.agent.evidence.facts import (
     rollout_stuck,
     runs_version,
 )
-from app.agent.evidence.format import some_of
 from app.agent.evidence.onset.departure import departure, returned_at
 from app.agent.evidence.releases import releases, reported_deploys
 from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset, reported
@@ -31,6 +30,7 @@ from app.agent.models import (
     Evidence,
 )
 from app.agent.workload import Revision, RevisionHealth, WorkloadView
+from app.lists import some_of
 
 _NAMED = 6
 """At most this many changed fields are listed in a message."""

@@ -23,7 +23,7 @@ from app.agent.evidence.cluster.blockers import (
 )
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.evidence.format import counted, span
-from app.agent.models import Condition, Trigger
+from app.agent.models import ClusterCondition, Condition, MetricSample, Signal, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 CONDITION_TRIGGERS = {
@@ -228,7 +228,7 @@ def condition_words(workload: WorkloadView, condition: Condition) -> str:
 
 
 class Impact(StrEnum):
-    """How much of a service a fault takes away: the severity of its incident."""
+    """How much of a service is lost: the severity of its incident."""
 
     OUTAGE = "outage"
     """No replica serves."""
@@ -257,7 +257,7 @@ def pod_words(pod: PodView, at: datetime) -> str:
     """Why one pod does not serve, in words; empty where nothing more is known than that."""
     match trouble(pod, at):
         case PodFault.LOST:
-            return f"the cluster no longer hears from node {pod.node or 'unknown'}"
+            return f"node {pod.node or 'unknown'} no longer reports to the cluster"
         case PodFault.IMAGE | PodFault.REGISTRY:
             return _with_message(str(pull_fault(pod)), _said(pod))
         case PodFault.CONFIGURATION:
@@ -300,3 +300,16 @@ def _said(pod: PodView) -> str:
 
 def _with_message(words: str, message: str) -> str:
     return f"{words}: {message}" if message else words
+
+
+def conditions_of(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
+    """The cluster conditions: seen now in the workload, or reported by signals of the incident."""
+    found: list[Condition] = []
+    for signal in signals:
+        if isinstance(signal.payload, ClusterCondition) and signal.payload.present:
+            found.append(signal.payload.condition)
+        elif isinstance(signal.payload, MetricSample) and signal.payload.crash_looping:
+            found.append(Condition.CRASH_LOOP_BACK_OFF)
+    if workload is not None:
+        found.extend(workload_conditions(workload))
+    return tuple(dict.fromkeys(found))

@@ -46,7 +46,7 @@ _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""
 
 _ROUTES = 3
-"""At most so many changes of Services, Ingresses and NetworkPolicies are listed."""
+"""The maximum number of changes of Services, Ingresses and NetworkPolicies that are listed."""
 
 _TOGETHER = timedelta(seconds=45)
 """Three samples: the objectives of two services are exceeded by different amounts."""

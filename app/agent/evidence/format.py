@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 
@@ -29,12 +28,6 @@ def relative(at: datetime, reference: datetime, what: str = "it") -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 signal`, `2 signals`; `plural` where it is not the noun with an s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def some_of(names: Sequence[str], most: int) -> str:
-    """`a, b`, and beyond `most` of them `a, b and 3 more`."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def in_words(name: str) -> str:

@@ -19,7 +19,7 @@ from app.agent.freshness.reasons import Reason, clock_words
 from app.agent.models import Trigger
 
 NAMES_SAID = 8
-"""Alerts of so many names are listed in a sentence for people; further ones are counted."""
+"""The maximum number of alert names in a sentence; further ones are counted."""
 
 
 def firing_alerts(
@@ -117,7 +117,7 @@ def _suppressed(one: Reason, now: datetime) -> bool:
 
 
 def _number(one: Reason, now: datetime) -> int:
-    """How many alerts the reason stands for."""
+    """How many alerts the reason represents."""
     merged = merged_alerts(one)
     return 1 if merged is None else still_firing(merged, now)[0]
 

@@ -20,7 +20,7 @@ _every_time = attrgetter(
 
 
 def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels, str | None]:
-    """A service's levels without what is dated in the future, and the note that says what was set aside."""
+    """A service's levels without what is dated in the future, and the note that says what was ignored."""
     if not _any_later(levels, now + SKEW):
         return levels, None
     dated = {
@@ -38,7 +38,7 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
     if not dated and not others:
         return levels, None
     reasons = tuple(one for one in levels.reasons if not ahead(one.newest, now))
-    # A breach whose end is not known any more has no length: it begins with the next sample.
+    # A breach whose end is no longer known has no length: it begins with the next sample.
     for indicator in ("error_rate", "latency"):
         if f"{indicator}_breach_until" in dated:
             dated.setdefault(f"{indicator}_breach_since", dated[f"{indicator}_breach_until"])
@@ -47,7 +47,7 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
     cleared = dict.fromkeys(dated)
     newest = max([*dated.values(), *others])
     until = f"{newest:%Y-%m-%d %H:%M:%S} UTC"
-    note = f"levels dated up to {until}, in the future, were set aside: the clock went back"
+    note = f"levels dated up to {until}, in the future, are ignored: the clock went back"
     forgotten = dict.fromkeys(measured, Breach())
     after = structs.replace(levels, **cleared, **forgotten, reasons=reasons)
     return after, note

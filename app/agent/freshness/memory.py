@@ -34,7 +34,7 @@ MERGED_KEPT = 512
 trigger. Of more that may fire only their number is kept."""
 
 FORGOTTEN_AFTER = timedelta(days=1)
-"""An alert neither repeated nor resolved for so long keeps no incident from recovering: its end was lost."""
+"""An alert neither repeated nor resolved for this time does not prevent a recovery: its end was lost."""
 
 UNKNOWN_FOR = timedelta(hours=1)
 """Alerts of which only the number is kept keep no incident from recovering for longer."""
@@ -240,7 +240,7 @@ def _vacated(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reas
 
 
 def _over(merged: MergedAlerts | None, at: datetime) -> bool:
-    """Whether this entry of merged alerts keeps no incident from recovering any more."""
+    """Whether this entry of merged alerts no longer prevents a recovery."""
     if merged is None or still_firing(merged, at)[0]:
         return False
     return not merged.beyond or merged.beyond_at is None or at - merged.beyond_at > UNKNOWN_FOR
@@ -315,7 +315,7 @@ def _bounded(merged: MergedAlerts, at: datetime) -> MergedAlerts:
 
 
 def _entry(template: Reason, merged: MergedAlerts) -> Reason:
-    """The entry that stands for these alerts: withdrawn as a reason, and muted while one of them may fire."""
+    """The entry that represents these alerts: withdrawn as a reason, and muted while one of them may fire."""
     beside = f"alerts older than the newest {ALERTS_KEPT} of the service"
     state = "are no reason for an action, last reported" if merged.firing else "were reported as resolved,"
     over = Withdrawal(

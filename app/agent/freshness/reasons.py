@@ -200,7 +200,9 @@ class Reasons:
         """The state of each reason, in words; never empty."""
         now = self.clock()
         said = [_fate(reason, now) for reason in self.found if not reason.stands(now, self.max_age)]
-        return "; ".join(dict.fromkeys(said[:4])) or "no report that opened the incident is stored any more"
+        return (
+            "; ".join(dict.fromkeys(said[:4])) or "the reports that opened the incident are no longer stored"
+        )
 
 
 def _as_reported(reason: Reason, reported: tuple[Reason, ...], now: datetime, *, recorded: bool) -> Reason:

@@ -14,6 +14,7 @@ from app.agent.guardrails.workload_kinds import DAEMON_SET, NODE, POD
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
+from app.lists import some_of
 
 MOST_EVICTIONS = 110
 """The pods that one drain may evict: what a node holds by default."""
@@ -33,7 +34,7 @@ class NodePod:
     mirror: bool = False
     """It is run by the node itself, from a file."""
     ended: bool = False
-    """Its containers have ended for good."""
+    """Its containers have ended and are not restarted."""
     terminating: bool = False
     """Its deletion was requested."""
     local_data: bool = False
@@ -160,6 +161,4 @@ def is_eviction(action: Action) -> bool:
 
 
 def _named(names: Iterable[str]) -> str:
-    found = tuple(names)
-    more = len(found) - _MOST_NAMED
-    return ", ".join(found[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return some_of(tuple(names), _MOST_NAMED)

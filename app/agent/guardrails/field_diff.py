@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.agent.ids import Json, JsonObject
+from app.lists import some_of
 from app.redaction import HIDDEN, redacted
 
 _MOST_FIELDS = 6
@@ -59,13 +60,12 @@ def field_changes(before: Json, after: Json) -> tuple[FieldChange, ...]:
 def in_words(before: Json, after: Json) -> str:
     """`spec.replicas 3 -> 5, spec.paused false -> true`; empty where nothing differs."""
     found = field_changes(before, after)
-    more = len(found) - _MOST_FIELDS
     said = [
         f"{_line(redacted(one.path), _LONGEST_PATH)} "
         f"{_value(one.path, one.before)} -> {_value(one.path, one.after)}"
-        for one in found[:_MOST_FIELDS]
+        for one in found
     ]
-    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
+    return some_of(said, _MOST_FIELDS)
 
 
 def _leaves(value: Json, path: str, depth: int = 0) -> Iterator[tuple[str, Json]]:

@@ -17,7 +17,7 @@ from app.agent.identity.people import Door, Person
 from app.agent.ids import JsonObject
 
 START = hash_chain.start_of("the audit trail of people")
-"""What stands in for the hash before the first entry."""
+"""The hash before the first entry."""
 
 
 class HumanDecisionKind(StrEnum):

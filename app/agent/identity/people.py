@@ -27,7 +27,7 @@ _WRITTEN = re.compile(rf"heal_((?:tok|ses)_[0-9a-f]{{{_ID_HEX}}})_([0-9a-f]{{{_S
 
 
 class Door(StrEnum):
-    """By which way a person speaks to the agent."""
+    """The way in which a person reached the agent."""
 
     API = "api"
     CLI = "cli"
@@ -36,7 +36,7 @@ class Door(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a credential is good for."""
+    """What a credential permits."""
 
     INGEST = "ingest"
     """Post events."""
@@ -177,7 +177,7 @@ class Credential:
     """What its holder may report about."""
 
     def refusal(self, at: datetime) -> str | None:
-        """Why it is good for nothing at that time; None while it holds."""
+        """Why it is not valid at that time; None while it is valid."""
         if self.revoked_at is not None:
             return f"it was revoked at {self.revoked_at:%Y-%m-%d %H:%M:%S} UTC"
         if self.expires_at is not None and at >= self.expires_at:
@@ -202,7 +202,7 @@ class SignInAttempt:
     state: str
     """Comes back with the browser, and must be the one that left with it."""
     nonce: str = field(repr=False)
-    """Stands in what the issuer signs, so that it is good for this attempt only."""
+    """A part of what the issuer signs, so that its answer is valid for this attempt only."""
     verifier: str = field(repr=False)
     """PKCE: without it the code that the browser carries cannot be used."""
 
@@ -353,7 +353,7 @@ def combined(own: ApprovalTerms, policy: ApprovalTerms | None) -> ApprovalTerms:
 
 
 def wanted(terms: ApprovalTerms) -> str:
-    """Who is asked, in words to go behind a request; empty where anybody may answer alone."""
+    """Who must answer, as the end of the sentence that asks; empty where any one person may answer."""
     if not terms.roles and terms.people == 1 and not terms.not_by:
         return ""
     who = f"{terms.people} different people" if terms.people > 1 else "a person"

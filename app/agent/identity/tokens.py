@@ -1,4 +1,4 @@
-"""Tokens and sessions at work: made, recognised, and revoked, each with its entry in the audit trail.
+"""Tokens and sessions: created, verified and revoked, each with an entry in the audit trail.
 
 The API and the `heal` command both end here.
 """
@@ -142,7 +142,7 @@ async def proved(credentials: CredentialRepository, text: str) -> Credential | N
 def holder(
     credential: Credential, role_scopes: Mapping[str, Iterable[Scope]], door: Door = Door.API
 ) -> Person:
-    """Whom a credential speaks for: a token with its own scopes, a session with those of its roles."""
+    """The holder of a credential: a token has scopes of its own, a session those of its roles."""
     by_roles = credential.kind is CredentialKind.SESSION
     return Person(
         name=credential.name,

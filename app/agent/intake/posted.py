@@ -16,6 +16,7 @@ from msgspec import structs
 from app.agent.freshness.clock_jumps import SKEW
 from app.agent.freshness.levels import newest_time
 from app.agent.intake.samples import WITHIN, has_been_well, later, rhythm
+from app.agent.intake.signals import new_signal
 from app.agent.models import (
     Disposition,
     DispositionKind,
@@ -25,7 +26,6 @@ from app.agent.models import (
     Signal,
     SliSample,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 

@@ -51,7 +51,7 @@ class ApprovalState(StrEnum):
     """Answered with yes, and not used yet."""
     DENIED = "denied"
     USED = "used"
-    """One intent follows from it; none other ever will."""
+    """Exactly one intent follows from it."""
     EXPIRED = "expired"
     VOID = "void"
     """What it was asked for is gone: the plan, or the state of the target."""

@@ -34,7 +34,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """One cause with what speaks for and against it."""
+    """One cause with the evidence for and against it."""
 
     cause: Cause
     confidence: float

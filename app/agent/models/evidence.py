@@ -39,6 +39,11 @@ class SliSample:
     measured: bool = False
     """Measured by the agent's own metric source; False: posted by a sender."""
 
+    @property
+    def empty(self) -> bool:
+        """No indicator has a value: no data, which is neither health nor failure (promise 8)."""
+        return self.error_rate is None and self.p95_latency_ms is None and self.request_rate is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryHealth:

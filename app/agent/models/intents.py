@@ -38,7 +38,7 @@ class Outcome:
     message: str
     at: datetime
     look_anew: bool = False
-    """Refused because what was decided on is gone: the incident is to be judged again."""
+    """Refused because the state that was decided on is gone: the incident is diagnosed again."""
 
 
 class IntentState(StrEnum):
@@ -82,7 +82,7 @@ class Intent:
     """The intent that this one undoes."""
     started_at: datetime | None = None
     attempts: int = 0
-    """How often a worker set out to bring about the effect: once, and once more after an interruption."""
+    """The number of attempts: one, and another one after an interruption."""
     approval: ApprovalId | None = None
     """The approval that this intent used up, where policy asked for one."""
     requested_by: str | None = None

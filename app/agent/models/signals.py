@@ -99,7 +99,7 @@ class Condition(StrEnum):
     FAILED_SCHEDULING = "FailedScheduling"
     FAILED_MOUNT = "FailedMount"
     NODE_LOST = "NodeLost"
-    """The cluster no longer hears from the node of a pod."""
+    """The node of a pod no longer reports to the cluster."""
     CONTAINER_TERMINATED = "ContainerTerminated"
     """A container ended, and its node does not start it again."""
     NOT_READY = "NotReady"

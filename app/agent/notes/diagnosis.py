@@ -91,7 +91,7 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
 
 
 def less_likely(diagnosis: Diagnosis) -> list[str]:
-    """The other causes that were examined, with the finding that speaks most against each."""
+    """The other causes that were examined, with the strongest finding against each."""
     return [
         f"{in_words(one.cause)} ({confidence(one.confidence)}), because {one.evidence_against[0]}"
         for one in diagnosis.hypotheses[1:]

@@ -36,7 +36,7 @@ from app.agent.models import (
 from app.agent.notes.plans import why_no_action
 
 _EVIDENCE_NAMED = 2
-"""A summary repeats so much of the evidence; the timeline has all of it."""
+"""How much of the evidence a summary repeats; the timeline has all of it."""
 
 
 def why_escalated(record: IncidentRecord) -> str:

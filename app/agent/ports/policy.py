@@ -25,7 +25,7 @@ class PolicyAnswer:
     rules: tuple[str, ...] = ()
     """The rules that decided, by the names that the policy gives them."""
     terms: ApprovalTerms | None = None
-    """On which terms people are to be asked, where the policy says so."""
+    """The terms of the approval, where the policy sets them."""
 
 
 class PolicyEngine(Protocol):

@@ -79,7 +79,7 @@ class RecoveryWatch:
     _healthy: dict[IncidentId, Verification] = field(default_factory=dict)
     """Those that were healthy at the last look."""
     _cursor: str | None = None
-    """Where the round through the rest goes on; None: after the newest."""
+    """Where the round through the rest continues; None: after the newest."""
 
     async def run(self) -> None:
         """Watch until cancelled; a store out of reach is tried again."""

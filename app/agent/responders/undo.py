@@ -69,7 +69,7 @@ class RequestedUndo:
         return abs(now - latest) > self.max_age
 
     async def settle(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """The last undo has an outcome: verify it, go on with the next one, or end the request."""
+        """The last undo has an outcome: verify it, continue with the next one, or end the request."""
         undo = record.intents[-1]
         outcome, reader = undo.outcome, self.executor.reader
         if outcome is None or undo.undoes is None:

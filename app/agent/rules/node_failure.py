@@ -24,7 +24,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         lost = sorted({pod.node or "unknown" for pod in faulty(workload, PodFault.LOST, evidence)})
         told = (
             f"{found[PodFault.LOST]} of {len(workload.pods)} pods are on node {', '.join(lost)}, "
-            "from which the cluster no longer hears"
+            "which no longer reports to the cluster"
         )
         cause_score.add_for(0.8, told)
     if found[PodFault.IMAGE] or found[PodFault.CONFIGURATION]:

@@ -18,6 +18,7 @@ from app.agent.evidence.symptoms import (
     reported,
 )
 from app.agent.models import BURN_ALERT, UNUSUAL_ALERT, Alert, Cause, ChangeKind, Evidence, Hypothesis
+from app.lists import some_of
 
 _START = "the incident started"
 _MOST = 5
@@ -81,8 +82,7 @@ def _facts(evidence: Evidence) -> list[str]:
         facts.append(f"{', '.join(beside[:_MOST])} fail too, and neither call it nor are called by it")
     if evidence.other_open_incidents:
         names = sorted(str(key) for key in evidence.other_open_incidents)
-        more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        facts.append(f"other open incidents: {', '.join(names[:_MOST])}{more}")
+        facts.append(f"other open incidents: {some_of(names, _MOST)}")
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(name.words for name in evidence.failed_actions)}")
     return facts

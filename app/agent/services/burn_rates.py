@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 MOST_BURN_RATES = 4
 LONGEST_WINDOW = timedelta(days=3)
 SLOTS = 60
-"""A long window is counted in so many parts, each of two numbers: about 1 KiB for each burn rate."""
+"""The number of parts in which a long window is counted, two numbers each: about 1 KiB for each burn rate."""
 LEAST_SHORT = 2
-"""A short window has at least so many parts."""
+"""The minimum number of parts of a short window."""
 
 _CLEAR_RATIO = 0.8
 """A burn ends only below this part of its factor: hysteresis against flapping."""
@@ -145,7 +145,7 @@ class BudgetUse:
         self._counted = [_Counted(rate) for rate in budget.burn_rates]
 
     def add(self, at: datetime, error_rate: float, requests: float) -> None:
-        """A measurement of so many requests."""
+        """A measurement of this number of requests."""
         for one in self._counted:
             one.add(at, requests, error_rate * requests)
 

@@ -43,7 +43,7 @@ def next_stage(record: IncidentRecord) -> NextStage:
         decided = record.intents[-1].state is IntentState.DECIDED
         return NextStage.EXECUTE if decided else NextStage.SETTLE
     if unverified(record) is not None and not awaits_completion(record):
-        # However the plan went on, or ended: what took place is verified before anything else.
+        # However the plan continued or ended: what was done is verified first.
         return NextStage.BEGIN_VERIFICATION
     if incident.diagnosis is None or incident.plan is None:
         return NextStage.DIAGNOSE

@@ -12,11 +12,11 @@ RETRY_AFTER = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=1)
 
 FAILURE_NOTES, FAILURE_NOTES_APART = 4, timedelta(minutes=15)
-"""At most so many notes of failing stages within this time, and one of each message."""
+"""The maximum number of notes about failing stages within this time, one for each message."""
 
 
 def delay_after(failing: timedelta) -> timedelta:
-    """The delay before the next attempt of what has been failing for so long."""
+    """The delay before the next attempt of a stage that has been failing for this time."""
     return min(max(RETRY_AFTER, failing / 2), LONGEST_RETRY)
 
 

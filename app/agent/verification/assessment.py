@@ -10,6 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from app.agent.batch.runs import RunState
+from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.format import counted, milliseconds, share
 from app.agent.freshness.all_clear import (
     all_withdrawn,
@@ -27,7 +28,7 @@ from app.agent.models import (
     Trigger,
     Verification,
 )
-from app.agent.observer import NO_CLUSTER, workload_conditions
+from app.agent.observer import NO_CLUSTER
 from app.agent.slo import SloThresholds
 from app.agent.verification.rules import VerifyRules
 from app.agent.workload import WorkloadView

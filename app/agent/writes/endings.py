@@ -70,7 +70,7 @@ class Endings:
             await self.finish(claim, intent, OutcomeKind.REFUSED, f"not sent: {why}")
 
     async def not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
-        """The write has no current reason any more."""
+        """The write no longer has a current reason."""
         if unheard:
             await self.finish(
                 claim,

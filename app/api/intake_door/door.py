@@ -55,7 +55,7 @@ class IntakeDoor:
 
     @property
     def container(self) -> ApiDependencies | None:
-        """The agent, while another request is let in."""
+        """The agent, while another request is admitted."""
         return getattr(self.application.state, "container", None) if self._progress.is_open else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,7 +162,7 @@ class _Received:
         return message
 
     async def again(self) -> Message:
-        """The same messages once more, then those that follow."""
+        """The same messages again, then those that follow."""
         if self._error is not None:
             raise self._error
         return self._kept.pop(0) if self._kept else await self._receive()

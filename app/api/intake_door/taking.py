@@ -13,8 +13,8 @@ from starlette.requests import Request
 from app.agent.identity.people import Person, Sender
 from app.agent.identity.people import Scope as Permission
 from app.agent.ids import ServiceKey
+from app.agent.intake.signals import new_signal
 from app.agent.models import Disposition, DispositionKind, PostedSamples
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import Accepted, HealthySamples, SamplesAnswer
 from app.api.admission import LARGE_BYTES
 from app.api.dependencies import ApiDependencies

@@ -120,7 +120,7 @@ for _route in _ROUTES:
         response_model=IncidentSummary,
         responses=problems(
             *(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
-            conflict="The incident does not permit it any more",
+            conflict="The incident no longer permits it",
         ),
         openapi_extra=json_body(_route.takes),
         summary=_route.summary,

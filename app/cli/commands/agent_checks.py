@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 from app.agent.actions import ACTIONS
-from app.agent.evidence.format import counted, some_of
+from app.agent.evidence.format import counted
 from app.agent.identity.people import Scope, scopes_of
 from app.agent.models import ActionName, Risk
 from app.agent.runbooks import Catalogue, load_catalogue
@@ -15,6 +15,7 @@ from app.cli.commands.incidents import sqlite_path
 from app.config import ROLE_SETTINGS, Settings, unknown_in_env_file
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.errors import AgentError, ConfigurationError
+from app.lists import some_of
 from app.settings.config_file import read_config
 from app.settings.names import ESCAPE
 from app.settings.services import read_services

@@ -106,7 +106,7 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
 
 
 async def play_live(story: LiveStory, story_listener: StoryListener) -> IncidentRecord:
-    """Release, watch the agent at work, and return the incident as it ended."""
+    """Release, follow the incident, and return it as it ended."""
     await _must_be_alone(story.settings)
     async with running(story.settings) as container:
         before = await _healthy(container, story.key)

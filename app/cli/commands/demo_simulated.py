@@ -68,7 +68,7 @@ class Played:
 
     incidents: tuple[IncidentRecord, ...]
     audit: tuple[AuditEntry, ...]
-    """Every change of the simulated cluster, by whomever."""
+    """Every change of the simulated cluster, by any writer."""
 
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
@@ -159,7 +159,7 @@ class _Stage:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Watcher and poller at work; an incident that is open when this ends is ended too."""
+        """Runs watcher and poller; an incident that is open at the end is ended too."""
         try:
             async with observing(self.container):
                 yield

@@ -56,7 +56,7 @@ def newest(view: SandboxView) -> str:
 
 
 async def _sandbox(settings: Settings, url: str | None) -> RunningAgent:
-    """The running sandbox; an agent that is connected to real systems is none."""
+    """The running sandbox; an agent that is connected to real systems does not count."""
     agent = running_agent(settings, url)
     reply = await agent.ask("/version")
     if reply is None:

@@ -17,7 +17,7 @@ from app.config import Settings
 from app.schemas import AnswerRequest, ApprovalList, ApprovalView, IncidentPage, IncidentView
 
 SEARCHED = 1000
-"""Among so many of the newest approvals a short id is looked up."""
+"""The number of newest approvals among which a short id is looked up."""
 _WHOLE = re.compile(r"(inc|apr)_[0-9a-f]{32}")
 _SHORT = re.compile(r"(?:inc_|apr_)?([0-9a-f]{4,31})")
 _SHOWN = 5

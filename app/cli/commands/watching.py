@@ -16,7 +16,7 @@ from app.config import Settings
 async def follow(
     settings: Settings, url: str | None, wanted: Wanted, console: Console, *, seconds: float | None
 ) -> None:
-    """Show the list, and show it again after so many seconds without end; None: once."""
+    """Show the list, and again after every interval in seconds; None: once."""
     if seconds is None:
         console.print(await _table(settings, url, wanted, console))
         return

@@ -31,8 +31,8 @@ from typing import TypeAlias
 from pydantic import SecretStr
 
 from app.agent.ids import JsonObject
+from app.agent.intake.signals import new_signal
 from app.agent.models import ALERTS_SOURCE, Alert, Signal, Trigger
-from app.agent.observer import new_signal
 from app.config import Settings
 from app.connectors.alerts.labels import (
     Owners,

@@ -208,9 +208,9 @@ class _Meant:
     alerts: list[Matcher] = field(default_factory=list)
     narrowed: bool = False
     named: bool = False
-    """A condition on service, place or the name of the alert speaks for the service."""
+    """A condition on service, place or the name of the alert matches the service."""
     other: bool = False
-    """A condition speaks against it."""
+    """A condition excludes it."""
 
     def take(self, matcher: Matcher) -> None:
         """Add one condition."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from app.agent.batch.runs import BatchRun, BatchView, EndedContainer
 from app.agent.ids import ServiceKey
@@ -21,12 +20,8 @@ class RoutedBatches:
 
     async def batches(self) -> tuple[BatchView, ...]:
         """The batches of every cluster; of one that does not answer, as they were listed last."""
-        return await self._listing.of_all({name: partial(self._of, name) for name in self.routes.ports})
-
-    async def _of(self, name: str) -> tuple[BatchView, ...]:
-        found = await self.routes.ports[name].batches()
-        own = (one for one in found if self.routes.clusters.of(one.key.environment) == name)
-        return tuple(_placed(one, name) for one in own)
+        found = await self._listing.of_all(self.routes, lambda port: port.batches(), lambda one: one.key)
+        return tuple(_placed(one, self.routes.clusters.of(one.key.environment)) for one in found)
 
     async def batch(self, key: ServiceKey) -> BatchView | None:
         found = self.routes.of_service(key)

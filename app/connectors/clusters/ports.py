@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TypeVar
 
 from app.agent.guardrails.cordons import NodeCordons
@@ -46,11 +45,7 @@ class RoutedReader:
 
     async def services(self) -> tuple[ServiceKey, ...]:
         """The services of every cluster; of one that does not answer, those that it listed last."""
-        return await self._listing.of_all({name: partial(self._of, name) for name in self.routes.ports})
-
-    async def _of(self, name: str) -> tuple[ServiceKey, ...]:
-        found = await self.routes.ports[name].services()
-        return tuple(key for key in found if self.routes.clusters.of(key.environment) == name)
+        return await self._listing.of_all(self.routes, lambda port: port.services(), lambda key: key)
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         found = self.routes.of_service(key)

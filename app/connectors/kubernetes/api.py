@@ -43,7 +43,7 @@ _LIST_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A consistent list and the version a watch goes on from."""
+    """A consistent list and the version from which a watch continues."""
 
     items: tuple[JsonObject, ...]
     version: str

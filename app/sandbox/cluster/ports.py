@@ -45,7 +45,7 @@ class SandboxCluster:
         identity: Identity = AGENT,
         watch_seconds: float = WATCH_SECONDS,
     ) -> SandboxCluster:
-        """The ports over whichever world `worlds` returns: a watch notices that it is another one."""
+        """The ports over the world that `worlds` returns; a watch notices when the world is replaced."""
         access = WorldAccess(worlds=worlds, naming=naming, identity=identity)
         return cls(
             reader=SandboxReader(access),

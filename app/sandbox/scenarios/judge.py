@@ -19,7 +19,7 @@ from app.sandbox.traffic import Level
 MAX_ERRORS = 0.05
 MAX_P95_MS = 1000.0
 QUIET_SECONDS = 120.0
-"""A service that was within its objectives for so long before the horizon has recovered."""
+"""A service has recovered if it was within its objectives for this time before the horizon."""
 _LEAST_RATE = 0.2
 
 
@@ -60,7 +60,7 @@ class Run:
     violated: Mapping[str, float]
     """Seconds outside the objectives, by service."""
     unhealthy_until: float
-    """When the last service came back within its objectives; 0: none ever left them."""
+    """When the last service returned to its objectives; 0: no service left them."""
     horizon: float
     diagnoses: tuple[NamedCause, ...] = ()
     """What the agent took for the cause, for each incident."""

@@ -11,9 +11,9 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from app.agent.evidence.conditions import workload_conditions
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, Risk, SliSample
-from app.agent.observer import workload_conditions
 from app.agent.workload import WorkloadView
 from app.errors import AgentError
 from app.sandbox.cluster import SandboxCluster

@@ -49,7 +49,7 @@ from app.sandbox.world import Workload, World
 NAMESPACE = "prod"
 """Where a scenario plays, unless its player names another place."""
 PAST_SECONDS = 10_800.0
-"""How long the services have run, under steady load, when a scenario begins: set up so long before."""
+"""How long the services have run under steady load when a scenario begins."""
 WorldMaker: TypeAlias = Callable[[Clock, int, tuple[str, ...]], World]
 _WARM_AFTER_SECONDS = 30.0
 _RAMP_STEPS = 8

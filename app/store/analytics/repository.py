@@ -21,7 +21,7 @@ from app.store.database.tables import changes, incidents, intents
 
 BATCH = 200
 MOST_DAYS = 64
-"""Days that one call counts; the next one goes on with what is left."""
+"""Days that one call counts; the next one continues with the rest."""
 _LOOK_BACK = timedelta(days=7)
 """Proposals of incidents that ended before are not judged any more."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 QUICK_SECONDS = 0.02
 """A commit that takes longer is slow."""
 SLOW_FOR = 20
-"""For so many times as long as a slow one took, the loop commits nothing: slow ones take 5 % of its time."""
+"""The loop commits nothing for this multiple of the duration of a slow commit: they take 5 % of its time."""
 QUICK_COMMITS = 20
 """So many quick ones in a row on the writer's thread come before the next one on the loop."""
 

@@ -26,7 +26,7 @@ Method: TypeAlias = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
 """The same method as called."""
 
 MOST_BATCHES = 20
-"""Batches of one call of a pruning method; the next call goes on with what is left."""
+"""Batches of one call of a pruning method; the next call continues with the rest."""
 
 
 class Repository:

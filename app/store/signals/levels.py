@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from app.agent.ids import ServiceKey
 from app.agent.intake.posted import HealthyRun
@@ -40,6 +40,12 @@ _LEVELS = GivenStatement(
         samples.c.observed_at,
     ],
 )
+_OF_ONE = (
+    service_levels.c.environment == bindparam("environment"),
+    service_levels.c.service == bindparam("service"),
+)
+_BODY = select(service_levels.c.body).where(*_OF_ONE)
+_NEWEST_SAMPLE = select(service_levels.c.newest_sample).where(*_OF_ONE)
 _STORE = BulkInsert(
     service_levels,
     ["environment", "service", "body"],
@@ -66,21 +72,15 @@ class Remembered(msgspec.Struct, gc=False):
 
 
 def levels(connection: Connection, key: ServiceKey) -> ServiceLevels | None:
-    row = connection.execute(
-        select(service_levels.c.body).where(
-            service_levels.c.environment == key.environment, service_levels.c.service == key.service
-        )
-    ).one_or_none()
+    this = {"environment": key.environment, "service": key.service}
+    row = connection.execute(_BODY, this).one_or_none()
     return None if row is None else read(ServiceLevels, row.body)
 
 
 def newest_sample(connection: Connection, key: ServiceKey) -> int | None:
     """The number of the newest row of a service's samples."""
-    return connection.execute(
-        select(service_levels.c.newest_sample).where(
-            service_levels.c.environment == key.environment, service_levels.c.service == key.service
-        )
-    ).scalar_one_or_none()
+    this = {"environment": key.environment, "service": key.service}
+    return connection.execute(_NEWEST_SAMPLE, this).scalar_one_or_none()
 
 
 def remembered(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, Remembered]:

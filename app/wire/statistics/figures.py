@@ -164,7 +164,7 @@ class ShadowView(BaseModel):
     confirmed: int = Field(description="A person made a matching change, and the service stayed healthy.")
     contradicted: int = Field(description="A person made a matching change; it failed again within 1 h.")
     not_needed: int = Field(description="The service recovered, and nothing was changed.")
-    unknown: int = Field(description="What happened does not tell.")
+    unknown: int = Field(description="The events do not show it.")
     right: ShareView = Field(description="Confirmed ones of those confirmed, contradicted or not needed.")
 
 

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.models import ALERTS_SOURCE, Alert, DispositionKind, Signal
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import PodOwners
 from app.agent.ports.store.incidents import IncidentRepository
 from app.agent.ports.store.signals import SignalRepository

@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from app.agent.freshness.watchdog import WatchdogTerms, missing_words
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.models import ALERTS_SOURCE
-from app.agent.observer import new_signal
 from app.agent.ports.store.signals import SignalRepository
 from app.clock import Clock
 from app.connectors.readiness import watchdog_now

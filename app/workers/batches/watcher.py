@@ -14,8 +14,8 @@ from app.agent.batch.runs import BatchView
 from app.agent.batch.signals import condition_of_batch
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
+from app.agent.intake.signals import new_signal
 from app.agent.models import WATCHED, ClusterCondition, Condition, Signal
-from app.agent.observer import new_signal
 from app.agent.ports.cluster import BatchReader
 from app.agent.ports.store.signals import SignalRepository
 from app.clock import Clock

@@ -21,7 +21,7 @@ from app.agent.models import SliSample, UsualLevel
 
 LEAST_SAMPLES = 120
 LEAST_AGE = timedelta(hours=1)
-"""Before so many samples over so long nothing is usual: the warm-up after a start."""
+"""The warm-up after a start: with fewer samples, or over less time, nothing is usual."""
 
 _BUCKETS = 100
 _GROWTH = math.log(1.15)

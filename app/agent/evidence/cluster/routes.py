@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from app.agent.evidence.facts import LOOKBACK, current_pods
-from app.agent.evidence.format import relative, some_of
+from app.agent.evidence.format import relative
 from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.models import Cause, Evidence
 from app.agent.routes import NETWORK_POLICY, RouteChange, RouteEffect, RouteFault, RoutesView
+from app.lists import some_of
 
 ROUTE_CAUSES = frozenset({Cause.SERVICE_ROUTING, Cause.NETWORK_POLICY})
 

@@ -33,7 +33,7 @@ _SAME_LOAD = 1.3
 """Requests up to this multiple of the usual are the same load."""
 
 _USUAL_LOAD = timedelta(minutes=5)
-"""The load of so long before the symptom is the usual one."""
+"""The load during this time before the symptom is the usual one."""
 
 _OF_THE_RELEASE = frozenset({Cause.BAD_RELEASE, Cause.BAD_CONFIG})
 

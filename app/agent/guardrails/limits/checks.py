@@ -70,4 +70,4 @@ def set_aside(history: History, limits: Limits, at: datetime) -> str | None:
     if not far:
         return None
     actions = "1 action" if len(far) == 1 else f"{len(far)} actions"
-    return f"{actions} dated up to {in_utc(max(far))}, in the future, set aside: the clock went back"
+    return f"{actions} dated up to {in_utc(max(far))}, in the future, ignored: the clock went back"

@@ -65,11 +65,11 @@ class ApprovalRepository(Protocol):
         ...
 
     async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
-        """Make a nonce good for one answer to that request; only its hash is kept."""
+        """Make a nonce valid for one answer to that request; only its hash is stored."""
         ...
 
     async def record_escalation(
         self, claim: Claim, incident: Incident, approval_id: ApprovalId, steps: int, notes: Sequence[Note]
     ) -> Incident:
-        """Record that so many steps of a request's escalation were taken; one that ended meanwhile stays."""
+        """Record how many steps of a request's escalation were taken; one that has ended is not changed."""
         ...

@@ -108,7 +108,7 @@ class IntakeVerdict(msgspec.Struct, frozen=True, kw_only=True):
     open_limit: int | None = None
     """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
     service_limit: int | None = None
-    """A service of which nothing is on record is not added to so many others; None: always."""
+    """The number of services on record from which no further one is added; None: no limit."""
 
 
 class IntakeDecider(Protocol):

@@ -52,7 +52,7 @@ def takes_pods(node: JsonObject) -> bool:
 
 
 def is_ready(node: JsonObject) -> bool:
-    """Whether the cluster hears from a node, and it is ready."""
+    """Whether a node reports to the cluster and is ready."""
     return text(condition_of(node, "Ready"), "status") == "True"
 
 

@@ -19,8 +19,8 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, ca
 from app.agent.identity.people import Sender
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake.posted import HTTP
+from app.agent.intake.signals import BY_CONTENT, new_signal
 from app.agent.models import MetricSample, Signal, SignalKind
-from app.agent.observer import BY_CONTENT, new_signal
 from app.store.database.sole_writer import kept_in_memory
 from app.store.database.tables import samples, signals
 from app.store.signals.bulk import BulkInsert
