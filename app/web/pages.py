@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.evidence.format import confidence, share, span
+from app.agent.evidence.format import confidence, share
 from app.agent.ids import Json
 from app.agent.responders.attention import next_step, severity, waits_for
+from app.durations import span
 
 
 def _words(value: str) -> str:
@@ -27,17 +28,8 @@ def _stamp(moment: datetime) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A length of time in its one or two largest units."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min" + (f" {rest} s" if rest else "")
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{hours // 24} days"
+    """A length of time; 0 s for one that a clock set back made negative."""
+    return span(timedelta(seconds=max(0.0, seconds)))
 
 
 def _pretty(value: Json) -> str:

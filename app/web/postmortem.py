@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from app.agent.evidence.format import confidence, in_words, span
+from app.agent.evidence.format import confidence, in_words
 from app.agent.models import IncidentRecord, Intent, TimelineEntry
 from app.agent.responders.attention import next_step, severity
 from app.agent.timeline import first_broken
+from app.durations import span
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 
@@ -105,7 +106,7 @@ def _outcome(record: IncidentRecord) -> Iterator[str]:
         worked = {None: "no action was taken", True: "yes", False: "no"}[incident.lesson.worked]
         yield f"- Did the action work: {worked}"
         if incident.lesson.seconds_to_recover is not None:
-            yield f"- Recovered in: {incident.lesson.seconds_to_recover:.0f} s"
+            yield f"- Recovered in: {span(timedelta(seconds=incident.lesson.seconds_to_recover))}"
     yield f"- Next: {text(next_step(incident))}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from app.agent.evidence.cluster.handover import handover
@@ -88,6 +89,13 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
             "less_likely": [*others],
         },
     )
+
+
+def with_commands(note: Note, evidence: Evidence, diagnosis: Diagnosis) -> Note:
+    """The note of a plan that acts, with the commands to inspect the workload in its data: an action
+    may fail or be undone, and the person who then takes over needs them."""
+    found = handover(evidence, diagnosis.best.cause)
+    return note if found is None else replace(note, data={**note.data, "commands": list(found.commands)})
 
 
 def less_likely(diagnosis: Diagnosis) -> list[str]:

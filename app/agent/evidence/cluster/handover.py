@@ -26,13 +26,14 @@ from app.agent.evidence.cluster.routes import (
 )
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
-from app.agent.evidence.format import some_of, span
+from app.agent.evidence.format import some_of
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.routes import INGRESS, NETWORK_POLICY, ROUTE_KINDS, SERVICE, RouteChange
 from app.agent.workload import PodView, WorkloadView
+from app.durations import span
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
 """At most this many of each are listed."""
