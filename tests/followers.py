@@ -63,14 +63,13 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    settings = make_settings(folder)
+    settings = make_settings(folder)  # as many connections as by default
     store = await open_store(settings.database_url.get_secret_value())
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app = create_app(settings)
     app.state.container = container
-    feed: ChangeFeed = app.state.changes  # the default settings leave room for all
-    feed.every, feed.slow = 0.05, _SLOW_SECONDS
-
+    feed = ChangeFeed(most=reading + silent, every=0.05, slow=_SLOW_SECONDS)
+    app.state.changes = feed
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BUFFER)
         listening.bind(("127.0.0.1", 0))

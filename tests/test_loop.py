@@ -192,7 +192,7 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
     looked_anew = replace(record, incident=replace(record.incident, verdict=None))
     assert "did not help" in why_escalated(looked_anew)
     # The person who takes over finds the workload, on the page and from the timeline.
-    assert any(line.startswith("kubectl ") for line in commands(record)), messages(record.timeline)
+    assert commands(record)[0] == f"kubectl -n {NAMESPACE} describe deployment {SERVICE}"
 
 
 async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:

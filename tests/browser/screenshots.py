@@ -38,7 +38,7 @@ def filled(stage: Staged) -> dict[str, str]:
     return {
         "board": "/dashboard",
         "board-search": "/dashboard?q=cart",
-        "board-nothing": "/dashboard?q=nothing",
+        "board-nothing": "/dashboard?q=no-such-text",
         "board-error": "/dashboard?state=odd",
         "incident-healed": f"/dashboard/incidents/{healed}",
         "incident-dry-run": f"/dashboard/incidents/{dry}",

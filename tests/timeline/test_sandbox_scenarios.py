@@ -41,8 +41,8 @@ async def test_a_scenario_ends_as_its_file_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "cause", "line"),
     [
-        ("service-port", Cause.SERVICE_ROUTING, "kubectl describe service seats"),
-        ("network-policy", Cause.NETWORK_POLICY, "kubectl describe networkpolicy"),
+        ("service-port", Cause.SERVICE_ROUTING, "get service seats "),
+        ("network-policy", Cause.NETWORK_POLICY, "get networkpolicy "),
     ],
 )
 async def test_what_carries_requests_is_named_with_a_line_to_inspect_it(
@@ -56,7 +56,7 @@ async def test_what_carries_requests_is_named_with_a_line_to_inspect_it(
     assert record.incident.diagnosis is not None
     assert record.incident.diagnosis.best.cause is cause
     assert record.intents == ()
-    assert any(one.startswith(line) for one in commands(record)), commands(record)
+    assert any(line in one for one in commands(record)), commands(record)
 
 
 @pytest.mark.real

@@ -64,7 +64,7 @@ class Diagnosing:
         notes = [
             evidence_note(evidence, gathered.missing, now),
             diagnosis_note(diagnosis, now),
-            with_commands(planned, evidence, diagnosis) if plan.actions else planned,
+            with_commands(planned, evidence) if plan.actions else planned,
         ]
         told = None if plan.actions else handover_note(evidence, diagnosis, now)
         if told is not None:

@@ -92,7 +92,7 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
         kind=VerdictKind.CANNOT_TELL,
         reasons=(
             "the agent observed the service less often than every "
-            f"{rules.longest_gap.total_seconds():.0f} s, so the verification kept restarting "
+            f"{span(rules.longest_gap)}, so the verification kept restarting "
             f"for {span(lost)}",
         ),
         at=at,

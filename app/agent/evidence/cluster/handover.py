@@ -82,6 +82,20 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
     )
 
 
+def lasting_commands(workload: WorkloadView) -> tuple[str, ...]:
+    """Lines that name no pod: they work after an action, or its undo, replaced the pods."""
+    ref = workload.target.ref
+    here = f"kubectl -n {ref.namespace}"
+    return _placed(
+        workload,
+        [
+            f"{here} describe {ref.kind.lower()} {ref.name}",
+            f"{here} get pods -o wide",
+            f"{here} get events --sort-by=.lastTimestamp",
+        ],
+    )
+
+
 def _placed(workload: WorkloadView, commands: Iterable[str]) -> tuple[str, ...]:
     """With the cluster that a line is meant for, where the workload's cluster has a name."""
     cluster = workload.target.ref.cluster
