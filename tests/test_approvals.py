@@ -130,6 +130,7 @@ async def test_a_no_ends_with_a_person_and_says_whose_it_was(asking: Story) -> N
     assert record.incident.state is IncidentState.ESCALATED
     summary = record.incident.summary
     assert "not executed (denied): denied by bob: the fix is on its way; " in summary, summary
+    assert "Not executed: denied by bob: the fix is on its way." in messages(record.timeline)
     assert states(record) == [ApprovalState.DENIED]
     assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
     assert asking.image() == "shop:2-crash"

@@ -133,6 +133,7 @@ def test_an_incident_reads_like_a_story(api: Harness) -> None:
         "closed after 10 m",
     ):
         assert said in text
+    assert "No action is needed" not in text, "the proposal is to be applied by hand"
     record = api.get(f"/incidents/{incident_id}").json()
     assert all(entry["hash"] in page for entry in record["timeline"])
 
