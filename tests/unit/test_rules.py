@@ -547,16 +547,19 @@ def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: PodFault | Non
 def test_figures_are_spoken_with_their_units() -> None:
     """Small shares keep a digit, spans grow their unit, and signs become words."""
     assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0.0%", "0.4%", "1.3%", "13.0%", "100.0%"]
-    lengths = (45, 119, 180, 200, 7199, 7200, 9000, 86400 * 4)
+    lengths = (45, 119, 130, 180, 200, 7199, 7200, 9000, 11_110, 86400 * 4, -130)
     assert [span(timedelta(seconds=s)) for s in lengths] == [
         "45 s",
         "1 m 59 s",
+        "2 m 10 s",
         "3 m",
         "3 m 20 s",
         "1 h 59 m",
         "2 h",
         "2 h 30 m",
+        "3 h 5 m",
         "4 days",
+        "2 m 10 s",
     ]
     assert (milliseconds(1449.6), rate(12.54)) == ("1450 ms", "12.5 requests/s")
     assert relative(at(-3), OPENED) == "3 m before it"
