@@ -5,6 +5,7 @@ A row of a part is a key followed by sums, so that rows of two periods are added
 
 from __future__ import annotations
 
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,15 +91,13 @@ def added(rows: Iterable[Iterable[Row]], counting: Counting) -> list[Row]:
     """The rows of several periods as one: sums of rows with one key are added."""
     if counting.key == 1 and counting.sums == 1:
         return list(_added_single(rows).items())
-    alike: dict[Row, list[Row]] = {}
+    sums: dict[Row, Row] = {}
     for each in rows:
         for row in each:
-            key = row[: counting.key]
-            if key in alike:
-                alike[key].append(row[counting.key :])
-            else:
-                alike[key] = [row[counting.key :]]
-    return [(*key, *map(sum, zip(*numbers, strict=True))) for key, numbers in alike.items()]
+            key, numbers = row[: counting.key], row[counting.key :]
+            before = sums.get(key)
+            sums[key] = numbers if before is None else tuple(map(operator.add, before, numbers))
+    return [(*key, *numbers) for key, numbers in sums.items()]
 
 
 def _added_single(rows: Iterable[Iterable[Row]]) -> dict[Any, int]:
