@@ -287,7 +287,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
-    max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
+    max_connections: Annotated[int, Field(ge=32, le=65_536)] = 768
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     otel_exporter_otlp_endpoint: str | None = None

@@ -23,7 +23,7 @@ from app.api import (
     problems,
     request_measures,
 )
-from app.api.changes import MOST_CLIENTS, ChangeFeed
+from app.api.changes import ChangeFeed, most_clients
 from app.api.dependencies import ApiDependencies
 from app.api.intake_door.door import DOOR, IntakeDoor
 from app.api.pages import (
@@ -231,7 +231,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
-    app.state.changes = ChangeFeed(most=min(MOST_CLIENTS, settings.max_connections // 2))
+    app.state.changes = ChangeFeed(most=most_clients(settings.max_connections))
     app.state.stop.then(app.state.changes.close)
     serves_people = settings.role in (Role.ALL, Role.API)
     progress = admission.InProgress(stop=app.state.stop, most=settings.max_connections - admission.RESERVED)

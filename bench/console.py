@@ -6,15 +6,15 @@ one request at a time. Then every page is read again with `auto_explain`, and ea
 statement that scans a large table from end to end is a finding. It prints JSON or a Markdown table,
 exits with 1 where a target is missed or a plan scans a table, and removes what it made.
 
-One million incidents with 20 entries each take about 20 GB in `--folder` while it runs.
+One million incidents with 20 entries each take about 20 GB in `--folder` while it runs. Loading
+takes much longer than measuring: `--keep FOLDER` only loads, and keeps the database in FOLDER with
+its server stopped; `--reuse FOLDER` measures what was kept there, as often as needed.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import random
 import shutil
 import sys
 import tempfile
@@ -29,14 +29,22 @@ from urllib.parse import urlencode
 import httpx2
 from sqlalchemy import text
 
-from app.errors import TransientError
-from app.store import open_store
-from bench.console_history import ACTIVE, Size, chain, engine_of, load, played_in
+from bench.console_database import (
+    SERVING,
+    Loaded,
+    NotLoadedError,
+    bring_up_to_date,
+    fill,
+    gigabytes,
+    loaded_in,
+    server_of,
+)
+from bench.console_history import ACTIVE, Size, engine_of
 from bench.console_plans import LOGGED, Plan, plans_of
 from bench.processes import family_cpu_seconds, percentile
 from bench.serving import PATIENCE_SECONDS, Server, start_server
 from testbed import TestbedError
-from testbed.postgres import IN_EARNEST, THROWAWAY, PostgresServer
+from testbed.postgres import PostgresServer
 from testbed.supervisor import Supervisor
 
 INCIDENTS = 1_000_000
@@ -46,17 +54,6 @@ SLOW_ROUNDS = 12
 """Of requests that may take longer: statistics."""
 PAGE_MS = 100.0
 YEAR_MS = 500.0
-_ATTEMPTS = 20
-_MEMORY = {"shared_buffers": "1GB", "effective_cache_size": "4GB", "maintenance_work_mem": "512MB"}
-_LOADING = {
-    **THROWAWAY,
-    **_MEMORY,
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "max_wal_size": "4GB",
-    "autovacuum": "off",
-}
-_SERVING = {**IN_EARNEST, **_MEMORY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,35 +197,6 @@ def measure(client: httpx2.Client, reading: Reading, pids: Sequence[int], effort
     )
 
 
-def sample(url: str, number: int) -> list[str]:
-    """Incidents of the whole year, active ones among them."""
-    engine = engine_of(url)
-    with engine.connect() as connection:
-        # Ids are hashes of numbers: neighbours are of any day.
-        some = text("SELECT id FROM incidents WHERE id >= 'inc_8' ORDER BY id LIMIT :number")
-        found = [row.id for row in connection.execute(some, {"number": number})]
-        active = connection.execute(text("SELECT id FROM incidents WHERE closed_at IS NULL LIMIT 10"))
-        found += [row.id for row in active]
-    engine.dispose()
-    random.Random(7).shuffle(found)  # noqa: S311 - reproducible on purpose
-    return found
-
-
-async def count_days(url: str, now: datetime) -> None:
-    """As the sweep does, until no day is left."""
-    store = await open_store(url)
-    left = _ATTEMPTS
-    while left:
-        try:
-            if not await store.statistics.roll_up(now):
-                break
-        except TransientError:  # a busy machine: the next sweep goes on
-            left -= 1
-            if not left:
-                raise
-    await store.close()
-
-
 def touch_each_day(url: str) -> None:
     """One incident of each day changes, so that the whole year is stale."""
     engine = engine_of(url)
@@ -256,55 +224,33 @@ def served(supervisor: Supervisor, folder: Path, url: str, name: str) -> Iterato
     server.process.stop(grace_seconds=5)
 
 
-def run(folder: Path, size: Size, effort: float) -> Result:
-    """Fill, count, measure, explain."""
-    result = Result(incidents=size.incidents, entries=size.incidents * size.entries)
-    played_folder, data = folder / "played", folder / "postgres"
-    played_folder.mkdir()
-    data.mkdir()
+def run(folder: Path, loaded: Loaded, effort: float) -> Result:
+    """Measure and explain what was loaded in this folder."""
+    result = Result(
+        incidents=loaded.incidents,
+        entries=loaded.incidents * loaded.entries,
+        load_seconds=loaded.load_seconds,
+        count_days_seconds=loaded.count_days_seconds,
+    )
     supervisor = Supervisor()
     try:
-        played = played_in(played_folder)
-        loading = PostgresServer(supervisor, data, settings=_LOADING)
-        loading.start()
-        database = loading.create()
-        asyncio.run(_migrated(loading.url(database)))
-        begun = time.perf_counter()
-        load(loading.url(database), played, size, say)
-        result.load_seconds = round(time.perf_counter() - begun, 1)
-        begun = time.perf_counter()
-        asyncio.run(count_days(loading.url(database), size.until))
-        result.count_days_seconds = round(time.perf_counter() - begun, 1)
-        ids = sample(loading.url(database), 90)
-        chain(loading.url(database), ids)
-        asyncio.run(count_days(loading.url(database), size.until))
-        loading.execute("VACUUM ANALYZE", database)
-        loading.stop()
-        serving = PostgresServer(supervisor, data, settings=_SERVING)
+        serving = server_of(supervisor, folder, SERVING)
         serving.start()
-        result.database_gb = _gigabytes(serving, database)
-        say(f"{size.incidents} incidents, {result.entries} entries, {result.database_gb} GB")
-        asked = readings(ids)
-        with served(supervisor, folder, serving.url(database), "api") as (client, pid):
+        url = serving.url(loaded.database)
+        bring_up_to_date(url)
+        result.database_gb = gigabytes(url)
+        say(f"{result.incidents} incidents, {result.entries} entries, {result.database_gb} GB")
+        asked = readings(loaded.ids)
+        with served(supervisor, folder, url, "api") as (client, pid):
             for reading in asked:
                 result.measured.append(measure(client, reading, [pid, _pid(serving)], effort))
                 say(str(result.measured[-1]))
         serving.stop()
-        explaining = PostgresServer(supervisor, data, settings={**_SERVING, **LOGGED})
-        explaining.start()
-        with served(supervisor, folder, explaining.url(database), "explained") as (client, _):
-            for reading in asked:
-                for path in reading.paths[:12]:
-                    client.get(path)
-            with client.stream("GET", "/v1/changes") as events:
-                next(iter(events.iter_raw()))
-                time.sleep(3)  # the look at what changed is a statement too
-        explaining.stop()
-        result.plans = plans_of(data / "log")
+        result.plans = _explained(supervisor, folder, loaded, asked)
         serving.start()
-        touch_each_day(serving.url(database))
+        touch_each_day(url)
         stale = replace(asked[-3], name="analytics, a year of stale days")
-        with served(supervisor, folder, serving.url(database), "stale") as (client, pid):
+        with served(supervisor, folder, url, "stale") as (client, pid):
             result.measured.append(measure(client, stale, [pid, _pid(serving)], effort))
             say(str(result.measured[-1]))
         serving.stop()
@@ -313,22 +259,27 @@ def run(folder: Path, size: Size, effort: float) -> Result:
     return result
 
 
+def _explained(supervisor: Supervisor, folder: Path, loaded: Loaded, asked: Sequence[Reading]) -> list[Plan]:
+    """The plans of every statement, from a server that logs them."""
+    explaining = server_of(supervisor, folder, {**SERVING, **LOGGED})
+    log = explaining.directory / "log"
+    before = log.stat().st_size
+    explaining.start()
+    with served(supervisor, folder, explaining.url(loaded.database), "explained") as (client, _):
+        for reading in asked:
+            for path in reading.paths[:12]:
+                client.get(path)
+        with client.stream("GET", "/v1/changes") as events:
+            next(iter(events.iter_raw()))
+            time.sleep(3)  # the look at what changed is a statement too
+    explaining.stop()
+    return plans_of(log, since=before)
+
+
 def _pid(server: PostgresServer) -> int:
     if server.pid is None:
         raise TestbedError("PostgreSQL is not running")
     return server.pid
-
-
-async def _migrated(url: str) -> None:
-    await (await open_store(url)).close()
-
-
-def _gigabytes(server: PostgresServer, database: str) -> float:
-    engine = engine_of(server.url(database))
-    with engine.connect() as connection:
-        size = int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
-    engine.dispose()
-    return round(size / 1e9, 2)
 
 
 def say(line: str) -> None:
@@ -364,16 +315,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--effort", type=float, default=1.0, help="share of the usual number of requests")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", type=Path, help="where the figures and plans are written as JSON")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="load into this new folder, measure nothing"
+    )
+    kept.add_argument("--reuse", type=Path, metavar="FOLDER", help="measure what --keep loaded into it")
     given = parser.parse_args(arguments)
     if given.incidents < 10 * ACTIVE:
         parser.error(f"--incidents must be at least {10 * ACTIVE}")
-    folder = Path(tempfile.mkdtemp(prefix="heal-console-", dir=given.folder))
-    folder.chmod(0o755)  # PostgreSQL runs as an account of its own under root
-    try:
-        size = Size(incidents=given.incidents, entries=given.entries, until=datetime.now(UTC))
-        result = run(folder, size, given.effort)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    size = Size(incidents=given.incidents, entries=given.entries, until=datetime.now(UTC))
+    if given.keep is not None:
+        try:
+            given.keep.mkdir()
+        except OSError as error:
+            parser.error(f"--keep needs a folder that does not exist yet: {error}")
+        given.keep.chmod(0o755)
+        fill(given.keep, size, say)
+        say(f"loaded; measure with: python -m bench.console --reuse {given.keep}")
+        return 0
+    if given.reuse is not None:
+        try:
+            result = run(given.reuse, loaded_in(given.reuse), given.effort)
+        except NotLoadedError as error:
+            parser.error(str(error))
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="heal-console-", dir=given.folder))
+        folder.chmod(0o755)  # PostgreSQL runs as an account of its own under root
+        try:
+            result = run(folder, fill(folder, size, say), given.effort)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     document: Mapping[str, object] = {**asdict(result), "failures": result.failures}
     if given.json is not None:
         given.json.write_text(json.dumps(document, indent=2) + "\n")

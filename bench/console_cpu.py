@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx2
 
-from bench.console_history import Size, load, played_in
-from testbed.postgres import THROWAWAY, PostgresServer
+from bench.console_database import SERVING, fill, loaded_in, server_of
+from bench.console_history import Size
 from testbed.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,29 +86,27 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--profile", type=Path, help="where the profile of each page is written")
     arguments.add_argument("--rounds", type=int, default=10)
+    arguments.add_argument(
+        "--reuse", type=Path, metavar="FOLDER", help="the database that `bench.console --keep` loaded into it"
+    )
     given = arguments.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         folder.chmod(0o755)  # PostgreSQL runs as an account of its own under root
+        until = datetime.now(UTC)
+        if given.reuse is None:
+            size = Size(incidents=INCIDENTS, entries=ENTRIES, until=until)
+            loaded = fill(folder, size, lambda line: print(line, file=sys.stderr))
+        else:
+            folder, loaded = given.reuse, loaded_in(given.reuse)
         supervisor = Supervisor()
         stack.callback(supervisor.close)
-        for name in ("postgres", "played"):
-            (folder / name).mkdir()
-        server = PostgresServer(supervisor, folder / "postgres", settings=THROWAWAY)
+        server = server_of(supervisor, folder, SERVING)
         server.start()
-        url = server.url(server.create())
+        url = server.url(loaded.database)
         os.environ |= {"DATABASE_URL": url, "RUNBOOKS_DIR": str(ROOT / "runbooks"), "LOG_LEVEL": "warning"}
-        until = datetime.now(UTC)
-        asyncio.run(_fill(url))
-        size = Size(incidents=INCIDENTS, entries=ENTRIES, until=until)
-        load(url, played_in(folder / "played"), size, lambda line: print(line, file=sys.stderr))
         asyncio.run(_run(url, until, given.rounds, given.profile))
-
-
-async def _fill(url: str) -> None:
-    from app.store import open_store
-
-    await (await open_store(url)).close()
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -33,10 +33,13 @@ class Plan:
     """Large tables that were read from end to end."""
 
 
-def plans_of(log: Path) -> list[Plan]:
-    """The plans of a log over large tables, one for each statement and way of access."""
+def plans_of(log: Path, *, since: int = 0) -> list[Plan]:
+    """The plans of a log over large tables, one for each statement and way of access.
+
+    `since` is the byte of the log at which reading begins.
+    """
     found: dict[tuple[str, tuple[str, ...]], Plan] = {}
-    for document in _documents(log.read_text(errors="replace")):
+    for document in _documents(log.read_bytes()[since:].decode(errors="replace")):
         nodes = [node for node in _nodes(document["Plan"]) if node.get("Relation Name") in LARGE]
         bitmaps = {
             node["Index Name"]

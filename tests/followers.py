@@ -63,7 +63,7 @@ async def follow(folder: Path, *, reading: int, silent: int) -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    settings = make_settings(folder, max_connections=2 * MOST_CLIENTS)  # half of them may follow
+    settings = make_settings(folder)  # as many connections as by default
     store = await open_store(settings.database_url.get_secret_value())
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app = create_app(settings)

@@ -126,10 +126,10 @@ def decisions(where: StatsFilter, everything: Sequence[Known]) -> Counter[tuple[
 
 
 def grouped(decision: Decision) -> str:
-    last = decision.reasons[-1]
-    if decision.kind == "deny" and last.startswith("denied by "):
+    first = decision.reasons[0]
+    if decision.kind == "deny" and first.startswith("denied by "):
         return "denied by a person"
-    return "no answer in time" if last.startswith("no answer before ") else decision.reasons[0]
+    return "no answer in time" if first.startswith("no answer before ") else first
 
 
 def reasons(where: StatsFilter, everything: Sequence[Known]) -> Counter[tuple[object, str]]:

@@ -128,7 +128,9 @@ async def test_a_no_ends_with_a_person_and_says_whose_it_was(asking: Story) -> N
     await asking.say(approval, yes=False, by="bob", comment="the fix is on its way")
     record = await asking.live_until_ended()
     assert record.incident.state is IncidentState.ESCALATED
-    assert "denied by bob: the fix is on its way" in record.incident.summary
+    summary = record.incident.summary
+    assert "not executed (denied): denied by bob: the fix is on its way; " in summary, summary
+    assert "Not executed: denied by bob: the fix is on its way." in messages(record.timeline)
     assert states(record) == [ApprovalState.DENIED]
     assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
     assert asking.image() == "shop:2-crash"
@@ -471,8 +473,9 @@ async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
     await asking.agent.loop.run_once(SERVICE, None, requested_by="ann")
     approval = await asking.live_until_asked()
     assert approval.terms.not_by == ("ann",)
-    with pytest.raises(NotEntitled, match="somebody else must approve"):
+    with pytest.raises(NotEntitled, match="another person must approve it") as refused:
         await asking.say(approval, yes=True, by="Ann")
+    assert f"`heal approve {approval.id} --by NAME`" in str(refused.value)
     await asking.say(approval, yes=True, by="bob")
     record = await asking.live_until_ended()
     assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)

@@ -54,7 +54,7 @@ def test_a_budget_burns_when_both_windows_say_so(periods: list[tuple[float, floa
     if found is not None:
         assert "error budget of 0.1%" in found.words
         assert "over 1 h" in found.words
-        assert "over 5 min (limit 14.4)" in found.words
+        assert "over 5 m (limit 14.4)" in found.words
 
 
 def test_what_is_counted_is_bounded_and_in_any_order() -> None:
@@ -129,7 +129,7 @@ def test_a_burn_rate_that_says_nothing_is_a_mistake(
     file.write_text(FILE, encoding="utf-8")
     (terms,) = read_services(file).values()
     assert terms.budget == BUDGET
-    assert "burn rate below 14.4 over 1 h and 5 min" in terms_in_words(terms)
+    assert "burn rate below 14.4 over 1 h and 5 m" in terms_in_words(terms)
     file.write_text(FILE.replace(written, instead), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=found):
         read_services(file)

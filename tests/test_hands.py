@@ -272,4 +272,4 @@ async def test_actions_that_are_off_by_default_hand_the_incident_over(tmp_path: 
         assert record.incident.plan.runbook == "escalate-node-failure@1"
         assert record.intents == ()
         assert "cordon is not among ENABLED_ACTIONS" in record.incident.summary
-        assert "hands the incident to a person" in told
+        assert "escalates the incident to a person" in told

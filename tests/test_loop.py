@@ -36,6 +36,7 @@ from app.bootstrap import Adapters
 from app.errors import Forbidden, TransientError, UnknownOutcome
 from app.sandbox.objects import ConfigMap, Pod, Template
 from app.sandbox.world import PIPELINE
+from app.web.story import commands
 from tests.stories import (
     ACTING,
     KEY,
@@ -190,6 +191,8 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
     # Looking anew forgets the verdict; what took place stays told as such.
     looked_anew = replace(record, incident=replace(record.incident, verdict=None))
     assert "did not help" in why_escalated(looked_anew)
+    # The person who takes over finds the workload, on the page and from the timeline.
+    assert commands(record)[0] == f"kubectl -n {NAMESPACE} describe deployment {SERVICE}"
 
 
 async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:

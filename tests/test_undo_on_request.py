@@ -132,7 +132,7 @@ async def test_policy_and_guardrails_apply_to_a_requested_undo(tmp_path: Path) -
         await stage.clock.advance(3600)  # no agent ran
         after = await answered(stage, before)
         assert after.incident.undo is not None
-        assert "the request is 60 min 5 s old: request it again" in after.incident.undo.message
+        assert "the request is 1 h old: request it again" in after.incident.undo.message
         stage.world.release(NAMESPACE, SERVICE, "shop:3")
         await ask(stage, before)
         after = await answered(stage, before)

@@ -55,6 +55,7 @@ from app.agent.verification.assessment import Assessment, Health
 from app.agent.verification.rules import VerifyRules
 from app.agent.verification.verdict import advance, judge, resumed
 from app.agent.verifier import Verifier
+from app.durations import span
 from app.errors import PermanentError
 
 RETURNS_OFTEN = 3
@@ -94,8 +95,8 @@ class Soak:
             verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
         )
         rules = self.verifier.rules_of(record.incident.key)
-        within = f"within {rules.timeout.total_seconds():.0f} s."
-        wanted = f"the SLO must hold for {rules.soak.total_seconds():.0f} s"
+        within = f"within {span(rules.timeout)}."
+        wanted = f"the SLO must hold for {span(rules.soak)}"
         if batch_named(record.incident.key) is not None:
             wanted = "the new Job must complete"
         note = Note(

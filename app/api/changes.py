@@ -37,6 +37,11 @@ _LOOK_BACK = timedelta(seconds=60)
 Seen = dict[IncidentId, int]
 
 
+def most_clients(max_connections: int) -> int:
+    """How many clients one process serves: they leave a third of its connections to other requests."""
+    return min(MOST_CLIENTS, max_connections * 2 // 3)
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Subscription:
     """One client: what it has not received yet."""

@@ -22,8 +22,8 @@ from app.cli.options import (
 
 app = typer.Typer()
 brake_app = typer.Typer(
-    help="Guardrails: the kill switch, freeze windows and circuit breakers.",
-    no_args_is_help=True,
+    help="Guardrails: the kill switch, freeze windows and circuit breakers. Without a command: show them.",
+    invoke_without_command=True,
     epilog=EXIT_CODES,
 )
 app.add_typer(brake_app, name="brake")
@@ -95,6 +95,12 @@ def _answer(
     said = approvals.answer_of(approve=approve, by=by or user_of(settings), comment=comment)
     view = finished(answer_by_beginning(settings, url, approval_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.answer_line(view))
+
+
+@brake_app.callback()
+def brake(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        brake_show()
 
 
 @brake_app.command("on", epilog=EXIT_CODES)

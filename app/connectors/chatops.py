@@ -200,7 +200,7 @@ def _plan(incident: Incident, intents: Sequence[Intent]) -> list[str]:
         return []
     if plan.handover:
         return [
-            f"Plan: {plan.runbook} hands the incident to a person",
+            f"Plan: {plan.runbook} escalates the incident to a person",
             *(f"  {line}" for line in plan.handover),
         ]
     if not plan.actions:

@@ -20,8 +20,9 @@ from app.agent.evidence.format import milliseconds, rate, share
 from app.agent.ids import ServiceKey
 from app.agent.models import Objectives
 from app.agent.runbooks import Document
-from app.agent.services.burn_rates import MOST_BURN_RATES, BurnRate, ErrorBudget, minutes
+from app.agent.services.burn_rates import MOST_BURN_RATES, BurnRate, ErrorBudget
 from app.agent.services.terms import Autonomy, ServiceTerms
+from app.durations import span
 from app.settings.watched_file import LOOK_EVERY_SECONDS, WatchedFile
 from app.wire.fields import LABEL, MAX_LABEL_CHARS
 from app.wire.misfits import misfit
@@ -270,7 +271,7 @@ def _named(terms: ServiceTerms, callee: ServiceKey) -> str:
 
 def _budget_in_words(budget: ErrorBudget) -> str:
     rates = ", ".join(
-        f"{one.factor:g} over {minutes(one.long)} and {minutes(one.short)}" for one in budget.burn_rates
+        f"{one.factor:g} over {span(one.long)} and {span(one.short)}" for one in budget.burn_rates
     )
     return f"availability {budget.availability:.3%}, burn rate below {rates}"
 

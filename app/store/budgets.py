@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, exists, not_, or_, select
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.agent.guardrails.circuit_breaker import Tried
@@ -43,12 +43,13 @@ from app.agent.models import (
     Intent,
     IntentState,
     Outcome,
+    OutcomeKind,
     Verdict,
     VerdictKind,
 )
 from app.store import guardrails
 from app.store.database import locks
-from app.store.database.codec import IntentBody, read, read_optional
+from app.store.database.codec import IntentBody, read, read_optional, read_text
 from app.store.database.repository import Repository, reads, reads_urgently
 from app.store.database.tables import incidents, intents
 
@@ -58,7 +59,8 @@ _UNDER_WAY = 100
 _SHOWN = 2_000
 """Number of the newest actions for which open breakers are reported."""
 
-_RESULT = (incidents.c.state.label("incident_state"), incidents.c.body.label("incident_body"))
+# As text: thousands of bodies are read for a few fields of each, and the rest is never built.
+_RESULT = (incidents.c.state.label("incident_state"), cast(incidents.c.body, Text).label("incident_body"))
 
 _UNDOING = intents.alias("undoing")
 # An undo belongs to the incident of what it undoes: the index over incidents finds it.
@@ -75,6 +77,13 @@ class _VerdictOfIncident:
 
     verdict: Verdict | None = None
     recovered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KindOfOutcome:
+    """The part of an outcome that says what became of the action."""
+
+    kind: OutcomeKind
 
 
 class SqlBudgets(Repository):
@@ -215,7 +224,7 @@ def _began(since: datetime) -> Select[Any]:
             intents.c.service,
             intents.c.started_at,
             intents.c.sequence,
-            intents.c.outcome,
+            cast(intents.c.outcome, Text).label("outcome"),
             *_RESULT,
             _UNDONE.label("undone"),
         )
@@ -234,8 +243,7 @@ def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]
     results = _results(connection, rows)
     found = []
     for row in rows:
-        outcome = read_optional(Outcome, row.outcome)
-        kind = None if outcome is None else outcome.kind
+        kind = None if row.outcome is None else read_text(_KindOfOutcome, row.outcome).kind
         result = results[row.incident_id]
         found.append(
             Tried(
@@ -250,7 +258,8 @@ def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]
 
 def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, IncidentResult]:
     """How the incidents of these intents ended, by id."""
-    ends = {row.incident_id: read(_VerdictOfIncident, row.incident_body) for row in rows}
+    bodies = {row.incident_id: row.incident_body for row in rows}
+    ends = {one: read_text(_VerdictOfIncident, body) for one, body in bodies.items()}
     judged = {
         one: end.verdict.intent_id
         for one, end in ends.items()

@@ -208,10 +208,10 @@ def _decided(intent: Intent) -> dict[str, object]:
 
 def _grouped(kind: DecisionKind, reasons: tuple[str, ...]) -> str:
     """The reason that statistics group by: how people answered, else the first of policy."""
-    # The answer of people comes last, after what required their approval.
-    if kind is DecisionKind.DENY and reasons[-1].startswith(DENIED_BY):
+    # The answer of people comes first, before what required their approval.
+    if kind is DecisionKind.DENY and reasons[0].startswith(DENIED_BY):
         return "denied by a person"
-    if kind is DecisionKind.DENY and reasons[-1].startswith(NO_ANSWER):
+    if kind is DecisionKind.DENY and reasons[0].startswith(NO_ANSWER):
         return "no answer in time"
     return reasons[0]
 

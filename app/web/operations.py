@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.agent.evidence.format import span
 from app.agent.guardrails.limits import Limits
 from app.agent.guardrails.status import Attempts
+from app.durations import span
 
 _MOST_ROWS = 8
 

@@ -6,15 +6,18 @@ as safe, so text of pipelines, alerts and clusters is never HTML.
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.evidence.format import confidence, share, span
+from app.agent.evidence.format import confidence, share
 from app.agent.ids import Json
 from app.agent.responders.attention import next_step, severity, waits_for
+from app.durations import span
+from app.web.times import stamp
 
 
 def _words(value: str) -> str:
@@ -22,26 +25,18 @@ def _words(value: str) -> str:
     return value.replace("_", " ")
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _duration(seconds: float) -> str:
-    """A length of time in its one or two largest units."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min" + (f" {rest} s" if rest else "")
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{hours // 24} days"
+    """A length of time; 0 s for one that a clock set back made negative."""
+    return span(timedelta(seconds=max(0.0, seconds)))
+
+
+def _unbroken(length: str) -> str:
+    """A length of time whose numbers stay on the line of their units in a narrow cell."""
+    return re.sub(r"(?<=\d) (?=[a-z])", "\N{NO-BREAK SPACE}", str(length))
 
 
 def _pretty(value: Json) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def _environment() -> Environment:
@@ -55,9 +50,10 @@ def _environment() -> Environment:
     environment.filters.update(
         words=_words,
         confidence=confidence,
-        stamp=_stamp,
+        stamp=stamp,
         duration=_duration,
         pretty=_pretty,
+        unbroken=_unbroken,
         span=span,
         share=share,
         severity=severity,

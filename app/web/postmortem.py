@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from app.agent.evidence.format import confidence, in_words, span
+from app.agent.evidence.format import confidence, in_words
 from app.agent.models import IncidentRecord, Intent, TimelineEntry
 from app.agent.responders.attention import next_step, severity
 from app.agent.timeline import first_broken
+from app.durations import span
+from app.web.times import stamp
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 
@@ -28,8 +30,8 @@ def markdown(record: IncidentRecord, now: datetime) -> str:
         "",
         f"- Incident: `{incident.id}`",
         f"- Severity: {severity(incident)}",
-        f"- Opened: {_stamp(incident.opened_at)}",
-        f"- Closed: {_stamp(incident.over_at) if incident.over_at else 'not yet'}",
+        f"- Opened: {stamp(incident.opened_at)}",
+        f"- Closed: {stamp(incident.over_at) if incident.over_at else 'not yet'}",
         f"- Duration: {span(ended - incident.opened_at)}",
         f"- Triggers: {', '.join(in_words(trigger) for trigger in incident.triggers)}",
         f"- Owner: {text(incident.owner or 'none')}",
@@ -39,7 +41,7 @@ def markdown(record: IncidentRecord, now: datetime) -> str:
         after = span(seen.at - incident.opened_at)
         lines.append(f"- Acknowledged: by {text(seen.by)} after {after}")
     if incident.resolved is not None:
-        lines.append(f"- Resolved by hand: by {text(incident.resolved.by)} at {_stamp(incident.resolved.at)}")
+        lines.append(f"- Resolved by hand: by {text(incident.resolved.by)} at {stamp(incident.resolved.at)}")
     if incident.dry_run:
         lines.append("- Dry run: nothing was written")
     for title, part in (
@@ -56,10 +58,6 @@ def markdown(record: IncidentRecord, now: datetime) -> str:
 def text(value: str) -> str:
     """Foreign text on one line, without a meaning in Markdown or HTML."""
     return _SPECIAL.sub(r"\\\1", " ".join(value.split()))
-
-
-def _stamp(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _cause(record: IncidentRecord) -> Iterator[str]:
@@ -105,13 +103,13 @@ def _outcome(record: IncidentRecord) -> Iterator[str]:
         worked = {None: "no action was taken", True: "yes", False: "no"}[incident.lesson.worked]
         yield f"- Did the action work: {worked}"
         if incident.lesson.seconds_to_recover is not None:
-            yield f"- Recovered in: {incident.lesson.seconds_to_recover:.0f} s"
+            yield f"- Recovered in: {span(timedelta(seconds=incident.lesson.seconds_to_recover))}"
     yield f"- Next: {text(next_step(incident))}"
 
 
 def _timeline(entries: tuple[TimelineEntry, ...]) -> Iterator[str]:
     for entry in entries:
-        yield f"- {_stamp(entry.at)} ({entry.stage}): {text(entry.message)}"
+        yield f"- {stamp(entry.at)} ({entry.stage}): {text(entry.message)}"
 
 
 def _proof(record: IncidentRecord) -> Iterator[str]:

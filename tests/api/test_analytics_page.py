@@ -65,9 +65,9 @@ def _time(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole} s"
     if hours < 1:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+        return f"{minutes} m {rest} s" if rest else f"{minutes} m"
     if hours < 48:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+        return f"{hours} h {minutes % 60} m" if minutes % 60 else f"{hours} h"
     return f"{days} days"
 
 

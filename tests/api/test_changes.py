@@ -11,7 +11,8 @@ from starlette.types import Message
 
 from app.agent.ids import IncidentId
 from app.api.changes import MOST_CLIENTS, MOST_IDS, ChangeFeed, ChangeStream, Subscription, events
-from tests.api.harness import Harness, assert_problem
+from app.main import create_app
+from tests.api.harness import Harness, assert_problem, make_settings
 from tests.api.stories import opened
 from tests.followers import follow
 
@@ -85,3 +86,12 @@ async def test_silent_clients_are_disconnected_and_the_others_hear_everything(tm
 async def test_500_clients_follow_the_changes(tmp_path: Path) -> None:
     """As many as one process serves, fifty of which read nothing."""
     await follow(tmp_path, reading=MOST_CLIENTS - 50, silent=50)
+
+
+def test_the_default_settings_let_500_clients_follow(tmp_path: Path) -> None:
+    """And leave connections to every other request; fewer connections make room for fewer clients."""
+    settings = make_settings(tmp_path)
+    assert create_app(settings).state.changes.most == MOST_CLIENTS == 500
+    assert settings.max_connections - MOST_CLIENTS >= 256
+    fewer = settings.model_copy(update={"max_connections": 96})
+    assert create_app(fewer).state.changes.most == 64

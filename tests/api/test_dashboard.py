@@ -71,7 +71,7 @@ def test_the_list_shows_state_service_and_triggers(api: Harness) -> None:
     text = " ".join(_parsed(page).text.split())
     assert "deploy failed" in text
     assert "crash loop" in text
-    assert "3 min 10 s ago" in text
+    assert "3 m 10 s ago" in text
 
 
 def test_filters_narrow_the_list(api: Harness) -> None:
@@ -130,9 +130,10 @@ def test_an_incident_reads_like_a_story(api: Harness) -> None:
         "rehearsed",
         "not recovered",
         "no action was taken",
-        "closed after 10 min",
+        "closed after 10 m",
     ):
         assert said in text
+    assert "No action is needed" not in text, "the proposal is to be applied by hand"
     record = api.get(f"/incidents/{incident_id}").json()
     assert all(entry["hash"] in page for entry in record["timeline"])
 

@@ -38,7 +38,7 @@ def filled(stage: Staged) -> dict[str, str]:
     return {
         "board": "/dashboard",
         "board-search": "/dashboard?q=cart",
-        "board-nothing": "/dashboard?q=nothing",
+        "board-nothing": "/dashboard?q=no-such-text",
         "board-error": "/dashboard?state=odd",
         "incident-healed": f"/dashboard/incidents/{healed}",
         "incident-dry-run": f"/dashboard/incidents/{dry}",
@@ -69,6 +69,8 @@ def take(served: Served, pages: dict[str, str], folder: Path) -> None:
                 page.goto(served.url + path)
                 if name == "incident-healed":
                     page.locator("#plot[data-drawn]").wait_for()
+                if name == "api":
+                    page.locator(".opblock").first.wait_for()
                 page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
                 if name == "incident-healed" and look == "dark":
                     page.pdf(path=folder / f"{name}.pdf", format="A4")

@@ -211,10 +211,37 @@ def test_every_page_meets_wcag(served: Served, in_berlin: Page) -> None:
     page.locator(".opblock-summary-control").first.click()
     expect(page.locator(".opblock-body").first).to_be_visible()
     assert violations(page) == [], "/docs"
+    assert page.evaluate(_BRIGHTNESS) == page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     at = page.locator(".facts time").first
     expect(at).to_contain_text("GMT+")
     assert str(at.get_attribute("title")).endswith(" UTC")
+
+
+_BRIGHTNESS = """
+() => {
+  const colour = getComputedStyle(document.querySelector(".opblock-tag")).color;
+  return Math.min(...colour.match(/[0-9]+/g).slice(0, 3).map(Number)) > 150;
+}
+"""
+"""Whether the text of the API reference is bright, as on a dark ground."""
+
+
+@pytest.mark.parametrize("width", [1024, 1200, 1280, 1440])
+def test_the_top_bar_has_one_row(served: Served, watched: Watched, width: int) -> None:
+    """At the widths of laptops; a phone scrolls its links sideways."""
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{served.url}/dashboard")
+    expect(page.locator("#live-toggle")).to_be_visible()
+    links = page.locator(".top nav a").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect().top)"
+    )
+    assert len(set(links)) == 1, links
+    middles = page.locator(".top > *").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect()).map((box) => (box.top + box.bottom) / 2)"
+    )
+    assert max(middles) - min(middles) < 6, middles
 
 
 async def _engage(served: Served, reason: str) -> None:

@@ -97,7 +97,7 @@ async def test_concurrent_begins_of_many_incidents_stay_within_one_budget(store:
     for answer in answers:
         if answer.begun is Begun.BUDGET_SPENT:
             assert answer.reasons == (
-                "the budget is exhausted: 3 of MAX_ACTIONS_PER_CLUSTER=3 in the cluster within 60 minutes",
+                "the budget is exhausted: 3 of MAX_ACTIONS_PER_CLUSTER=3 in the cluster within 1 h",
             )
 
 

@@ -35,7 +35,7 @@ async def test_a_budget_of_a_cluster_counts_that_cluster_alone(store: Store) -> 
     assert (await begin(store, *await ready(store, of("east")), limits)).begun is Begun.YES
     spent = await begin(store, *await ready(store, of("east-2")), limits)
     assert spent.reasons == (
-        "the budget is exhausted: 1 of MAX_ACTIONS_PER_CLUSTER=1 in cluster east within 60 minutes",
+        "the budget is exhausted: 1 of MAX_ACTIONS_PER_CLUSTER=1 in cluster east within 1 h",
     )
     assert (await begin(store, *await ready(store, of("west")), limits)).begun is Begun.YES
     assert (await begin(store, *await ready(store, of("prod")), limits)).begun is Begun.YES

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.models import Cause
 from app.benchmarks.sandbox_run import play
 from app.config import Settings
 from app.sandbox.cluster import SandboxCluster
@@ -14,6 +15,7 @@ from app.sandbox.scenarios.judge import Judgement
 from app.sandbox.scenarios.playground import Playground, offered
 from app.simulation.sandbox import sandbox_settings
 from app.testing import VirtualClock
+from app.web.story import commands
 
 NAMES = tuple(one.scenario.id for one in offered(None))
 RUNBOOKS = Path(__file__).parents[2] / "runbooks"
@@ -33,6 +35,28 @@ async def test_a_scenario_ends_as_its_file_says(name: str) -> None:
     """With the shipped runbooks and policies and the times of the sandbox."""
     (judgement,) = await played(name)
     assert judgement.right, judgement.why
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "cause", "line"),
+    [
+        ("service-port", Cause.SERVICE_ROUTING, "get service seats "),
+        ("network-policy", Cause.NETWORK_POLICY, "get networkpolicy "),
+    ],
+)
+async def test_what_carries_requests_is_named_with_a_line_to_inspect_it(
+    name: str, cause: Cause, line: str
+) -> None:
+    """The incident is escalated with its cause and the object; the agent writes nothing."""
+    settings = sandbox_settings(Settings(_env_file=None, runbooks_dir=RUNBOOKS, sandbox=True))
+    (known,) = [one for one in offered(None) if one.scenario.id == name]
+    (ended,) = await play(settings, [known], VirtualClock)
+    (record,) = ended.records
+    assert record.incident.diagnosis is not None
+    assert record.incident.diagnosis.best.cause is cause
+    assert record.intents == ()
+    assert any(line in one for one in commands(record)), commands(record)
 
 
 @pytest.mark.real

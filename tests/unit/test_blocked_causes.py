@@ -271,4 +271,4 @@ def test_a_release_after_pods_had_stopped_serving_is_not_their_cause() -> None:
     view = workload([AFTER, BEFORE], (*pods(AFTER, 1, ready=False), *before))
     said = [h for h in diagnose(judged(view)).hypotheses if h.cause is Cause.BAD_RELEASE]
     assert best(judged(view)).cause is not Cause.BAD_RELEASE
-    assert all("the incident started 2 min before it" in h.evidence_against for h in said)
+    assert all("the incident started 2 m before it" in h.evidence_against for h in said)

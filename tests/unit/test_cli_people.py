@@ -112,6 +112,7 @@ def test_a_shell_without_a_user_must_say_who(
 def test_the_brake_goes_on_and_off(heal: Heal, asked: ApprovalId) -> None:
     """Who, since when and why; a reason is needed to engage it."""
     assert "released; it was never engaged" in heal("brake", "show").text
+    assert heal("brake").text == heal("brake", "show").text
     assert heal("brake", "on", "--reason", "", "--by", "ann").code == 1
     engaged = heal("brake", "on", "--reason", "database migration", "--by", "ann")
     assert engaged.code == 0

@@ -28,6 +28,8 @@ def test_an_incident_is_handled_by_the_beginning_of_its_id(
     undo = heal("undo", short, "--reason", "needed after all")
     assert (undo.code, "there is nothing to undo" in undo.text) == (1, True)
     assert "resolved by hand" in heal("resolve", short, "--reason", "cleared", "--by", "cem").text
+    unknown = heal("undo", "inc_" + "0" * 32, "--reason", "needed after all")
+    assert (unknown.code, "`heal incidents` lists them" in unknown.text) == (1, True)
     late = heal("ack", short)
     assert late.code == 1
     assert "has ended (resolved by hand)" in late.text
@@ -45,5 +47,8 @@ def test_a_running_agent_lets_go_of_an_incident(
     with running_agent(tmp_path) as url:
         assert "taken over by ann" in heal("take-over", incident_id[:12], "--url", url).text
         assert heal("note", incident_id, "the provider is down", "--url", url).code == 0
+        unknown = heal("undo", "inc_" + "0" * 32, "--reason", "needed after all", "--url", url)
+        assert unknown.code == 1
+        assert f"known at {url}; `heal incidents` lists them with their ids" in unknown.text
         ended = heal("resolve", incident_id[:12], "--reason", "cleared", "--url", url)
         assert "resolved by hand" in ended.text

@@ -150,10 +150,10 @@ def test_the_note_says_what_is_less_likely_and_why() -> None:
         confidence=0.2,
         rule="bad_release",
         evidence_for=("y",),
-        evidence_against=("its pods had served at the usual level for 2 min", "z"),
+        evidence_against=("its pods had served at the usual level for 2 m", "z"),
     )
     assert less_likely(Diagnosis(hypotheses=(best, other), at=at(0))) == [
-        "bad release (20%), because its pods had served at the usual level for 2 min"
+        "bad release (20%), because its pods had served at the usual level for 2 m"
     ]
 
 
@@ -166,5 +166,5 @@ def test_evictions_and_pods_that_do_not_end_are_named() -> None:
     facts, _ = of(workload([OLD], (gone, replace(held, name="held"), replace(ending, name="ending"))))
     assert f"1 pod was evicted, the last from node node-z: {low}" in facts
     late = next(one for one in facts if "should have ended" in one)
-    assert late.startswith("held should have ended 2 min 18 s ago")
+    assert late.startswith("held should have ended 2 m 18 s ago")
     assert "ending" not in late.partition(" should")[0]

@@ -33,7 +33,6 @@ from app.agent.freshness.reasons import (
     ReasonKind,
     Reasons,
     Withdrawal,
-    ago_words,
     of_cluster,
 )
 from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
@@ -615,12 +614,6 @@ def test_what_is_remembered_stays_bounded_and_knows_every_alert(
     assert len(names) + merged == len(expected)
     assert unknown_alerts(known, ALL, NOW, now) == ()
     assert len(names) == min(ALERTS_KEPT, len(expected)) or merged
-
-
-def test_spans_are_said_in_two_units_at_most() -> None:
-    """As everywhere."""
-    spans = [timedelta(seconds=5), timedelta(seconds=130), timedelta(hours=3, seconds=310)]
-    assert [ago_words(span) for span in spans] == ["5 s", "2 m 10 s", "3 h 5 m"]
 
 
 def test_the_newest_sample_withdraws_what_an_older_version_took_in() -> None:

@@ -43,5 +43,5 @@ def test_what_counts_as_the_same_end(
 def test_the_escalation_says_how_often_it_returned() -> None:
     """With the time in which it did."""
     said = why_returning(3, RETURNS_WITHIN)
-    assert said.startswith("The symptoms ended without an action 3 times within 60 min")
+    assert said.startswith("The symptoms ended without an action 3 times within 1 h")
     assert timedelta(hours=1) == RETURNS_WITHIN

@@ -9,13 +9,7 @@ import pytest
 
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.facts import PodFault, trouble
-from app.agent.evidence.format import (
-    milliseconds,
-    rate,
-    relative,
-    share,
-    span,
-)
+from app.agent.evidence.format import milliseconds, rate, relative, share
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
     LATENCY,
@@ -41,6 +35,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.workload import RevisionHealth
+from app.durations import span
 from tests.unit.scenes import (
     CALLER,
     CRASH,
@@ -115,7 +110,7 @@ ALIBIS = {
     ),
     "a flag switched in between": (
         {"workload": released(created=-6), "changes": (change(ChangeKind.FLAG, -3),)},
-        "another change was 3 min after it, closer to the start of the incident: flag of checkout",
+        "another change was 3 m after it, closer to the start of the incident: flag of checkout",
     ),
     "a ConfigMap changed in between": (
         {
@@ -129,15 +124,15 @@ ALIBIS = {
             "workload": released(created=-40),
             "revision_history": (record(OLD), record(revision(7, -40), seen=-20)),
         },
-        "revision 7 was healthy for at least 20 min",
+        "revision 7 was healthy for at least 20 m",
     ),
     "trouble that began long after it": (
         {"workload": released(created=-30)},
-        "the incident started only 27 min 30 s after it",
+        "the incident started only 27 m 30 s after it",
     ),
     "trouble that began some time after it": (
         {"workload": released(created=-12)},
-        "the incident started 9 min 30 s after it",
+        "the incident started 9 m 30 s after it",
     ),
     "errors that were as many before": ({"sli": curves(errors=flat(0.13))}, "no difference"),
     "many services in trouble": (
@@ -386,7 +381,7 @@ def test_a_surge_must_come_first_and_be_the_only_thing_that_changed() -> None:
     """Errors first mean retries; changes, sick pods and a sick dependency speak against more replicas."""
     base = weighed(Cause.TRAFFIC_SURGE, SURGE)
     assert base.confidence >= 0.7
-    assert "the load rose 2 min before the incident started" in base.evidence_for
+    assert "the load rose 2 m before the incident started" in base.evidence_for
     weaker: tuple[dict[str, object], ...] = (
         {"sli": curves(requests=step(-3, 50, 180), errors=step(-6, 0.001, 0.1))},
         {"sli": curves(requests=step(-30, 50, 180), errors=step(-3, 0.001, 0.1), since=-60)},
@@ -449,7 +444,7 @@ def test_unknown_hands_over_what_is_known() -> None:
         "error rate is above its objective; now 13.0%",
         "ProgressDeadlineExceeded",
         "flag of checkout",
-        "storefront changed 6 min 30 s before the incident started",
+        "storefront changed 6 m 30 s before the incident started",
         "the agent reverts only flags in a ConfigMap that the workload names",
         "storefront in prod",
         "restart",
@@ -552,17 +547,20 @@ def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: PodFault | Non
 def test_figures_are_spoken_with_their_units() -> None:
     """Small shares keep a digit, spans grow their unit, and signs become words."""
     assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0.0%", "0.4%", "1.3%", "13.0%", "100.0%"]
-    lengths = (45, 119, 180, 200, 7199, 7200, 9000, 86400 * 4)
+    lengths = (45, 119, 130, 180, 200, 7199, 7200, 9000, 11_110, 86400 * 4, -130)
     assert [span(timedelta(seconds=s)) for s in lengths] == [
         "45 s",
-        "119 s",
-        "3 min",
-        "3 min 20 s",
-        "119 min 59 s",
+        "1 m 59 s",
+        "2 m 10 s",
+        "3 m",
+        "3 m 20 s",
+        "1 h 59 m",
         "2 h",
-        "2 h 30 min",
+        "2 h 30 m",
+        "3 h 5 m",
         "4 days",
+        "2 m 10 s",
     ]
     assert (milliseconds(1449.6), rate(12.54)) == ("1450 ms", "12.5 requests/s")
-    assert relative(at(-3), OPENED) == "3 min before it"
-    assert relative(at(3), OPENED, "the incident started") == "3 min after the incident started"
+    assert relative(at(-3), OPENED) == "3 m before it"
+    assert relative(at(3), OPENED, "the incident started") == "3 m after the incident started"

@@ -86,7 +86,7 @@ def test_a_release_that_is_reported_again_is_no_cause_of_what_came_after_the_rep
     assert named(seen, Cause.BAD_RELEASE) is None
     first = named(replace(seen, changes=(deployed("1.15.0", -3),)), Cause.BAD_RELEASE)
     assert first is not None
-    assert "the release of 1.15.0 was 60 s before the incident started" in first.evidence_for
+    assert "the release of 1.15.0 was 1 m before the incident started" in first.evidence_for
 
 
 def test_a_failed_deploy_alone_is_its_own_symptom_and_no_time_before_it() -> None:

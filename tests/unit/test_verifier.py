@@ -209,7 +209,7 @@ def test_a_verification_that_restarts_again_and_again_ends_undecided() -> None:
     assert found.kind is VerdictKind.CANNOT_TELL
     assert RULES.longest <= found.at - NOW < RULES.longest + 75 * SECOND
     assert found.reasons == (
-        "the agent observed the service less often than every 60 s, "
+        "the agent observed the service less often than every 1 m, "
         "so the verification kept restarting for 36 m 15 s",
     )
 

@@ -29,6 +29,7 @@ from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.clock import Clock
+from app.durations import span
 from app.errors import PermanentError, TransientError, UnknownOutcome
 
 
@@ -91,9 +92,9 @@ class ApprovalRequester:
         steps = escalations_due(record, now)
         taken = asked.escalated + len(steps)
         roles = sorted({role for step in steps for role in step.roles})
-        minutes = (now - asked.requested_at).total_seconds() / 60
+        waited = span(now - asked.requested_at)
         may = "may answer too" if asked.terms.roles else "are asked"
-        message = f"{asked.action.words} has awaited approval for {minutes:.0f} min: {', '.join(roles)} {may}"
+        message = f"{asked.action.words} has awaited approval for {waited}: {', '.join(roles)} {may}"
         note = Note(
             at=now,
             stage=Stage.POLICY,

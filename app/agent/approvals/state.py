@@ -21,7 +21,7 @@ from app.errors import Conflict, NotEntitled
 
 DENIED_BY = "denied by "
 NO_ANSWER = "no answer before "
-"""How the last reason of a decision begins that people denied, or did not answer in time."""
+"""How the first reason of a decision begins that people denied, or did not answer in time."""
 
 
 def asked_for(record: IncidentRecord) -> Approval | None:
@@ -107,8 +107,8 @@ def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]
     """The requester of the action and the senders of its signals may deny but not approve it."""
     if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
         raise NotEntitled(
-            f"{said.by} requested this action, or sent a signal of the incident: "
-            "somebody else must approve it"
+            f"{said.by} requested this action, or sent a signal of the incident: another person must "
+            f"approve it, signed in as themselves or with `heal approve {asked.id} --by NAME`"
         )
     wanted = asked.terms.roles_at(_waited(asked, said.at))
     if wanted is not None and not wanted.intersection(said.roles):
@@ -160,9 +160,11 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
             )
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
-    # Why policy would allow is no reason for a denial.
-    before = () if decision.kind is DecisionKind.ALLOW is not kind else decision.reasons
-    return replace(decision, kind=kind, reasons=(*before, why))
+    if kind is DecisionKind.ALLOW:
+        return replace(decision, kind=kind, reasons=(*decision.reasons, why))
+    # Why policy would allow is no reason for a denial, and why it asked comes after who denied.
+    asked = () if decision.kind is DecisionKind.ALLOW else decision.reasons
+    return replace(decision, kind=kind, reasons=(why, *asked))
 
 
 def refused_by_people(decision: Decision, answered: Approval) -> bool:

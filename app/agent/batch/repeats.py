@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from app.agent.batch.runs import CRON_JOB, BatchRun, BatchView, RunState
-from app.agent.evidence.format import span
+from app.durations import span
 
 SAFE_TO_REPEAT = "self-healing-devops-agent/safe-to-repeat"
 """The annotation by which owners declare that a run may be started a second time."""

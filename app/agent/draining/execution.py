@@ -32,6 +32,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.workload import ObjectRef, TargetState
 from app.clock import Clock
+from app.durations import span
 from app.errors import Conflict, NotFound, PermanentError, UnknownOutcome
 
 WAIT = timedelta(seconds=5)
@@ -137,7 +138,7 @@ class DrainExecution:
         elif load.unread is not None:
             why = load.unread
         elif drain.seen.began_at is not None and self.clock.now() - drain.seen.began_at > MAX_DRAIN:
-            why = f"{MAX_DRAIN.total_seconds() / 60:.0f} minutes were not enough"
+            why = f"{span(MAX_DRAIN)} were not enough"
         if why is not None:
             await self._stop(drain, load, left, why)
             return

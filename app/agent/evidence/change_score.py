@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.counter_evidence import score_counter_evidence, score_tried_remedy
-from app.agent.evidence.format import relative, span
+from app.agent.evidence.format import relative
 from app.agent.evidence.onset.alignment import score_alignment
 from app.agent.evidence.pods import PodWeights, score_pods
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import failed_deploys, incident_onset
 from app.agent.evidence.timing import score_timing
 from app.agent.models import ActionName, Evidence
+from app.durations import span
 
 
 def score_change(

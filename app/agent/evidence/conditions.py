@@ -22,9 +22,10 @@ from app.agent.evidence.cluster.blockers import (
     refusal,
 )
 from app.agent.evidence.facts import PodFault, trouble
-from app.agent.evidence.format import counted, span
+from app.agent.evidence.format import counted
 from app.agent.models import ClusterCondition, Condition, MetricSample, Signal, Trigger
 from app.agent.workload import PodView, WorkloadView
+from app.durations import span
 
 CONDITION_TRIGGERS = {
     Condition.CRASH_LOOP_BACK_OFF: Trigger.CRASH_LOOP,

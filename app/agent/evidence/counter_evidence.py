@@ -23,7 +23,7 @@ from app.agent.evidence.facts import (
     trouble,
     unhealthy_dependencies,
 )
-from app.agent.evidence.format import counted, relative, span
+from app.agent.evidence.format import counted, relative
 from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
@@ -41,6 +41,7 @@ from app.agent.evidence.symptoms import (
 )
 from app.agent.models import ActionName, ChangeKind, Evidence
 from app.agent.workload import PodView, RevisionHealth
+from app.durations import span
 
 _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""

@@ -1,27 +1,15 @@
-"""Formats of numbers and durations in messages; shared by all rules."""
+"""Formats of numbers in messages; shared by all rules."""
 
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 
-
-def span(length: timedelta) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 30 min`, `4 days`; the sign is ignored."""
-    seconds = round(abs(length.total_seconds()))
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 120:
-        return f"{minutes} min" + (f" {rest} s" if rest else "")
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{seconds / 86400:.0f} days"
+from app.durations import span
 
 
 def relative(at: datetime, reference: datetime, what: str = "it") -> str:
-    """`3 min 20 s after it` or `3 min 20 s before it`."""
+    """`3 m 20 s after it` or `3 m 20 s before it`."""
     return f"{span(at - reference)} {'before' if at < reference else 'after'} {what}"
 
 

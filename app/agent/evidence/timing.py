@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from app.agent.evidence.changes import REPORT_DELAY, CandidateChange
-from app.agent.evidence.format import relative, span
+from app.agent.evidence.format import relative
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     CLOCK_TOLERANCE,
@@ -17,6 +17,7 @@ from app.agent.evidence.symptoms import (
     rise,
 )
 from app.agent.models import Evidence
+from app.durations import span
 
 SOON = timedelta(minutes=5)
 LATE = timedelta(minutes=15)

@@ -183,4 +183,4 @@ def _rehearsed_message(intent: Intent) -> str:
 
 
 def _refused_message(decision: Decision) -> str:
-    return f"Not executed: {decision.reasons[-1] if decision.reasons else 'policy denies it'}."
+    return f"Not executed: {decision.reasons[0] if decision.reasons else 'policy denies it'}."

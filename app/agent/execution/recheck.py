@@ -11,6 +11,7 @@ from app.agent.guardrails.question import Guardrails
 from app.agent.models import IncidentRecord, Intent, Snapshot
 from app.agent.policy import forbidden_now, must_ask
 from app.agent.workload import TargetState
+from app.durations import span
 
 MAX_DECISION_AGE = timedelta(minutes=1)
 """A decision older than this that was not executed is made again."""
@@ -50,7 +51,7 @@ def lapsed(
     if plan is None or plan.hash != intent.decision.plan_hash:
         return "the decision is for another plan"
     if age > MAX_DECISION_AGE and not under_way:
-        return f"the decision is {age.total_seconds():.0f} s old"
+        return f"the decision is {span(age)} old"
     key = record.incident.key
     lifted = forbidden_now(intent.action, key, limits)
     asks = must_ask(intent.action, key, limits)

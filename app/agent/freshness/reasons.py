@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from app.agent.models import Alert, Condition, Trigger
+from app.durations import span
 
 ALERT_WORDS = "the alert "
 
@@ -235,7 +236,7 @@ def _fate(reason: Reason, now: datetime) -> str:
         return f"{reason.withdrawn.said} at {clock_words(reason.withdrawn.at, now)}"
     return (
         f"{reason.said} was last known to be true at {clock_words(reason.last_true_at, now)}, "
-        f"{ago_words(now - reason.last_true_at)} ago"
+        f"{span(now - reason.last_true_at)} ago"
     )
 
 
@@ -243,12 +244,3 @@ def clock_words(at: datetime, now: datetime) -> str:
     """A time of today without its date."""
     form = "%H:%M:%S UTC" if abs(now - at) < timedelta(hours=12) else "%Y-%m-%d %H:%M:%S UTC"
     return at.strftime(form)
-
-
-def ago_words(span: timedelta) -> str:
-    """`2 m 10 s`, `3 h 5 m`."""
-    seconds = max(0, round(span.total_seconds()))
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes} m"
-    return f"{minutes} m {seconds % 60} s" if minutes else f"{seconds} s"

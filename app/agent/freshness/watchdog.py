@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.agent.evidence.format import span
 from app.agent.freshness.clock_jumps import ahead
+from app.durations import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from app.agent.intake.meaning import SignalMeaning
 from app.agent.models import POLLED, Condition, MetricSample, Signal, SliSample, Trigger
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import Breach, BreachLimits, SloThresholds
+from app.durations import span
 
 LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
@@ -98,8 +99,7 @@ def judge_any_sample(
             triggers.append(trigger)
         else:
             unsustained.append(
-                f"{trigger.replace('_', ' ')} for {breach.lasted.total_seconds():.0f} s of "
-                f"{slo.breach_for.total_seconds():.0f} s"
+                f"{trigger.replace('_', ' ')} for {span(breach.lasted)} of {span(slo.breach_for)}"
             )
     if crashing:
         triggers = [*breaching, Trigger.CRASH_LOOP]

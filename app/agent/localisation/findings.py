@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from app.agent.evidence.format import share as in_percent
-from app.agent.evidence.format import span
 from app.agent.localisation.anomalies import DeviatingSeries
 from app.agent.localisation.call_graph import CallGraph
 from app.agent.localisation.contributions import Shares
 from app.agent.localisation.metric_kinds import MetricKind
 from app.agent.localisation.service_evidence import ServiceEvidence
 from app.agent.localisation.system import ObservedChange
+from app.durations import span
 
 _MENTIONED = 0.05
 """Smaller shares and strengths are not worth a sentence."""

@@ -6,7 +6,14 @@ note's data.
 
 from __future__ import annotations
 
-from app.agent.notes.diagnosis import diagnosis_note, evidence_note, handover_note, less_likely, wait_note
+from app.agent.notes.diagnosis import (
+    diagnosis_note,
+    evidence_note,
+    handover_note,
+    less_likely,
+    wait_note,
+    with_commands,
+)
 from app.agent.notes.endings import (
     ending_note,
     named_actions,
@@ -56,4 +63,5 @@ __all__ = [
     "why_recovered",
     "why_recovered_alone",
     "why_returning",
+    "with_commands",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from app.agent.evidence.cluster.handover import handover
+from app.agent.evidence.cluster.handover import handover, lasting_commands
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words
@@ -88,6 +89,14 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
             "less_likely": [*others],
         },
     )
+
+
+def with_commands(note: Note, evidence: Evidence) -> Note:
+    """The note of a plan that acts, with the commands to inspect the workload in its data: an action
+    may fail or be undone, and the person who then takes over needs them."""
+    if evidence.workload is None:
+        return note
+    return replace(note, data={**note.data, "commands": list(lasting_commands(evidence.workload))})
 
 
 def less_likely(diagnosis: Diagnosis) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from app.agent.actions import ACTIONS
-from app.agent.evidence.format import in_words, span
+from app.agent.evidence.format import in_words
 from app.agent.intents import (
     NOT_READ,
     Since,
@@ -34,6 +34,7 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.notes.plans import why_no_action
+from app.durations import span
 
 _EVIDENCE_NAMED = 2
 """How much of the evidence a summary repeats; the timeline has all of it."""

@@ -19,7 +19,7 @@ def plan_note(plan: Plan, at: datetime) -> Note:
         )
         message = f"Runbook {plan.runbook}: {steps}."
     elif plan.handover:
-        message = f"Runbook {plan.runbook} hands the incident to a person. {' '.join(plan.handover)}"
+        message = f"Runbook {plan.runbook} escalates the incident to a person. {' '.join(plan.handover)}"
     else:
         message = "No runbook selected; no action planned."
     return Note(
@@ -35,11 +35,13 @@ def plan_note(plan: Plan, at: datetime) -> Note:
 
 
 def why_no_action(cause: str, plan: Plan | None) -> str:
-    """Why the plan has no action: no runbook applies, or the one that does hands the incident over."""
+    """Why the plan has no action: no runbook applies, or the one that does leaves it to a person."""
     rejected = () if plan is None else plan.rejected
     if plan is None or not plan.handover or any(one.addresses_cause for one in rejected):
         return why_no_runbook(cause, rejected)
-    return f"No action taken: runbook {plan.runbook} hands {in_words(cause)} to a person."
+    return (
+        f"No action taken: the cause is {in_words(cause)}, which runbook {plan.runbook} leaves to a person."
+    )
 
 
 def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.agent.evidence.format import in_words, span
+from app.agent.evidence.format import in_words
 from app.agent.gitops.steps import policy_left_off
 from app.agent.ids import IncidentId
 from app.agent.models import (
@@ -32,6 +32,7 @@ from app.agent.verification.rules import VerifyRules
 from app.agent.verification.verdict import advance
 from app.agent.verifier import Verifier
 from app.clock import Clock
+from app.durations import span
 from app.errors import AgentError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from app.agent.actions.target_parts import asks_as_before
 from app.agent.approvals.state import asked_for
 from app.agent.closing import Closer
-from app.agent.evidence.format import span
 from app.agent.evidence.restoration import judge_restoration
 from app.agent.executor import Executor
 from app.agent.intents import intent_by_id, undone_intents
@@ -35,6 +34,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.responders.undo_request import not_undone, undone, waiting
 from app.agent.verification.rules import VerifyRules
 from app.agent.verification.verdict import resumed
+from app.durations import span
 from app.errors import PermanentError
 
 

@@ -11,10 +11,10 @@ from app.agent.evidence.facts import (
     out_of_memory,
     trouble,
 )
-from app.agent.evidence.format import span
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import TRAFFIC, incident_onset, rise
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
+from app.durations import span
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:

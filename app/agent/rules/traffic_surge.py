@@ -14,7 +14,7 @@ from app.agent.evidence.changes import (
 )
 from app.agent.evidence.counter_evidence import failing_together, score_missing_data, score_tried_remedy
 from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
-from app.agent.evidence.format import relative, span
+from app.agent.evidence.format import relative
 from app.agent.evidence.onset.alignment import SERVED_LONG, served_well_for
 from app.agent.evidence.onset.departure import departure, departure_of
 from app.agent.evidence.pods import sick
@@ -29,6 +29,7 @@ from app.agent.evidence.symptoms import (
 )
 from app.agent.evidence.timing import LATE, SOON
 from app.agent.models import ActionName, Cause, ChangeKind, Evidence, Hypothesis
+from app.durations import span
 
 _FAR_MORE = 3.0
 

@@ -11,6 +11,8 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from app.durations import span
+
 MOST_BURN_RATES = 4
 LONGEST_WINDOW = timedelta(days=3)
 SLOTS = 60
@@ -75,7 +77,7 @@ class Burning:
         """The finding, with both figures and the limit."""
         return (
             f"error budget of {percent(1 - self.availability)} used up {self.long:.1f} times too fast over "
-            f"{minutes(self.rate.long)} and {self.short:.1f} times over {minutes(self.rate.short)} "
+            f"{span(self.rate.long)} and {self.short:.1f} times over {span(self.rate.short)} "
             f"(limit {self.rate.factor:g})"
         )
 
@@ -83,12 +85,6 @@ class Burning:
 def percent(part: float) -> str:
     """`0.05%`: a budget as people write it."""
     return f"{100 * part:.3g}%"
-
-
-def minutes(window: timedelta) -> str:
-    """`5 min`, `6 h`: a window as people write it."""
-    whole = round(window.total_seconds() / 60)
-    return f"{whole // 60} h" if whole % 60 == 0 else f"{whole} min"
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from app.agent.approvals.state import asked_for
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.format import in_words
 from app.agent.evidence.onset.patience import patience
-from app.agent.freshness.reasons import ago_words
 from app.agent.models import (
     Diagnosis,
     Evidence,
@@ -28,6 +27,7 @@ from app.agent.notes import (
     plan_note,
     symptoms_ended,
     wait_note,
+    with_commands,
 )
 from app.agent.planner import make_plan, no_longer_planned
 from app.agent.ports.store import Store
@@ -35,6 +35,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.stages.components import Stages
 from app.agent.stages.settling import Settling, works_again
 from app.agent.verification.assessment import Health
+from app.durations import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,11 @@ class Diagnosing:
         with spans.stage("plan", incident.id):
             plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.limits_of_plans)
             spans.note(actions=", ".join(action.name for action in plan.actions), plan=plan.hash)
+        planned = plan_note(plan, now)
         notes = [
             evidence_note(evidence, gathered.missing, now),
             diagnosis_note(diagnosis, now),
-            plan_note(plan, now),
+            with_commands(planned, evidence) if plan.actions else planned,
         ]
         told = None if plan.actions else handover_note(evidence, diagnosis, now)
         if told is not None:
@@ -157,7 +159,7 @@ def changed_cause(incident: Incident, newer: Diagnosis) -> str:
 
 def old_diagnosis(incident: Incident, now: datetime) -> str:
     at = incident.diagnosis.at if incident.diagnosis is not None else now
-    return f"the diagnosis is {ago_words(abs(now - at))} old"
+    return f"the diagnosis is {span(abs(now - at))} old"
 
 
 def too_slow(record: IncidentRecord, now: datetime, max_age: timedelta) -> str:

@@ -24,6 +24,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.soak import moved_on
 from app.agent.stages.components import Stages
 from app.agent.verification.assessment import Assessment
+from app.durations import span
 from app.errors import PermanentError
 
 MAX_INTENTS = 12
@@ -119,7 +120,7 @@ class Settling:
                 at=now,
                 stage=Stage.VERIFY,
                 message=f"{nothing_written(record)} Watching for recovery without action, for up to "
-                f"{rules.timeout.total_seconds():.0f} s.",
+                f"{span(rules.timeout)}.",
             )
             await self.store.incidents.save(claim, watching, [note])
 

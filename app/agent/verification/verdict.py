@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.reasons import ago_words
 from app.agent.models import (
     Observation,
     SliSample,
@@ -21,6 +20,7 @@ from app.agent.models import (
 from app.agent.slo import SloThresholds
 from app.agent.verification.assessment import Assessment, Health, acted, fresh_sample
 from app.agent.verification.rules import VerifyRules
+from app.durations import span
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
@@ -58,7 +58,7 @@ def _ended(
             if seen.batch is not None:
                 return VerdictKind.RECOVERED, now.reasons
             measured = "within the SLO" if seen.sli is not None else "no alert reported"
-            soak = f"{measured} for {(at - since).total_seconds():.0f} s"
+            soak = f"{measured} for {span(at - since)}"
             return VerdictKind.RECOVERED, (soak, *now.reasons)
     if now.final and now.health is Health.UNHEALTHY and acted(verification):
         return VerdictKind.NOT_RECOVERED, now.reasons
@@ -92,8 +92,8 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
         kind=VerdictKind.CANNOT_TELL,
         reasons=(
             "the agent observed the service less often than every "
-            f"{rules.longest_gap.total_seconds():.0f} s, so the verification kept restarting "
-            f"for {ago_words(lost)}",
+            f"{span(rules.longest_gap)}, so the verification kept restarting "
+            f"for {span(lost)}",
         ),
         at=at,
         intent_id=verification.intent_id,

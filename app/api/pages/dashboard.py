@@ -32,7 +32,7 @@ from app.api.routes.responders import respond
 from app.api.security.access import page_needs
 from app.errors import TransientError
 from app.schemas import MOST_ENTRIES, IncidentQuery
-from app.web.board import ACTIVE, ENDED, RANGES, address, chips, most_urgent_first
+from app.web.board import ACTIVE, ENDED, RANGES, address, chips, most_urgent_first, rows
 from app.web.story import UndoOffer, chapters, commands, rehearsed
 from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
 
@@ -107,11 +107,12 @@ async def _list(
 ) -> Response:
     states = list(given.get("state", ()))
     filtered = not set(given) <= {"cursor", "limit"}
+    now = pages.container.clock.now()
     return await pages.show(
         "incidents.html",
         status=422 if problems else 200,
-        records=records,
-        active=active,
+        records=rows(records, now),
+        active=rows(active, now),
         more_active=more,
         board=board,
         given={**{name: (given.get(name) or [""])[-1] for name in _FILTERS}, "states": states},

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+import typer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -78,7 +79,7 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
     )
     items: list[IncidentSummary] = []
     cursor: str | None = None
-    store = await local_store(settings)
+    store = await _announced_store(settings)
     try:
         while True:  # a search answers in parts, each of which may hold fewer than are wanted
             page = await store.incidents.find(where, limit=wanted.limit - len(items), cursor=cursor)
@@ -95,7 +96,7 @@ async def load_incident(settings: Settings, url: str | None, incident_id: str) -
     view = await _whole_from_agent(running_agent(settings, url), incident_id)
     if view is not None:
         return view
-    store = await local_store(settings)
+    store = await _announced_store(settings)
     try:
         record = await store.incidents.get(IncidentId(incident_id))
     finally:
@@ -168,6 +169,15 @@ async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | Non
         cursor = page.next
         if cursor is None or len(items) >= wanted.limit:
             return IncidentPage(items=items, next=cursor)
+
+
+async def _announced_store(settings: Settings) -> Store:
+    """The existing SQLite file, named on standard error: its incidents are not those of a server."""
+    store = await local_store(settings)
+    typer.echo(
+        f"no agent answers at {default_url(settings)}: reading the database {sqlite_path(settings)}", err=True
+    )
+    return store
 
 
 async def local_store(settings: Settings) -> Store:

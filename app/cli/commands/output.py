@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.agent.evidence.format import confidence, counted, in_words, span
+from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.guardrails.limits.clusters import UNNAMED
 from app.agent.guardrails.limits.clusters import in_words as cluster_in_words
 from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
+from app.durations import span
 from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
 _STAGE_STYLES = {
@@ -121,7 +122,7 @@ class StoryPrinter:
 
     def _row(self, at: datetime, stage: Text, text: Text) -> None:
         table = Table.grid(padding=(0, 1))
-        table.add_column(width=8, justify="right", style="dim")
+        table.add_column(width=10, justify="right", style="dim")
         table.add_column(width=_STAGE_WIDTH)
         table.add_column(ratio=1)
         self._since = self._since or at
@@ -129,16 +130,9 @@ class StoryPrinter:
         self._console.print(table)
 
 
-def elapsed(span: timedelta) -> str:
-    """`+12s`, `+3m05s`, `+2h00m`, `+4d03h`."""
-    seconds = max(0, round(span.total_seconds()))
-    if seconds < 60:
-        return f"+{seconds}s"
-    if seconds < 3600:
-        return f"+{seconds // 60}m{seconds % 60:02d}s"
-    if seconds < 86400:
-        return f"+{seconds // 3600}h{seconds % 3600 // 60:02d}m"
-    return f"+{seconds // 86400}d{seconds % 86400 // 3600:02d}h"
+def elapsed(since: timedelta) -> str:
+    """`+12 s`, `+3 m 5 s`, `+2 h`, `+4 days`."""
+    return f"+{span(max(since, timedelta()))}"
 
 
 def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from app.agent.closing import trace_end
@@ -66,6 +67,8 @@ async def respond(settings: Settings, url: str | None, given: str, said: SaidByP
     incident_id = await short_ids.incident_id(settings, url, given)
     path = f"/v1/incidents/{quote(incident_id, safe='')}/{_PATHS.get(said.act, said.act.value)}"
     reply = await agent.ask(path, method="POST", body=body)
+    if reply is not None and reply.status_code == httpx2.codes.NOT_FOUND:
+        raise _unknown(given, at=agent.base)
     if reply is not None:
         return agent.parsed(IncidentSummary, reply)
     async with database(settings) as store:
@@ -89,5 +92,6 @@ async def respond(settings: Settings, url: str | None, given: str, said: SaidByP
         return IncidentSummary.of(part.record)
 
 
-def _unknown(given: str) -> CommandFailed:
-    return CommandFailed(f"no incident {given!r} is known; `heal incidents` lists them")
+def _unknown(given: str, at: str | None = None) -> CommandFailed:
+    where = "" if at is None else f" at {at}"
+    return CommandFailed(f"no incident {given!r} is known{where}; `heal incidents` lists them with their ids")

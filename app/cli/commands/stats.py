@@ -10,12 +10,13 @@ from pydantic_core import PydanticCustomError
 from rich.table import Table
 
 from app.agent.analytics.report import report
-from app.agent.evidence.format import counted, in_words, share, span
+from app.agent.evidence.format import counted, in_words, share
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import local_store
 from app.cli.commands.output import printable
 from app.config import Settings
+from app.durations import span
 from app.terms import guardrails
 from app.wire.field_errors import field_errors
 from app.wire.statistics import EndsView, ShareView, SpreadView, StatsQuery, StatsView, csv_of

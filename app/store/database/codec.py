@@ -105,6 +105,14 @@ def read(kind: type[T], value: object) -> T:
         raise PermanentError(f"a stored {kind.__name__} cannot be read: {error}") from error
 
 
+def read_text(kind: type[T], text: str) -> T:
+    """A model from the JSON text of a larger value, of which nothing else is built: for many rows."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise PermanentError(f"a stored {kind.__name__} cannot be read: {error}") from error
+
+
 def writable(kind: type[T], value: T) -> Json:
     """The plain values of a model that is sure to be readable again; `Invalid` for one that is not.
 

@@ -8,13 +8,15 @@
   const zoneOf = (at) => zone.formatToParts(at).find((part) => part.type === "timeZoneName")?.value ?? "";
   const utc = (at) => `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 
+  // The format of `span` in app/durations.py.
   const span = (seconds) => {
     const whole = Math.max(0, Math.round(seconds));
+    const two = (large, of, small, unit) => `${large} ${of}${small ? ` ${small} ${unit}` : ""}`;
     if (whole < 60) return `${whole} s`;
     const minutes = Math.floor(whole / 60);
-    if (minutes < 60) return `${minutes} min`;
+    if (minutes < 60) return two(minutes, "m", whole % 60, "s");
     const hours = Math.floor(minutes / 60);
-    return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
+    return hours < 48 ? two(hours, "h", minutes % 60, "m") : `${Math.floor(hours / 24)} days`;
   };
 
   const words = (one, at, now) => {

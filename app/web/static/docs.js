@@ -17,6 +17,12 @@ const nameSelects = () => {
 };
 new MutationObserver(nameSelects).observe(document.body, { childList: true, subtree: true });
 
+// Dark where the viewer's system is, as every other page.
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",

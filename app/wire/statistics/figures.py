@@ -8,8 +8,8 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from app.agent.analytics.times import BUCKET_SECONDS, Proportion, Spread
-from app.agent.evidence.format import span
 from app.agent.models import ActionName, ApprovalState, Cause, DecisionKind, OutcomeKind
+from app.durations import span
 
 
 class BarView(BaseModel):
@@ -169,7 +169,7 @@ class ShadowView(BaseModel):
 
 
 def limit_in_words(bar: BarView) -> str:
-    """`below 5 min`, or `longer`."""
+    """`below 5 m`, or `longer`."""
     if bar.below_seconds is None:
         return "longer"
     return f"below {span(timedelta(seconds=bar.below_seconds))}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.agent.evidence.format import span
 from app.agent.evidence.symptoms import SymptomIndicator, breached, now_at
 from app.agent.ids import ServiceKey
 from app.agent.models import Evidence, SliSample, UsualLevel
+from app.durations import span
 
 _AS_OFTEN = 1.1
 """A value up to this multiple of what every tenth sample exceeds is usual."""

@@ -27,13 +27,13 @@ from app.agent.evidence.cluster.routes import (
 )
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, current_revision, trouble
-from app.agent.evidence.format import span
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.routes import INGRESS, NETWORK_POLICY, ROUTE_KINDS, SERVICE, RouteChange
 from app.agent.workload import ObjectRef, PodView, WorkloadView
+from app.durations import span
 from app.lists import some_of
 
 _PODS, _WARNINGS, _COMMANDS = 3, 3, 3
@@ -95,6 +95,20 @@ def _of_batch(batch: BatchView, evidence: Evidence) -> Handover:
         facts=(batch.words, *pattern_facts(evidence.log_patterns)),
         warnings=(),
         commands=_placed(batch.ref, dict.fromkeys(commands)),
+    )
+
+
+def lasting_commands(workload: WorkloadView) -> tuple[str, ...]:
+    """Lines that name no pod: they work after an action, or its undo, replaced the pods."""
+    ref = workload.target.ref
+    here = f"kubectl -n {ref.namespace}"
+    return _placed(
+        ref,
+        [
+            f"{here} describe {ref.kind.lower()} {ref.name}",
+            f"{here} get pods -o wide",
+            f"{here} get events --sort-by=.lastTimestamp",
+        ],
     )
 
 

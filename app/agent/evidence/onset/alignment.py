@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import unhealthy_dependencies
-from app.agent.evidence.format import span
 from app.agent.evidence.onset.departure import Departure, departure
 from app.agent.evidence.onset.load import calls_more_often, one_source
 from app.agent.evidence.pods import changed_pods, pods_are_sick
@@ -20,6 +19,7 @@ from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
 from app.agent.ids import ServiceKey
 from app.agent.models import Change, Evidence
 from app.agent.workload import PodView
+from app.durations import span
 
 SERVED_LONG = timedelta(seconds=60)
 """As long as a measurement looks back by default: every request in it was answered since."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.facts import current_pods
-from app.agent.evidence.format import share, span
+from app.agent.evidence.format import share
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of, returned_at
 from app.agent.evidence.onset.shown_by_release import may_be_of_release, shown_by_release
@@ -23,6 +23,7 @@ from app.agent.evidence.symptoms import (
     points_of,
 )
 from app.agent.models import Cause, Diagnosis, Evidence
+from app.durations import span
 
 WARM_UP = timedelta(minutes=3)
 """New pods fill their caches and compile their code in this time; going back would start cold pods again."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.limits.history import History, Proposed, Touch, of_this_time
 from app.agent.guardrails.limits.terms import Excess, LimitName, Limits, Spending
+from app.durations import span
 
 SMALL_FLEET = 3
 """The minimum number of services that the fleet share allows in a window."""
@@ -42,7 +43,7 @@ def budgets_spent(
     """The budgets and the share of the fleet that the action would exceed."""
     cluster = limits.clusters.of(proposed.key.environment)
     beside = f" of {in_words(cluster)}" if cluster else ""
-    minutes = f"{limits.window.total_seconds() / 60:g} minutes"
+    window = span(limits.window)
     of = {
         LimitName.SERVICE: (f"on {proposed.key}", "MAX_ACTIONS_PER_SERVICE"),
         LimitName.NAMESPACE: (f"in namespace {proposed.namespace}{beside}", "MAX_ACTIONS_PER_NAMESPACE"),
@@ -54,13 +55,13 @@ def budgets_spent(
         if one.limit is LimitName.FLEET_SHARE:
             known = "an unknown number of" if known_services is None else str(known_services)
             reason = (
-                f"{one.spent} other services of {known} were acted on within {minutes}, "
+                f"{one.spent} other services of {known} were acted on within {window}, "
                 f"and MAX_FLEET_SHARE={limits.fleet_share:g} allows {one.allowed}"
             )
         else:
             where, setting = of[one.limit]
             reason = (
-                f"the budget is exhausted: {one.spent} of {setting}={one.allowed} {where} within {minutes}"
+                f"the budget is exhausted: {one.spent} of {setting}={one.allowed} {where} within {window}"
             )
         yield Excess(limit=one.limit, reason=reason)
 
