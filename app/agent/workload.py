@@ -112,6 +112,8 @@ class FailingContainer:
     """When it ended last, also if it was started again since; None if it did not end yet."""
     ended_at: datetime | None = None
     """When it ended, if nothing has started it again; None if it runs or waits to be started."""
+    running: bool = False
+    """The node reports it as running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
