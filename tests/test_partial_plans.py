@@ -310,7 +310,8 @@ async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(
         await innocent_release_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended()
         assert record.incident.summary == (
-            "restart was not executed: refused by the API server: pods may not be replaced"
+            "restart was not executed: refused by the API server: pods may not be replaced. "
+            "To inspect: kubectl -n prod describe deployment shop"
         )
 
 
