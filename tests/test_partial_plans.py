@@ -344,20 +344,23 @@ async def test_a_change_to_dry_run_after_an_action_ends_with_what_was_done(tmp_p
         assert record.incident.summary.endswith("Still in place: rollback of Deployment prod/shop.")
 
 
-async def test_a_step_that_completes_an_action_is_left_out_where_that_was_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["the API server", "the policy"])
+async def test_a_step_that_completes_an_action_is_left_out_where_that_was_refused(
+    by: str, tmp_path: Path
+) -> None:
     """The revert does not take place: a restart would start pods with the configuration that fails."""
 
     def connected(world: Any) -> Any:
-        writer = Refusing(world.writer, ActionName.REVERT_CONFIG)
+        writer = Refusing(world.writer, ActionName.REVERT_CONFIG) if by == "the API server" else world.writer
         return replace(world, reader=ReadAtStart(world.reader), writer=writer)
 
+    settings = {**ACTING, "allow_high_risk_actions": by == "the API server"}
     async with story(
-        tmp_path, connected=connected, runbooks_dir=runbook(tmp_path, REVERT), **ACTING
+        tmp_path, connected=connected, runbooks_dir=runbook(tmp_path, REVERT), **settings
     ) as stage:
         await innocent_configuration_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended(key=CART)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert [i.action.name for i in record.intents] == [ActionName.REVERT_CONFIG]
-        told = messages(record.timeline)
-        assert "Handover: " in told
+        assert "Handover: " in messages(record.timeline)
         assert "To inspect: kubectl -n prod " in record.incident.summary

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.intents import proposed_intents, unverified
+from app.agent.intents import index_behind, proposed_intents, unverified
 from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
     Note,
+    Outcome,
     OutcomeKind,
     Stage,
     Verification,
@@ -64,7 +65,7 @@ class Settling:
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
             await self.reevaluate(record, claim, now, outcome.message)
         else:
-            await self._without(last, record, claim)
+            await self._without(last, outcome, record, claim)
 
     async def reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
         """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
@@ -96,17 +97,10 @@ class Settling:
         here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
         await self.stages.trial.begin(here, done, claim, now)
 
-    async def _without(self, last: Intent, record: IncidentRecord, claim: Claim) -> None:
-        """Go on after an action that did not take place; what would only complete it is left out too.
-
-        A restart after a revert that was refused would start pods with the configuration that fails.
-        """
-        after = moved_on(record.incident)
-        planned = () if after.plan is None else after.plan.actions
-        absent = last.outcome is not None and last.outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED)
-        if absent and not last.action.then_verify and after.next_action < len(planned):
-            after = moved_on(after)
-        await self.store.incidents.save(claim, after, [])
+    async def _without(self, last: Intent, outcome: Outcome, record: IncidentRecord, claim: Claim) -> None:
+        """Go on after an action that did not take place."""
+        behind = index_behind(record.incident, last.action, outcome.kind)
+        await self.store.incidents.save(claim, replace(moved_on(record.incident), next_action=behind), [])
 
     async def next_action(self, record: IncidentRecord, claim: Claim) -> None:
         await self.store.incidents.save(claim, moved_on(record.incident), [])
