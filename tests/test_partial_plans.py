@@ -310,7 +310,8 @@ async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(
         await innocent_release_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended()
         assert record.incident.summary == (
-            "restart was not executed: refused by the API server: pods may not be replaced"
+            "restart was not executed: refused by the API server: pods may not be replaced. "
+            "To inspect: kubectl -n prod describe deployment shop"
         )
 
 
@@ -341,3 +342,25 @@ async def test_a_change_to_dry_run_after_an_action_ends_with_what_was_done(tmp_p
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert "nothing was written" not in messages(record.timeline)
         assert record.incident.summary.endswith("Still in place: rollback of Deployment prod/shop.")
+
+
+@pytest.mark.parametrize("by", ["the API server", "the policy"])
+async def test_a_step_that_completes_an_action_is_left_out_where_that_was_refused(
+    by: str, tmp_path: Path
+) -> None:
+    """The revert does not take place: a restart would start pods with the configuration that fails."""
+
+    def connected(world: Any) -> Any:
+        writer = Refusing(world.writer, ActionName.REVERT_CONFIG) if by == "the API server" else world.writer
+        return replace(world, reader=ReadAtStart(world.reader), writer=writer)
+
+    settings = {**ACTING, "allow_high_risk_actions": by == "the API server"}
+    async with story(
+        tmp_path, connected=connected, runbooks_dir=runbook(tmp_path, REVERT), **settings
+    ) as stage:
+        await innocent_configuration_beside_a_dying_dependency(stage)
+        record = await stage.live_until_ended(key=CART)
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert [i.action.name for i in record.intents] == [ActionName.REVERT_CONFIG]
+        assert "Handover: " in messages(record.timeline)
+        assert "To inspect: kubectl -n prod " in record.incident.summary

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from app.agent.ids import IntentId
 from app.agent.models import (
+    Action,
     ActionName,
+    Incident,
     IncidentRecord,
     Intent,
     IntentState,
@@ -112,6 +114,16 @@ def unverified(record: IncidentRecord) -> Intent | None:
     last, verdict = groups[-1], record.incident.verdict
     judged = verdict is not None and any(verdict.intent_id == each.id for each in last)
     return None if judged or any(is_undone(record, each) for each in last) else last[0]
+
+
+def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> int:
+    """The action of the plan that follows `action`, the next one until now.
+
+    Where it did not take place, what only completes it is left out: a restart after a
+    revert that was refused would start pods with the configuration that fails.
+    """
+    absent = outcome in (OutcomeKind.REFUSED, OutcomeKind.FAILED)
+    return incident.next_action + (2 if absent and not action.then_verify else 1)
 
 
 def awaits_completion(record: IncidentRecord) -> bool:

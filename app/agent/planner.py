@@ -63,7 +63,8 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
                 RejectedRunbook(
                     runbook=runbook.reference,
                     reason=reason,
-                    addresses_cause=_concerns(runbook, diagnosis.best.cause, evidence),
+                    addresses_cause=_concerns(runbook, diagnosis.best.cause, evidence)
+                    and not _would_do_nothing(runbook, evidence, limits),
                 )
             )
     runbook_hash = chosen.hash if chosen is not None else None
@@ -83,6 +84,18 @@ def _concerns(runbook: Runbook, cause: Cause, evidence: Evidence) -> bool:
     kinds = runbook.scope.kinds
     known = evidence.workload
     return cause in runbook.causes and (not kinds or known is None or known.target.ref.kind in kinds)
+
+
+def _would_do_nothing(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> bool:
+    """Whether an action of it is disabled, and it would not apply here if the action were enabled."""
+    off = _disabled(runbook, limits)
+    return off is not None and not runbook.escalate and isinstance(_resolve(runbook, evidence, limits), Unmet)
+
+
+def _disabled(runbook: Runbook, limits: PlanLimits) -> ActionName | None:
+    """The first action of it that the settings leave out."""
+    named = (step.action for step in runbook.steps if ACTIONS[step.action].in_runbooks)
+    return next((one for one in named if one not in ENABLED_BY_DEFAULT | limits.optional), None)
 
 
 def no_longer_planned(
@@ -179,10 +192,9 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limit
     objection = runbook.objection(best.cause, best.confidence, evidence.key, kind)
     if objection is not None:
         return objection
-    off = [one for one in (s.action for s in runbook.steps) if ACTIONS[one].in_runbooks]
-    off = [one for one in off if one not in ENABLED_BY_DEFAULT | limits.optional]
-    if off:
-        return f"{off[0]} is not among ENABLED_ACTIONS"
+    off = _disabled(runbook, limits)
+    if off is not None:
+        return f"{off} is not among ENABLED_ACTIONS"
     touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
     if touching and _measuring_is_broken(evidence):
         return "telemetry outage: an action could not be verified"

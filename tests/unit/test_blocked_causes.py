@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.cluster.handover import handover
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis, Trigger
+from app.agent.notes import why_no_action
 from app.agent.planner import make_plan
 from app.agent.workload import (
     AutoscalerView,
+    ContainerRole,
     FailingContainer,
     PodView,
     Revision,
@@ -155,6 +158,44 @@ def test_what_a_release_only_met_is_handed_to_people_in_words(case: str) -> None
     assert found.cause is cause
     assert any(words in line for line in found.evidence_for)
     assert actions(seen) == []
+
+
+def hangs(of: Revision, minutes: float) -> tuple[PodView, ...]:
+    """A pod whose init container runs and does not end."""
+    waits = FailingContainer(name="wait-db", role=ContainerRole.INIT, running=True)
+    return pods(
+        of,
+        1,
+        created=-minutes,
+        ready=False,
+        phase="Pending",
+        waiting_reason="PodInitializing",
+        failing=waits,
+    )
+
+
+def test_a_release_whose_init_container_does_not_end_is_rolled_back() -> None:
+    """After the time that any pod has to become ready, and not before."""
+    new = replace(AFTER, fields=(*FIELDS, ("image of wait-db", "1")))
+    seen = judged(workload([new, BEFORE], (*hangs(new, 2.2), *pods(BEFORE, 3))))
+    assert best(seen).cause is Cause.BAD_RELEASE
+    assert actions(seen) == [ActionName.ROLLBACK]
+    early = judged(workload([new, BEFORE], (*hangs(new, 1.5), *pods(BEFORE, 3))))
+    assert actions(early) == []
+    told = handover(seen, Cause.BAD_RELEASE)
+    assert told is not None
+    assert any(
+        line.startswith("kubectl -n prod logs checkout-7-0 -c wait-db --tail") for line in told.commands
+    )
+
+
+def test_a_disabled_runbook_that_would_not_apply_is_not_given_as_the_reason() -> None:
+    """The agent cordoned no node: that uncordon is disabled says nothing to a person."""
+    seen = judged(workload([BEFORE], (*unscheduled(BEFORE, CAPACITY), *pods(BEFORE, 2))))
+    plan = make_plan(diagnose(seen), seen, CATALOGUE, LIMITS)
+    assert [r.runbook for r in plan.rejected if r.addresses_cause] == []
+    said = why_no_action(diagnose(seen).best.cause, plan)
+    assert said.startswith("No action taken: runbook escalate-scheduling-failure@")
 
 
 SECURE = changed("image of app", "securityContext of app")

@@ -14,7 +14,7 @@ from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import JsonScalar
-from app.agent.models import ActionName, Cause, Condition, Evidence, Trigger
+from app.agent.models import ActionName, Cause, ChangeKind, Condition, Evidence, Trigger
 from app.agent.planner import make_plan
 from app.agent.workload import (
     AutoscalerView,
@@ -29,9 +29,11 @@ from app.agent.workload import (
 from tests.unit.scenes import (
     CATALOGUE,
     CRASH,
+    DATABASE,
     LIMITS,
     OLD,
     at,
+    change,
     crashing,
     curves,
     evidence,
@@ -293,3 +295,40 @@ def test_replicas_that_a_person_set_are_a_change(view: WorkloadView, told: str |
     change = scale_change(6, view, AGENT_NAME)
     assert (None if change is None else change.summary) == told
     assert scale_change(view.desired_replicas, view, AGENT_NAME) is None
+
+
+# ---------------------------------------------------------------- a version that served well, and fails now
+
+
+def failing_since(of: Revision, *older: Revision, **changes: object) -> Evidence:
+    """All pods of a version crash, which served well for two minutes."""
+    view = workload([of, *older], crashing(of))
+    known = (record(of, seen=-1), *(record(one) for one in older))
+    return evidence(Trigger.CRASH_LOOP, workload=view, revision_history=known, **changes)
+
+
+def best_release(seen: Evidence) -> float:
+    return max((h.confidence for h in diagnose(seen).hypotheses if h.cause is Cause.BAD_RELEASE), default=0)
+
+
+def test_the_first_version_of_a_service_that_served_well_is_no_bad_release() -> None:
+    """It replaced nothing: a person who reads of a release looks in the wrong place."""
+    first = failing_since(revision(1, -3))
+    assert diagnose(first).best.cause is Cause.UNKNOWN
+    assert diagnose(failing_since(revision(2, -3))).best.cause is Cause.BAD_RELEASE
+    new = revision(1, -3)
+    never_served = evidence(Trigger.CRASH_LOOP, workload=workload([new], crashing(new)))
+    assert diagnose(never_served).best.cause is Cause.BAD_RELEASE
+
+
+@pytest.mark.parametrize(("minutes", "counts"), [(-0.1, True), (-0.6, True), (-2.0, False), (-20.0, False)])
+def test_what_changes_elsewhere_as_a_proven_version_begins_to_fail_speaks_for_the_release(
+    minutes: float, counts: bool
+) -> None:
+    """The database is scaled to zero, and the service crashes: its last release had served before that."""
+    new = revision(7, -3)
+    elsewhere = (change(ChangeKind.SCALE, minutes, key=DATABASE),)
+    alone, beside = failing_since(new, OLD), failing_since(new, OLD, changes=elsewhere)
+    assert (best_release(beside) < best_release(alone)) is counts
+    said = [line for h in diagnose(beside).hypotheses for line in h.evidence_against]
+    assert any(line.endswith("scale of ledger") for line in said) is counts

@@ -34,6 +34,7 @@ from app.agent.evidence.conditions import (
     lasting_conditions,
     workload_conditions,
 )
+from app.agent.evidence.facts import PodFault, initialising, trouble
 from app.agent.ids import Json, JsonObject
 from app.agent.models import Condition
 from app.agent.workload import ContainerRole, FailingContainer, WarningView, WorkloadView
@@ -370,6 +371,32 @@ def test_init_containers_sidecars_and_main_containers_are_told_apart() -> None:
         assert shown.failing.role is role
         assert workload_conditions(view) == (Condition.CRASH_LOOP_BACK_OFF,)
         assert words in condition_words(view, Condition.CRASH_LOOP_BACK_OFF)
+
+
+def test_an_init_container_that_does_not_end_is_named_after_two_minutes() -> None:
+    """The others wait for it: until then they start, afterwards the pod is not ready because of it."""
+    runs: JsonObject = {"running": {"startedAt": "2026-02-20T17:00:05Z"}}
+    hangs: JsonObject = {"name": "wait-db", "ready": False, "restartCount": 0, "state": runs}
+    mesh: JsonObject = {"initContainers": [{"name": "wait-db", "restartPolicy": "Always"}]}
+    blocked = waiting("PodInitializing")
+    for spec, words in (
+        (None, "init container wait-db has not ended for 2 min"),
+        (mesh, "sidecar wait-db has not started for 2 min"),
+    ):
+        pod = kube_pod(blocked, init=(hangs,), spec=spec, phase="Pending")
+        early = seen(pod, after=timedelta(seconds=119))
+        assert [trouble(one, early.observed_at) for one in early.pods] == [None]
+        view = seen(pod, after=timedelta(minutes=2))
+        assert [trouble(one, view.observed_at) for one in view.pods] == [PodFault.NOT_READY]
+        assert workload_conditions(view) == (Condition.NOT_READY,)
+        assert words in condition_words(view, Condition.NOT_READY)
+
+
+def test_a_pod_that_waits_for_its_image_is_not_held_up_by_an_init_container() -> None:
+    """A node that pulls a large image reports PodInitializing with every container waiting."""
+    pulls = kube_pod(waiting("PodInitializing"), init=(waiting("PodInitializing", name="wait-db"),))
+    view = seen(pulls, after=timedelta(minutes=2))
+    assert [initialising(one, view.observed_at) for one in view.pods] == [None]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from app.agent.guardrails.document import AGENT_NAME as AGENT
 from app.agent.guardrails.question import TargetLook
 from app.agent.guardrails.target_token import workload_token
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intents import awaits_completion, in_place, not_undone, rest_to_undo, unverified
+from app.agent.intents import (
+    awaits_completion,
+    in_place,
+    index_behind,
+    not_undone,
+    rest_to_undo,
+    unverified,
+)
 from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
     ActionName,
@@ -386,3 +393,23 @@ def test_a_failure_that_comes_and_goes_has_few_notes() -> None:
     assert not noted(note.message, minutes=16)
     assert not noted("a", "b", "c")
     assert noted("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("kind", "completed_later", "expected"),
+    [
+        (OutcomeKind.REFUSED, True, 3),
+        (OutcomeKind.FAILED, True, 3),
+        (OutcomeKind.REHEARSED, True, 2),
+        (OutcomeKind.DONE, True, 2),
+        (OutcomeKind.REFUSED, False, 2),
+        (OutcomeKind.FAILED, False, 2),
+    ],
+)
+def test_what_completes_an_action_that_did_not_take_place_is_left_out(
+    kind: OutcomeKind, completed_later: bool, expected: int
+) -> None:
+    """A dry run proposes both steps; an attempt that was refused, or failed, leaves nothing to complete."""
+    last = done(2, ActionName.REVERT_CONFIG, kind=kind, completed_later=completed_later)
+    at_it = replace(INCIDENT, next_action=1)
+    assert index_behind(at_it, last.action, kind) == expected

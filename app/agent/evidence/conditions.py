@@ -21,10 +21,10 @@ from app.agent.evidence.cluster.blockers import (
     pull_fault,
     refusal,
 )
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, initialising, trouble
 from app.agent.evidence.format import counted
 from app.agent.models import ClusterCondition, Condition, MetricSample, Signal, Trigger
-from app.agent.workload import PodView, WorkloadView
+from app.agent.workload import ContainerRole, PodView, WorkloadView
 from app.durations import span
 
 CONDITION_TRIGGERS = {
@@ -277,6 +277,8 @@ def pod_words(pod: PodView, at: datetime) -> str:
         case PodFault.CRASH | PodFault.OUT_OF_MEMORY:
             return f"{_container(pod)} {_end_words(pod)}"
         case PodFault.NOT_READY:
+            if (waited := initialising(pod, at)) is not None:
+                return f"{_container(pod)} {_unfinished(pod)} for {span(waited)}, and the others wait for it"
             return "; ".join(str(one) for one in probe_failures(pod))
         case _:
             return ""
@@ -285,6 +287,12 @@ def pod_words(pod: PodView, at: datetime) -> str:
 def _container(pod: PodView) -> str:
     """The failing container by role and name: an init container or a sidecar is not the service itself."""
     return "a container" if pod.failing is None else f"{pod.failing.role} {pod.failing.name}"
+
+
+def _unfinished(pod: PodView) -> str:
+    """A sidecar lets the next container start when it has started, another init container when it ended."""
+    sidecar = pod.failing is not None and pod.failing.role is ContainerRole.SIDECAR
+    return "has not started" if sidecar else "has not ended"
 
 
 def _end_words(pod: PodView) -> str:

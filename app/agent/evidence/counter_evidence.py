@@ -39,7 +39,7 @@ from app.agent.evidence.symptoms import (
     points_of,
     rise,
 )
-from app.agent.models import ActionName, ChangeKind, Evidence
+from app.agent.models import ActionName, Change, ChangeKind, Evidence
 from app.agent.workload import PodView, RevisionHealth
 from app.durations import span
 
@@ -172,6 +172,12 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
     cause_score.add_against(
         0.4, f"revision {current.number} was healthy for at least {span(proved - candidate_change.at)}"
     )
+    if current.number == 1:
+        cause_score.add_against(0.4, "it is the first revision: it replaced no version that worked")
+    elsewhere = _changed_elsewhere(proved, evidence)
+    if elsewhere is not None:
+        when = relative(elsewhere.at, incident_onset(evidence), "the incident started")
+        cause_score.add_against(0.3, f"{elsewhere.key.service} changed {when}: {elsewhere.summary}")
     pods = current_pods(evidence.workload)
     failing = [p for p in pods if trouble(p, evidence.at) is not None]
     failing = failing or [p for p in pods if p.restarts > 0]  # between two crashes it may be ready
@@ -185,6 +191,14 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
         cause_score.add_against(
             0.5, f"its {counted(len(failing), 'failing pod')} stopped being ready after that, without a crash"
         )
+
+
+def _changed_elsewhere(proved: datetime, evidence: Evidence) -> Change | None:
+    """The last change of another service as the incident started, since a version served well; else None."""
+    began = incident_onset(evidence)
+    first, last = max(proved, began - _TOGETHER), began + CLOCK_TOLERANCE
+    found = [c for c in evidence.changes if c.key != evidence.key and first <= c.at <= last]
+    return max(found, key=lambda c: c.at, default=None)
 
 
 def proved_at(candidate_change: CandidateChange, evidence: Evidence) -> datetime | None:

@@ -25,6 +25,7 @@ from app.agent.models import Condition, Evidence
 from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
+    ContainerRole,
     PodView,
     Revision,
     RevisionHealth,
@@ -36,6 +37,9 @@ LOOKBACK = timedelta(hours=1)
 
 STARTING = timedelta(seconds=30)
 """A pod younger than this that is not ready counts as starting."""
+
+INITIALISING = timedelta(minutes=2)
+"""The least time that an init container is given to end; what it prepares may take a while."""
 
 BACK_OFF = timedelta(minutes=10)
 """A node starts a container that crashes again after 5 min at the latest, and it runs for a while."""
@@ -110,8 +114,16 @@ def _standstill(pod: PodView, at: datetime) -> PodFault | None:
     if ended is not None and at - ended >= STARTING:
         return PodFault.STOPPED
     if pod.waiting_reason in _BEGINNING:
-        return None
+        return PodFault.NOT_READY if initialising(pod, at) is not None else None
     return PodFault.UNSCHEDULED if pod.phase == "Pending" else PodFault.NOT_READY
+
+
+def initialising(pod: PodView, at: datetime) -> timedelta | None:
+    """How long a pod has waited for an init container that runs and does not end; None for no such pod."""
+    failing, waited = pod.failing, at - pod.created_at
+    if failing is None or not failing.running or failing.role is ContainerRole.MAIN:
+        return None
+    return waited if pod.waiting_reason == "PodInitializing" and waited >= INITIALISING else None
 
 
 def unhealthy_dependencies(evidence: Evidence) -> tuple[ServiceKey, ...]:

@@ -19,6 +19,7 @@ from app.agent.freshness.reasons import Reason
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.question import Question
 from app.agent.ids import IntentId, Json, JsonObject
+from app.agent.intents import index_behind
 from app.agent.models import (
     Approval,
     Decision,
@@ -120,7 +121,9 @@ def _ended(incident: Incident, intent: Intent, notes: Sequence[Note], now: datet
         kind, message = OutcomeKind.REFUSED, _refused_message(intent.decision)
     note = Note(at=now, stage=Stage.EXECUTE, message=message, data={"intent": intent.id, "outcome": kind})
     return DecidedIntent(
-        incident=replace(incident, state=IncidentState.OPEN, next_action=incident.next_action + 1),
+        incident=replace(
+            incident, state=IncidentState.OPEN, next_action=index_behind(incident, intent.action, kind)
+        ),
         intent=replace(
             intent, state=IntentState.FINISHED, outcome=Outcome(kind=kind, message=message, at=now)
         ),

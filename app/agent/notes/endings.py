@@ -32,6 +32,7 @@ from app.agent.models import (
     Note,
     OutcomeKind,
     Stage,
+    TimelineEntry,
 )
 from app.agent.notes.plans import why_no_action
 from app.durations import span
@@ -49,7 +50,7 @@ def why_escalated(record: IncidentRecord) -> str:
             said = "; ".join(incident.diagnosis.best.evidence_for)
             return f"No action taken because of a telemetry outage: {said}."
         why = why_no_action(cause, incident.plan)
-        return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
+        return f"{why}{_what_is_wrong(incident.diagnosis)}{to_inspect(record.timeline)}"
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
@@ -70,9 +71,9 @@ def _what_is_wrong(diagnosis: Diagnosis | None) -> str:
     return f" Evidence: {'; '.join(diagnosis.best.evidence_for[:_EVIDENCE_NAMED])}."
 
 
-def _to_inspect(record: IncidentRecord) -> str:
-    """The first command of the newest handover."""
-    for entry in reversed(record.timeline):
+def to_inspect(notes: Sequence[Note | TimelineEntry]) -> str:
+    """The first command of the newest handover among these, as a sentence; empty without one."""
+    for entry in reversed(notes):
         commands = entry.data.get("commands")
         if isinstance(commands, list) and commands:
             return f" To inspect: {commands[0]}"

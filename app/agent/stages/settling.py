@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.intents import proposed_intents, unverified
+from app.agent.intents import index_behind, proposed_intents, unverified
 from app.agent.models import (
     IncidentRecord,
     IncidentState,
+    Intent,
     Note,
+    Outcome,
     OutcomeKind,
     Stage,
     Verification,
 )
 from app.agent.notes import (
+    handover_note,
     nothing_written,
+    to_inspect,
     why_escalated,
     why_proposed,
 )
@@ -62,7 +66,7 @@ class Settling:
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
             await self.reevaluate(record, claim, now, outcome.message)
         else:
-            await self.next_action(record, claim)
+            await self._without(last, outcome, record, claim)
 
     async def reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
         """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
@@ -94,6 +98,11 @@ class Settling:
         here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
         await self.stages.trial.begin(here, done, claim, now)
 
+    async def _without(self, last: Intent, outcome: Outcome, record: IncidentRecord, claim: Claim) -> None:
+        """Go on after an action that did not take place."""
+        behind = index_behind(record.incident, last.action, outcome.kind)
+        await self.store.incidents.save(claim, replace(moved_on(record.incident), next_action=behind), [])
+
     async def next_action(self, record: IncidentRecord, claim: Claim) -> None:
         await self.store.incidents.save(claim, moved_on(record.incident), [])
 
@@ -101,7 +110,7 @@ class Settling:
         """The plan is finished without a recovery."""
         incident = record.incident
         if not incident.dry_run or not proposed_intents(record):
-            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
+            await self._hand_over(record, claim, now)
         elif incident.stale:
             await self.stages.closer.close(
                 record,
@@ -123,6 +132,17 @@ class Settling:
                 f"{span(rules.timeout)}.",
             )
             await self.store.incidents.save(claim, watching, [note])
+
+    async def _hand_over(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """Escalate; what a person needs is collected now where the plan had actions, which did not end it."""
+        incident, why, notes = record.incident, why_escalated(record), []
+        planned = incident.plan is not None and incident.plan.actions
+        if planned and incident.diagnosis is not None:
+            gathered = await self.stages.observer.gather(record, now)
+            told = handover_note(gathered.evidence, incident.diagnosis, now)
+            if told is not None:
+                notes, why = [told], f"{why.removesuffix('.')}.{to_inspect([told])}"
+        await self.stages.closer.close_with(record, incident, claim, IncidentState.ESCALATED, notes, why)
 
     async def watch_instead(
         self,

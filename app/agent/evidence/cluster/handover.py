@@ -26,7 +26,7 @@ from app.agent.evidence.cluster.routes import (
     unchanged_words,
 )
 from app.agent.evidence.conditions import pod_words, serving_words
-from app.agent.evidence.facts import PodFault, current_revision, trouble
+from app.agent.evidence.facts import PodFault, current_revision, initialising, trouble
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
@@ -288,6 +288,8 @@ def _pod_commands(here: str, pod: PodView, evidence: Evidence) -> list[str]:
             return [f"{here} describe pod {pod.name}", f"{here} get persistentvolumeclaims"]
         case PodFault.UNSCHEDULED:
             return [f"{here} describe pod {pod.name}", "kubectl describe nodes"]
+        case PodFault.NOT_READY if initialising(pod, evidence.at) is not None:
+            return [f"{here} logs {pod.name}{container} --tail=50", f"{here} describe pod {pod.name}"]
         case _:
             return [f"{here} describe pod {pod.name}"]
 

@@ -115,6 +115,7 @@ def _failing_container(containers: Sequence[_Container]) -> FailingContainer | N
         exit_code=number(last, "exitCode"),
         last_ended_at=moment(last, "finishedAt"),
         ended_at=moment(ended, "finishedAt"),
+        running=bool(mapping(found.status, "state", "running")),
     )
 
 
