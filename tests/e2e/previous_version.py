@@ -1,7 +1,8 @@
 """The version of the product before its newest migration, laid out beside the present one.
 
 It is the commit before the one that added the newest migration file: what a
-rolling deploy replaces at the moment when the schema changes. Its dependencies are
+rolling deploy replaces at the moment when the schema changes. PREVIOUS_VERSION names
+another one, such as the tag of the release before. Its dependencies are
 this environment's where its lock file asks for nothing else, otherwise those of a
 virtual environment of its own, kept for later runs.
 """
@@ -61,7 +62,7 @@ def present_version() -> Version:
 
 def previous_version(folder: Path) -> Version:
     """Laid out in `folder`, which is empty."""
-    commit = _commit_before(_newest(ROOT)[1])
+    commit = os.environ.get("PREVIOUS_VERSION") or _commit_before(_newest(ROOT)[1])
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")

@@ -22,7 +22,12 @@ from app.cli.commands.errors import CommandFailed
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.findings import Finding, Status
-from app.connectors.kubernetes.access import Access, clock_and_rights, needed_rights
+from app.connectors.kubernetes.access import (
+    Access,
+    clock_and_rights,
+    needed_rights,
+    supplementary_rights,
+)
 from app.errors import PermanentError, TransientError
 from tests.contract.slack_standin import BOT_TOKEN, CHANNEL, slack_standin
 from tests.unit.loopback import Behaviour, Request, loopback, raw, reply
@@ -330,7 +335,7 @@ async def test_missing_rights_are_named_one_by_one(tmp_path: Path) -> None:
         "watch pods in all namespaces",
         "patch configmaps in all namespaces",
     ]
-    assert server.asked == list(needed_rights(settings))
+    assert server.asked == [*needed_rights(settings), *supplementary_rights()]
 
 
 async def test_a_kind_that_may_be_listed_and_not_watched_is_a_warning(tmp_path: Path) -> None:
@@ -342,6 +347,26 @@ async def test_a_kind_that_may_be_listed_and_not_watched_is_a_warning(tmp_path: 
     assert watching.status is Status.WARN
     assert "watch events in all namespaces, watch horizontalpodautoscalers" in watching.message
     assert not {"rights", "autoscalers"} & found.keys()
+
+
+async def test_what_other_controllers_keep_may_be_missing_and_should_be_watched(tmp_path: Path) -> None:
+    """A role without these kinds is none of the agent's business; one that lists them is asked to watch."""
+    absent = frozenset(f"{verb} {kind}" for verb in ("list", "watch") for kind in ("canaries", "rollouts"))
+    server = ApiServer(denied=absent | {"watch scaledobjects", "watch verticalpodautoscalers"})
+    async with loopback(server) as served:
+        settings = settings_with(
+            kubeconfig=kubeconfig(tmp_path, served.url), environment_namespaces={"prod": "payments"}
+        )
+        found = await findings(settings)
+    (watching,) = found["watching"]
+    assert watching.status is Status.WARN
+    assert watching.message.removeprefix("listed for each look instead: ").removesuffix(
+        " is forbidden"
+    ).split(", ") == [
+        "watch verticalpodautoscalers in payments",
+        "watch scaledobjects in payments",
+    ]
+    assert "rights" not in found
 
 
 async def test_services_and_network_policies_that_may_not_be_read_are_a_warning(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -15,7 +16,9 @@ from packaging.utils import canonicalize_name
 from app.agent.actions import ACTIONS
 from app.agent.models import ActionName, Cause
 from app.config import Settings
-from app.connectors.kubernetes.access import needed_rights
+from app.connectors.kubernetes.access import needed_rights, supplementary_rights
+from app.connectors.kubernetes.connection import group, plural
+from app.connectors.kubernetes.reading.view import WATCHED
 from app.settings.sources import known_names
 from scripts.check_readme import blocks, read_documents
 from scripts.settings import ROOT
@@ -30,7 +33,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _SETTING = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)", re.MULTILINE)
-_OF_TESTS = re.compile(r"(TEST|TESTBED|SOAK|OPENAPI|SEEDS|CRASH|BROKEN)_[A-Z]+")
+_OF_TESTS = re.compile(r"(TEST|TESTBED|PREVIOUS|SOAK|OPENAPI|SEEDS|CRASH|BROKEN)_[A-Z]+")
 _NOT_SETTINGS = {"KUBEBUILDER_ASSETS", "FORWARDED_ALLOW_IPS", "NAME_FILE"}
 
 
@@ -138,6 +141,32 @@ def test_the_documented_rights_are_those_the_agent_needs() -> None:
     }
     settings = Settings(_env_file=None, enabled_actions=frozenset(ActionName))
     assert granted == {(right.verb, right.group, right.resource) for right in needed_rights(settings)}
+
+
+def test_the_documented_rights_on_other_controllers_are_those_the_agent_uses() -> None:
+    """The rules of docs/kubernetes.md for what other controllers keep, which the chart grants too."""
+    section = (ROOT / "docs/kubernetes.md").read_text().partition("### Other controllers\n")[2]
+    (rules, *_) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    documented = {
+        (verb, group, resource)
+        for rule in yaml.safe_load(rules)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    autoscalers = {(verb, "autoscaling", "horizontalpodautoscalers") for verb in ("list", "watch")}
+    used = {(right.verb, right.group, right.resource) for right in supplementary_rights()}
+    assert documented | autoscalers == used
+    chart = json.loads((ROOT / "deploy/helm/self-healing-devops-agent/files/rights.json").read_text())
+    assert used <= {(right["verb"], right["group"], right["resource"]) for right in chart["read"]}
+
+
+def test_the_agent_asks_to_watch_what_it_watches() -> None:
+    """Each kind that the view of the cluster follows has the right, and no other kind has it."""
+    settings = Settings(_env_file=None, enabled_actions=frozenset(ActionName))
+    rights = (*needed_rights(settings), *supplementary_rights())
+    asked = {(right.group, right.resource) for right in rights if right.verb == "watch"}
+    assert asked == {(group(kind), plural(kind)) for kind in WATCHED}
 
 
 def test_the_documented_runbook_is_the_shipped_one() -> None:

@@ -56,7 +56,11 @@ _FLUX = (
     *((verb, "helm.toolkit.fluxcd.io", "helmreleases") for verb in ("get", "list")),
 )
 """In all namespaces: a source may be shared with a Kustomization of any."""
-_LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
+_OF_OTHERS = (*AUTOSCALERS, *STAND_INS)
+"""What other controllers keep."""
+_LISTED_ELSE = frozenset(
+    {"events", "controllerrevisions", "poddisruptionbudgets", *(plural(kind) for kind in _OF_OTHERS)}
+)
 """Kinds that are listed again and again where they may not be watched."""
 
 
@@ -261,8 +265,9 @@ _OPTIONAL = (
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     """Check each permission with the API server."""
+    needed, others = needed_rights(settings), supplementary_rights(_namespaces(settings))
     try:
-        answer = await clock_and_rights(settings, needed_rights(settings), clock)
+        answer = await clock_and_rights(settings, (*needed, *others), clock)
     except AgentError as error:
         return [
             warn(
@@ -270,7 +275,9 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
             )
         ]
     found = []
-    missing = [access for access, allowed in answer.rights if not allowed]
+    granted = {access for access, allowed in answer.rights if allowed}
+    listed = [one for one in others if one.verb == "watch" and replace(one, verb="list") in granted]
+    missing = [access for access in (*needed, *listed) if access not in granted]
     for optional in _OPTIONAL:
         denied = [access for access in missing if optional.covers(access)]
         missing = [access for access in missing if access not in denied]
@@ -289,21 +296,13 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
             )
         )
     elif not found:
-        found.append(ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted"))
+        found.append(ok("rights", f"all {len(needed)} permissions of the enabled actions are granted"))
     found.append(_clock(answer.skew))
     return found
 
 
 def needed_rights(settings: Settings) -> tuple[Access, ...]:
     """The exact permissions for reading and for each enabled action, dry run or not."""
-    namespaces: Sequence[str] = sorted(
-        {
-            *settings.environment_namespaces.values(),
-            *(place.partition("/")[0] for place in settings.service_workloads.values()),
-        }
-    )
-    if not settings.environment_namespaces:
-        namespaces = [""]
     needed = [
         *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
         *((verb, "apps", "replicasets") for verb in ("list", "watch")),
@@ -347,19 +346,29 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     flux = _FLUX if settings.flux_enabled else ()
     return tuple(
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
-        for rights, places in ((needed, namespaces), ((*nodes, *flux), ("",)))
+        for rights, places in ((needed, _namespaces(settings)), ((*nodes, *flux), ("",)))
         for namespace in places
         for verb, group, resource in rights
     )
 
 
-def supplementary_rights() -> tuple[Access, ...]:
+def supplementary_rights(namespaces: Sequence[str] = ("",)) -> tuple[Access, ...]:
     """Reading what other controllers keep: a cluster without them loses nothing."""
-    found = [("list", kind) for kind in (*AUTOSCALERS, *STAND_INS)]
+    found = [(verb, kind) for kind in _OF_OTHERS for verb in ("list", "watch")]
     found.append(("get", Kind.ROLLOUT))  # the workload of a service, read by name for each incident
     return tuple(
-        Access(verb=verb, group=group(kind), resource=plural(kind), namespace="") for verb, kind in found
+        Access(verb=verb, group=group(kind), resource=plural(kind), namespace=namespace)
+        for namespace in namespaces
+        for verb, kind in found
     )
+
+
+def _namespaces(settings: Settings) -> Sequence[str]:
+    """The namespaces that the agent reads; an empty name for all of them."""
+    if not settings.environment_namespaces:
+        return ("",)
+    workloads = (place.partition("/")[0] for place in settings.service_workloads.values())
+    return sorted({*settings.environment_namespaces.values(), *workloads})
 
 
 def _clock(skew: timedelta | None) -> Finding:

@@ -44,6 +44,8 @@ _SUPPLEMENTARY = tuple(
     )
 )
 """Left out where the cluster does not have them, or the agent may not watch them."""
+WATCHED = (*_REQUIRED, *_SUPPLEMENTARY)
+"""Every kind that is followed with a watch."""
 _QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS, *ROUTES} - {*WORKLOADS})
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
@@ -86,7 +88,7 @@ class ClusterView:
         self._templates = PodTemplates()
         self._routes = {kind: RouteStore(kind, clock, self._history) for kind in ROUTES}
         self._stores: dict[Kind, ObjectStore] = {
-            **{kind: ObjectStore(kind) for kind in (*_REQUIRED, *_SUPPLEMENTARY)},
+            **{kind: ObjectStore(kind) for kind in WATCHED},
             **self._routes,
         }
         self._touched: set[WorkloadName] = set()
