@@ -195,7 +195,9 @@ def test_a_disabled_runbook_that_would_not_apply_is_not_given_as_the_reason() ->
     plan = make_plan(diagnose(seen), seen, CATALOGUE, LIMITS)
     assert [r.runbook for r in plan.rejected if r.addresses_cause] == []
     said = why_no_action(diagnose(seen).best.cause, plan)
-    assert said.startswith("No action taken: runbook escalate-scheduling-failure@")
+    assert said.startswith(
+        "No action taken: the cause is scheduling failure, which runbook escalate-scheduling-failure@"
+    )
 
 
 SECURE = changed("image of app", "securityContext of app")

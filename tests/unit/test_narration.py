@@ -79,6 +79,6 @@ def test_no_open_incident_is_left_out_in_silence() -> None:
     others = tuple(ServiceKey(environment="prod", service=f"svc-{n}") for n in range(7))
     seen = replace(evidence(), other_open_incidents=others)
     facts = unexplained(seen, 0.1).evidence_for
-    assert any(one.startswith("other open incidents: ") and one.endswith(", and 2 more") for one in facts)
+    assert any(one.startswith("other open incidents: ") and one.endswith(" and 2 more") for one in facts)
     few = replace(evidence(), other_open_incidents=others[:1])
     assert not any("more" in one for one in unexplained(few, 0.1).evidence_for)

@@ -49,6 +49,7 @@ def test_each_secret_setting_is_read_from_a_file(tmp_path: Path, monkeypatch: py
         target.chmod(0o444)
         (tmp_path / name).symlink_to(target)
         monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / name))
+    monkeypatch.setenv("LOKI_URL", "https://loki.example")
     needed = {"AUDIT_ANCHOR_DIR": str(tmp_path), "SLACK_CHANNEL": "C1", "OIDC_ISSUER": "https://id.example"}
     for name, value in {**needed, "OIDC_CLIENT_ID": "heal", "PUBLIC_URL": "https://heal.example"}.items():
         monkeypatch.setenv(name, value)
