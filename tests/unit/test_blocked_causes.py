@@ -235,6 +235,7 @@ def test_an_init_container_that_runs_is_waited_for_while_the_version_before_serv
     crashed = replace(crashing(WITH_INIT, 1)[0], name="another")
     both = replace(seen, workload=replace(seen.workload, pods=(*seen.workload.pods, crashed)))
     assert waits(both) is None
+    assert waits(replace(seen, sli=curves(errors=step(-0.5, 0.001, 0.4)))) is None
 
 
 def test_an_init_container_that_has_just_begun_does_not_hang() -> None:

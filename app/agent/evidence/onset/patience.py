@@ -93,7 +93,9 @@ def _preparing(evidence: Evidence) -> Patience | None:
     Only where nothing else is wrong, and until the cluster itself soon gives the rollout up.
     """
     workload = evidence.workload
-    if workload is None or {*evidence.triggers} != {Trigger.PODS_UNAVAILABLE} or breached(evidence):
+    if workload is None or {*evidence.triggers} != {Trigger.PODS_UNAVAILABLE}:
+        return None
+    if any(_outside_now(evidence, one) for one in (ERROR_RATE, LATENCY)):
         return None
     waits = [pod for pod in workload.pods if initialising(pod, evidence.at) is not None]
     others = [pod for pod in workload.pods if pod not in waits and trouble(pod, evidence.at) is not None]
