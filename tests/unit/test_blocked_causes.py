@@ -10,7 +10,7 @@ import pytest
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.handover import handover
 from app.agent.evidence.onset.patience import Patience, patience
-from app.agent.models import ActionName, Cause, Evidence, Hypothesis, Trigger
+from app.agent.models import ActionName, Cause, Evidence, Hypothesis, Objectives, Trigger
 from app.agent.notes import why_no_action
 from app.agent.planner import make_plan
 from app.agent.workload import (
@@ -235,7 +235,10 @@ def test_an_init_container_that_runs_is_waited_for_while_the_version_before_serv
     crashed = replace(crashing(WITH_INIT, 1)[0], name="another")
     both = replace(seen, workload=replace(seen.workload, pods=(*seen.workload.pods, crashed)))
     assert waits(both) is None
-    assert waits(replace(seen, sli=curves(errors=step(-0.5, 0.001, 0.4)))) is None
+    limits = Objectives(max_error_rate=0.05, max_p95_latency_ms=800)
+    assert waits(replace(seen, objectives=limits)) is not None
+    failing_now = curves(errors=step(-0.5, 0.001, 0.4))
+    assert waits(replace(seen, objectives=limits, sli=failing_now)) is None
 
 
 def test_an_init_container_that_has_just_begun_does_not_hang() -> None:
