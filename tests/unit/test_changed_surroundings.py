@@ -350,3 +350,5 @@ def test_a_release_elsewhere_counts_only_where_it_can_be_no_coincidence(
     alone = failing_since(new, OLD, dependencies=dependencies)
     beside = failing_since(new, OLD, dependencies=dependencies, changes=elsewhere)
     assert (best_release(beside) < best_release(alone)) is counts
+    calling = replace(beside, callers=OTHERS[:1])
+    assert best_release(calling) < best_release(alone)

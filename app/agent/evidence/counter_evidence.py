@@ -199,14 +199,15 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
 def _changed_elsewhere(proved: datetime, evidence: Evidence) -> Change | None:
     """The last change of another service as the incident started, since a version served well; else None.
 
-    Of a service that this one calls, where its calls are known. Where they are not, only while changes
-    are rare: among many releases one falls into that moment by chance.
+    Of a service that this one calls or is called by, where calls are known. Where they are not, only
+    while changes are rare: among many releases one falls into that moment by chance.
     """
     began = incident_onset(evidence)
     first, last = max(proved, began - _TOGETHER), began + CLOCK_TOLERANCE
-    called = {*evidence.dependencies, *(levels.key for levels in evidence.dependency_levels)}
-    others = [c for c in evidence.changes if c.key != evidence.key and (not called or c.key in called)]
-    if not called and len(others) > _RARE:
+    behind = (levels.key for levels in evidence.dependency_levels)
+    related = {*evidence.dependencies, *evidence.callers, *behind}
+    others = [c for c in evidence.changes if c.key != evidence.key and (not related or c.key in related)]
+    if not related and len(others) > _RARE:
         return None
     found = [c for c in others if first <= c.at <= last]
     return max(found, key=lambda c: c.at, default=None)
