@@ -269,7 +269,7 @@ async def test_actions_that_are_off_by_default_hand_the_incident_over(tmp_path: 
         told = messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, told
         assert record.incident.plan is not None
-        assert record.incident.plan.runbook == "escalate-node-failure@1"
+        assert record.incident.plan.runbook == "escalate-node-failure@2"
         assert record.intents == ()
         assert "cordon is not among ENABLED_ACTIONS" in record.incident.summary
         assert "escalates the incident to a person" in told

@@ -122,8 +122,15 @@ def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> in
     Where it did not take place, what only completes it is left out: a restart after a
     revert that was refused would start pods with the configuration that fails.
     """
-    absent = outcome in (OutcomeKind.REFUSED, OutcomeKind.FAILED)
-    return incident.next_action + (2 if absent and not action.then_verify else 1)
+    index = incident.next_action + 1
+    if outcome not in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
+        return index
+    planned = () if incident.plan is None else incident.plan.actions
+    completed_later = not action.then_verify
+    while completed_later:
+        completed_later = index < len(planned) and not planned[index].then_verify
+        index += 1
+    return index
 
 
 def awaits_completion(record: IncidentRecord) -> bool:

@@ -16,6 +16,8 @@ import msgspec
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, PlanLimits, Unmet, Unneeded
 from app.agent.actions.preconditions import released_by_tool
 from app.agent.actions.spec import ActionSpec
+from app.agent.diagnosis import diagnose
+from app.agent.evidence.cluster.log_patterns import credentials_refused
 from app.agent.evidence.format import confidence, in_words
 from app.agent.ids import JsonScalar
 from app.agent.models import (
@@ -198,6 +200,8 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limit
     touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
     if touching and _measuring_is_broken(evidence):
         return "telemetry outage: an action could not be verified"
+    if touching and _left_by_logs(runbook, evidence):
+        return "without the logs, which only hold actions back, another cause would be as likely"
     rival = _rival(runbook, diagnosis)
     if touching and rival is not None:
         return (
@@ -208,6 +212,14 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limit
     if again:
         return f"{again[0]} was tried on this incident and did not help"
     return None
+
+
+def _left_by_logs(runbook: Runbook, evidence: Evidence) -> bool:
+    """Whether only what logs say against another cause leaves this one: anyone may write to a log."""
+    if credentials_refused(evidence.log_patterns) is None:
+        return False
+    silent = diagnose(replace(evidence, log_patterns=()))
+    return silent.best.cause not in runbook.causes or _rival(runbook, silent) is not None
 
 
 def _measuring_is_broken(evidence: Evidence) -> bool:

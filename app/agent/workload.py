@@ -112,8 +112,10 @@ class FailingContainer:
     """When it ended last, also if it was started again since; None if it did not end yet."""
     ended_at: datetime | None = None
     """When it ended, if nothing has started it again; None if it runs or waits to be started."""
-    running: bool = False
-    """The node reports it as running."""
+    running_since: datetime | None = None
+    """Since when it runs without interruption; None if it does not, or its node gives no time."""
+    migrates: bool = False
+    """An init container whose name, image or command names a migration of data."""
 
 
 LOG_LINES, LOG_BYTES, LOG_SECONDS = 200, 64 * 1024, 2.0

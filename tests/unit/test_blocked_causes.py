@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.handover import handover
-from app.agent.models import ActionName, Cause, Evidence, Hypothesis, Trigger
+from app.agent.evidence.onset.patience import Patience, patience
+from app.agent.models import ActionName, Cause, Evidence, Hypothesis, Objectives, Trigger
 from app.agent.notes import why_no_action
 from app.agent.planner import make_plan
 from app.agent.workload import (
@@ -21,7 +23,19 @@ from app.agent.workload import (
     WarningView,
     WorkloadView,
 )
-from tests.unit.scenes import CATALOGUE, LIMITS, OLD, at, curves, evidence, pods, revision, step, workload
+from tests.unit.scenes import (
+    CATALOGUE,
+    LIMITS,
+    OLD,
+    at,
+    crashing,
+    curves,
+    evidence,
+    pods,
+    revision,
+    step,
+    workload,
+)
 
 FIELDS = (("image of app", "1"), ("resources of app", "1"), ("env of app", "1"))
 CONFIG = frozenset({"ConfigMap settings"})
@@ -160,13 +174,16 @@ def test_what_a_release_only_met_is_handed_to_people_in_words(case: str) -> None
     assert actions(seen) == []
 
 
-def hangs(of: Revision, minutes: float) -> tuple[PodView, ...]:
-    """A pod whose init container runs and does not end."""
-    waits = FailingContainer(name="wait-db", role=ContainerRole.INIT, running=True)
+def hangs(
+    of: Revision, minutes: float, *, created: float = 8.5, migrates: bool = False
+) -> tuple[PodView, ...]:
+    """A pod whose init container has run for these minutes and does not end."""
+    began = at(0.3) - timedelta(minutes=minutes)
+    waits = FailingContainer(name="wait-db", role=ContainerRole.INIT, running_since=began, migrates=migrates)
     return pods(
         of,
         1,
-        created=-minutes,
+        created=-created,
         ready=False,
         phase="Pending",
         waiting_reason="PodInitializing",
@@ -174,14 +191,78 @@ def hangs(of: Revision, minutes: float) -> tuple[PodView, ...]:
     )
 
 
+WITH_INIT = replace(AFTER, fields=(*FIELDS, ("image of wait-db", "1")))
+
+
+def preparing(
+    minutes: float, *triggers: Trigger, older: int = 3, created: float = 8.5, **of: bool
+) -> Evidence:
+    """A release whose pod waits for its init container, beside pods of the version before."""
+    running = (*hangs(WITH_INIT, minutes, created=created, **of), *pods(BEFORE, older))
+    return judged(workload([WITH_INIT, BEFORE], running), *triggers)
+
+
+def waits(seen: Evidence) -> Patience | None:
+    return patience(seen, diagnose(seen))
+
+
 def test_a_release_whose_init_container_does_not_end_is_rolled_back() -> None:
-    """After the time that any pod has to become ready, and not before."""
-    new = replace(AFTER, fields=(*FIELDS, ("image of wait-db", "1")))
-    seen = judged(workload([new, BEFORE], (*hangs(new, 2.2), *pods(BEFORE, 3))))
+    """Shortly before its progress deadline of ten minutes; at once where nothing serves or requests fail."""
+    seen = preparing(8.4, created=8.8)
     assert best(seen).cause is Cause.BAD_RELEASE
     assert actions(seen) == [ActionName.ROLLBACK]
-    early = judged(workload([new, BEFORE], (*hangs(new, 1.5), *pods(BEFORE, 3))))
-    assert actions(early) == []
+    assert waits(seen) is None
+    for urgent in (
+        preparing(2.5, older=0),
+        preparing(2.5, Trigger.PODS_UNAVAILABLE, Trigger.HIGH_ERROR_RATE),
+        preparing(2.5, Trigger.PODS_UNAVAILABLE, Trigger.DEPLOY_FAILED),
+    ):
+        assert waits(urgent) is None
+
+
+def test_an_init_container_that_runs_is_waited_for_while_the_version_before_serves() -> None:
+    """It may load data for minutes, and a rollback would stop it; the wait ends by itself."""
+    wait = waits(preparing(2.5, created=3))
+    assert wait is not None
+    assert wait.until == at(-3) + timedelta(minutes=9)
+    assert "init container wait-db has not ended for 2 m 30 s" in wait.why
+    seen = preparing(2.5, created=3)
+    assert seen.workload is not None
+    endless = replace(seen, workload=replace(seen.workload, progress_deadline_seconds=2**31 - 1))
+    wait = waits(endless)
+    assert wait is not None
+    assert wait.until == at(-3) + timedelta(minutes=30)
+    crashed = replace(crashing(WITH_INIT, 1)[0], name="another")
+    both = replace(seen, workload=replace(seen.workload, pods=(*seen.workload.pods, crashed)))
+    assert waits(both) is None
+    limits = Objectives(max_error_rate=0.05, max_p95_latency_ms=800)
+    assert waits(replace(seen, objectives=limits)) is not None
+    failing_now = curves(errors=step(-0.5, 0.001, 0.4))
+    assert waits(replace(seen, objectives=limits, sli=failing_now)) is None
+
+
+def test_an_init_container_that_has_just_begun_does_not_hang() -> None:
+    """Its pod pulled images, or ran other init containers, for minutes before."""
+    assert actions(preparing(1.5, created=8.8)) == []
+
+
+@pytest.mark.parametrize("older", [3, 0])
+def test_a_migration_that_runs_is_never_stopped_half_way(older: int) -> None:
+    """People decide, whatever else is wrong; of the configuration in the template too."""
+    seen = preparing(8.4, older=older, created=8.8, migrates=True)
+    assert best(seen).cause is Cause.IRREVERSIBLE_RELEASE
+    assert actions(seen) == []
+    assert any("seems to migrate data" in line for line in best(seen).evidence_for)
+    [release] = [h for h in diagnose(seen).hypotheses if h.cause is Cause.BAD_RELEASE]
+    assert release.confidence < 0.2
+    setting = changed("env of app", image=False)
+    moving = (*hangs(setting, 8.4, created=8.8, migrates=True), *pods(BEFORE, older))
+    assert actions(judged(workload([setting, BEFORE], moving))) == []
+
+
+def test_the_handover_of_a_hanging_init_container_names_its_log() -> None:
+    """The first question is what it waits for."""
+    seen = preparing(8.4, created=8.8)
     told = handover(seen, Cause.BAD_RELEASE)
     assert told is not None
     assert any(
@@ -195,9 +276,7 @@ def test_a_disabled_runbook_that_would_not_apply_is_not_given_as_the_reason() ->
     plan = make_plan(diagnose(seen), seen, CATALOGUE, LIMITS)
     assert [r.runbook for r in plan.rejected if r.addresses_cause] == []
     said = why_no_action(diagnose(seen).best.cause, plan)
-    assert said.startswith(
-        "No action taken: the cause is scheduling failure, which runbook escalate-scheduling-failure@"
-    )
+    assert said.startswith("No action taken: the cause is scheduling failure, which runbook escalate-")
 
 
 SECURE = changed("image of app", "securityContext of app")

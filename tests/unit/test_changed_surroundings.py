@@ -13,7 +13,7 @@ from app.agent.evidence.cluster.scaling import scale_change
 from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.guardrails.document import AGENT_NAME
-from app.agent.ids import JsonScalar
+from app.agent.ids import JsonScalar, ServiceKey
 from app.agent.models import ActionName, Cause, ChangeKind, Condition, Evidence, Trigger
 from app.agent.planner import make_plan
 from app.agent.workload import (
@@ -332,3 +332,23 @@ def test_what_changes_elsewhere_as_a_proven_version_begins_to_fail_speaks_for_th
     assert (best_release(beside) < best_release(alone)) is counts
     said = [line for h in diagnose(beside).hypotheses for line in h.evidence_against]
     assert any(line.endswith("scale of ledger") for line in said) is counts
+
+
+OTHERS = tuple(ServiceKey(environment="prod", service=f"shop-{number}") for number in range(4))
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "number", "counts"),
+    [((DATABASE,), 1, False), ((DATABASE, OTHERS[0]), 1, True), ((), 3, True), ((), 4, False)],
+)
+def test_a_release_elsewhere_counts_only_where_it_can_be_no_coincidence(
+    dependencies: tuple[ServiceKey, ...], number: int, counts: bool
+) -> None:
+    """Of a service that is called; where calls are not known, only while few services change."""
+    new = revision(7, -3)
+    elsewhere = tuple(change(ChangeKind.DEPLOY, -0.1, key=one) for one in OTHERS[:number])
+    alone = failing_since(new, OLD, dependencies=dependencies)
+    beside = failing_since(new, OLD, dependencies=dependencies, changes=elsewhere)
+    assert (best_release(beside) < best_release(alone)) is counts
+    calling = replace(beside, callers=OTHERS[:1])
+    assert best_release(calling) < best_release(alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -38,6 +39,8 @@ from app.agent.evidence.facts import PodFault, initialising, trouble
 from app.agent.ids import Json, JsonObject
 from app.agent.models import Condition
 from app.agent.workload import ContainerRole, FailingContainer, WarningView, WorkloadView
+from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.reading.pruning import pruned
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
 from tests.unit.k8s_samples import REF, container, deployment, replica_set, template
 from tests.unit.scenes import OLD, at, pods, workload
@@ -374,22 +377,63 @@ def test_init_containers_sidecars_and_main_containers_are_told_apart() -> None:
 
 
 def test_an_init_container_that_does_not_end_is_named_after_two_minutes() -> None:
-    """The others wait for it: until then they start, afterwards the pod is not ready because of it."""
+    """Two minutes of its own: before it started its pod pulled images, or ran other init containers."""
     runs: JsonObject = {"running": {"startedAt": "2026-02-20T17:00:05Z"}}
     hangs: JsonObject = {"name": "wait-db", "ready": False, "restartCount": 0, "state": runs}
     mesh: JsonObject = {"initContainers": [{"name": "wait-db", "restartPolicy": "Always"}]}
     blocked = waiting("PodInitializing")
     for spec, words in (
-        (None, "init container wait-db has not ended for 2 min"),
-        (mesh, "sidecar wait-db has not started for 2 min"),
+        (None, "init container wait-db has not ended for 2 m"),
+        (mesh, "sidecar wait-db has not started for 2 m"),
     ):
         pod = kube_pod(blocked, init=(hangs,), spec=spec, phase="Pending")
-        early = seen(pod, after=timedelta(seconds=119))
+        early = seen(pod, after=timedelta(seconds=124))
         assert [trouble(one, early.observed_at) for one in early.pods] == [None]
-        view = seen(pod, after=timedelta(minutes=2))
+        view = seen(pod, after=timedelta(seconds=125))
         assert [trouble(one, view.observed_at) for one in view.pods] == [PodFault.NOT_READY]
         assert workload_conditions(view) == (Condition.NOT_READY,)
         assert words in condition_words(view, Condition.NOT_READY)
+
+
+def test_an_init_container_without_a_time_of_start_does_not_hang() -> None:
+    """How long it runs is not known."""
+    times: tuple[JsonObject, ...] = (
+        {},
+        {"startedAt": None},
+        {"startedAt": "soon"},
+        {"startedAt": "2026-02-20T19:00:00Z"},
+    )
+    for runs in times:
+        state: JsonObject = {"running": runs}
+        waits: JsonObject = {"name": "wait-db", "ready": False, "restartCount": 0, "state": state}
+        view = seen(kube_pod(waiting("PodInitializing"), init=(waits,)), after=timedelta(minutes=9))
+        assert [initialising(one, view.observed_at) for one in view.pods] == [None]
+
+
+MIGRATIONS: Mapping[str, JsonObject] = {
+    "its name": {"name": "db-migrate"},
+    "its image": {"name": "prepare", "image": "registry.example/flyway/flyway:10"},
+    "its command": {"name": "prepare", "command": ["bundle", "exec", "rails", "db:migrate"]},
+    "its script": {"name": "prepare", "command": ["sh", "-c"], "args": ["set -e\nalembic upgrade head"]},
+    "nothing": {"name": "wait-db", "image": "registry.example/busybox:1", "command": ["nc", "-z", "db"]},
+    "words that are no text": {"name": "wait-db", "command": [1, None, {"migrate": 1}], "args": "migrate"},
+}
+
+
+@pytest.mark.parametrize("pruned_before", [True, False])
+@pytest.mark.parametrize(("shown_by", "spec"), MIGRATIONS.items())
+def test_an_init_container_that_migrates_data_is_known_by(
+    shown_by: str, spec: JsonObject, pruned_before: bool
+) -> None:
+    """The cache keeps the answer and neither image nor command: they may hold secrets."""
+    runs: JsonObject = {"running": {"startedAt": "2026-02-20T17:00:05Z"}}
+    status: JsonObject = {"name": spec["name"], "ready": False, "restartCount": 0, "state": runs}
+    pod = kube_pod(waiting("PodInitializing"), init=(status,), spec={"initContainers": [spec]})
+    pod = pruned(Kind.POD, pod) if pruned_before else pod
+    [failing] = [one.failing for one in seen(pod).pods]
+    assert failing is not None
+    assert failing.migrates is (shown_by.startswith("its"))
+    assert ("command" in str(pod)) is (not pruned_before and "command" in spec)
 
 
 def test_a_pod_that_waits_for_its_image_is_not_held_up_by_an_init_container() -> None:

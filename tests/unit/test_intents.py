@@ -413,3 +413,11 @@ def test_what_completes_an_action_that_did_not_take_place_is_left_out(
     last = done(2, ActionName.REVERT_CONFIG, kind=kind, completed_later=completed_later)
     at_it = replace(INCIDENT, next_action=1)
     assert index_behind(at_it, last.action, kind) == expected
+
+
+def test_every_step_that_completes_it_is_left_out_and_none_behind_them() -> None:
+    """A restart may be completed by another one; what is for itself comes next."""
+    revert = done(0, ActionName.REVERT_CONFIG, kind=OutcomeKind.FAILED, completed_later=True)
+    restart = done(1, ActionName.RESTART, completed_later=True)
+    found = record(revert, restart, done(2, ActionName.RESTART), SCALE)
+    assert index_behind(found.incident, revert.action, OutcomeKind.FAILED) == 3

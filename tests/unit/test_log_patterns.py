@@ -17,9 +17,12 @@ from app.agent.evidence.cluster.log_patterns import (
     pattern_facts,
     patterns_of,
 )
-from app.agent.models import Cause, Trigger
+from app.agent.models import ActionName, Cause, Trigger
+from app.agent.planner import make_plan
 from app.agent.workload import ContainerRole, FailingContainer, LogTail, ObjectRef, PodView
 from tests.unit.scenes import (
+    CATALOGUE,
+    LIMITS,
     OLD,
     at,
     config_map,
@@ -27,6 +30,7 @@ from tests.unit.scenes import (
     curves,
     evidence,
     pods,
+    revision,
     step,
     workload,
 )
@@ -275,3 +279,31 @@ def test_refused_credentials_leave_the_cause_open(log: str) -> None:
     assert (best.cause is Cause.UNKNOWN) is (log == REFUSED)
     assert any("credentials are refused" in fact for fact in best.evidence_for) is (log == REFUSED)
     assert any("ConfigMap" in fact for fact in best.evidence_for)
+
+
+@pytest.mark.parametrize("log", [REFUSED, "INFO request served"])
+def test_logs_make_no_room_for_the_action_of_another_cause(log: str) -> None:
+    """Anyone may write to a log: a release that could not be told from a ConfigMap is not rolled back."""
+    new = revision(7, -1.0)
+    view = workload([new, OLD], pods(new), config_maps=(config_map("new", -0.8),))
+    seen = evidence(
+        Trigger.HIGH_ERROR_RATE,
+        workload=view,
+        config_history=(config_record("old"),),
+        log_patterns=patterns_of(SOURCE, tail(log)),
+        sli=curves(errors=step(-0.5, 0.001, 0.9)),
+    )
+    assert make_plan(diagnose(seen), seen, CATALOGUE, LIMITS).actions == ()
+
+
+def test_logs_do_not_hold_back_what_they_say_nothing_about() -> None:
+    """No ConfigMap changed: a release that fails is rolled back, whatever its log says."""
+    new = revision(7, -1.0)
+    seen = evidence(
+        Trigger.HIGH_ERROR_RATE,
+        workload=workload([new, OLD], pods(new)),
+        log_patterns=patterns_of(SOURCE, tail(REFUSED)),
+        sli=curves(errors=step(-0.5, 0.001, 0.9)),
+    )
+    [action] = make_plan(diagnose(seen), seen, CATALOGUE, LIMITS).actions
+    assert action.name is ActionName.ROLLBACK

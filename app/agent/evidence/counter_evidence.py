@@ -49,6 +49,9 @@ _CROWD = 3
 _ROUTES = 3
 """The maximum number of changes of Services, Ingresses and NetworkPolicies that are listed."""
 
+_RARE = 3
+"""Up to so many changes of other services within the look-back are rare."""
+
 _TOGETHER = timedelta(seconds=45)
 """Three samples: the objectives of two services are exceeded by different amounts."""
 
@@ -194,10 +197,19 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
 
 
 def _changed_elsewhere(proved: datetime, evidence: Evidence) -> Change | None:
-    """The last change of another service as the incident started, since a version served well; else None."""
+    """The last change of another service as the incident started, since a version served well; else None.
+
+    Of a service that this one calls or is called by, where calls are known. Where they are not, only
+    while changes are rare: among many releases one falls into that moment by chance.
+    """
     began = incident_onset(evidence)
     first, last = max(proved, began - _TOGETHER), began + CLOCK_TOLERANCE
-    found = [c for c in evidence.changes if c.key != evidence.key and first <= c.at <= last]
+    behind = (levels.key for levels in evidence.dependency_levels)
+    related = {*evidence.dependencies, *evidence.callers, *behind}
+    others = [c for c in evidence.changes if c.key != evidence.key and (not related or c.key in related)]
+    if not related and len(others) > _RARE:
+        return None
+    found = [c for c in others if first <= c.at <= last]
     return max(found, key=lambda c: c.at, default=None)
 
 

@@ -119,11 +119,27 @@ def _standstill(pod: PodView, at: datetime) -> PodFault | None:
 
 
 def initialising(pod: PodView, at: datetime) -> timedelta | None:
-    """How long a pod has waited for an init container that runs and does not end; None for no such pod."""
-    failing, waited = pod.failing, at - pod.created_at
-    if failing is None or not failing.running or failing.role is ContainerRole.MAIN:
+    """How long a pod has waited for an init container that runs and does not end; None for no such pod.
+
+    Counted from its start: until then the pod was scheduled, pulled images or ran other init containers.
+    """
+    failing = pod.failing
+    if failing is None or failing.running_since is None or failing.role is ContainerRole.MAIN:
         return None
+    waited = at - failing.running_since
     return waited if pod.waiting_reason == "PodInitializing" and waited >= INITIALISING else None
+
+
+def migrating(workload: WorkloadView | None, at: datetime) -> PodView | None:
+    """A pod of the current version whose init container migrates data and has not ended; None without one.
+
+    To stop it half-way may leave the data between two versions.
+    """
+    pods = () if workload is None else current_pods(workload)
+    return next(
+        (p for p in pods if p.failing is not None and p.failing.migrates and initialising(p, at) is not None),
+        None,
+    )
 
 
 def unhealthy_dependencies(evidence: Evidence) -> tuple[ServiceKey, ...]:

@@ -13,6 +13,7 @@ from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.facts import (
     PodFault,
     current_pods,
+    migrating,
     older_pods,
     served,
     trouble,
@@ -100,6 +101,15 @@ def score_pods(
         cause_score.add_against(0.85, f"{found[kind]} of its pods {kind}, which the change did not cause")
     _score_unstarted_pods(cause_score, candidate_change, pods, evidence, weights)
     _score_healthy_pods(cause_score, pods, found, evidence)
+
+
+def score_migration(cause_score: CauseScore, evidence: Evidence) -> None:
+    """A migration of data that runs in a new pod is not stopped half-way."""
+    pod = migrating(evidence.workload, evidence.at)
+    if pod is not None and pod.failing is not None:
+        cause_score.add_against(
+            0.9, f"init container {pod.failing.name} seems to migrate data: to go back would stop it half-way"
+        )
 
 
 def _score_reported_pods(cause_score: CauseScore, evidence: Evidence, weights: PodWeights) -> None:

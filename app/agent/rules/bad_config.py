@@ -20,7 +20,7 @@ from app.agent.evidence.facts import (
     reference_revision,
     runs_the_same,
 )
-from app.agent.evidence.pods import PodWeights, changed_pods, sick
+from app.agent.evidence.pods import PodWeights, changed_pods, score_migration, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 from app.agent.workload import WorkloadView
@@ -52,6 +52,8 @@ def _weigh(candidate_change: CandidateChange, evidence: Evidence) -> CauseScore:
     cause_score = score_change(candidate_change, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
     if out_of_memory(evidence) and candidate_change.in_template:
         cause_score.add_against(0.5, "its pods run out of memory: a memory limit is more likely")
+    if candidate_change.in_template:
+        score_migration(cause_score, evidence)
     refused = credentials_refused(evidence.log_patterns)
     if refused is not None and not candidate_change.in_template:
         cause_score.add_against(0.6, f"{refused}: a password may have been changed at that system")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.agent.evidence.change_score import score_change
 from app.agent.evidence.changes import release_of
 from app.agent.evidence.facts import PodFault
-from app.agent.evidence.pods import PodWeights
+from app.agent.evidence.pods import PodWeights, score_migration
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 
 POD_WEIGHTS: PodWeights = {
@@ -31,4 +31,5 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     cause_score = score_change(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
     if release.irreversible:
         cause_score.add_against(0.9, "it is marked irreversible: older code cannot run after it")
+    score_migration(cause_score, evidence)
     return cause_score.hypothesis(Cause.BAD_RELEASE, "bad_release")

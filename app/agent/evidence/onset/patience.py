@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import release_of, template_config_of
-from app.agent.evidence.conditions import waits_until
-from app.agent.evidence.facts import current_pods
+from app.agent.evidence.conditions import pod_words, waits_until
+from app.agent.evidence.facts import current_pods, initialising, older_pods, trouble
 from app.agent.evidence.format import share
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of, returned_at
@@ -22,7 +22,7 @@ from app.agent.evidence.symptoms import (
     now_at,
     points_of,
 )
-from app.agent.models import Cause, Diagnosis, Evidence
+from app.agent.models import Cause, Diagnosis, Evidence, Trigger
 from app.durations import span
 
 WARM_UP = timedelta(minutes=3)
@@ -43,6 +43,15 @@ FALLING_LONGEST = timedelta(minutes=3)
 LONGEST = timedelta(minutes=10)
 """After this time since the incident was opened nothing is waited out: pods that become ready again and
 again, or a symptom that begins again and again, would renew every wait."""
+
+BEFORE_DEADLINE = timedelta(minutes=1)
+"""An init container that runs is given until so long before the progress deadline of its rollout."""
+
+LONGEST_PREPARATION = timedelta(minutes=30)
+"""The same where the deadline is later, or was set so that there is none."""
+
+PREPARATION_LOOK = timedelta(seconds=30)
+"""How often it is looked at meanwhile."""
 
 _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75
@@ -66,6 +75,9 @@ class Patience:
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """What is waited out now; None where the incident is to be decided."""
+    preparing = _preparing(evidence)
+    if preparing is not None and evidence.at < preparing.until:
+        return preparing
     if evidence.at - evidence.opened_at >= LONGEST:
         return None
     if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
@@ -73,6 +85,30 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     else:
         found = [_short(evidence, diagnosis), _falling(evidence), _warming_up(evidence)]
     return next((one for one in found if one is not None and evidence.at < one.until), None)
+
+
+def _preparing(evidence: Evidence) -> Patience | None:
+    """Init containers that run may load data for minutes: no harm while the pods of the version before serve.
+
+    Only where nothing else is wrong, and until the cluster itself soon gives the rollout up.
+    """
+    workload = evidence.workload
+    if workload is None or {*evidence.triggers} != {Trigger.PODS_UNAVAILABLE}:
+        return None
+    if any(_outside_now(evidence, one) for one in (ERROR_RATE, LATENCY)):
+        return None
+    waits = [pod for pod in workload.pods if initialising(pod, evidence.at) is not None]
+    others = [pod for pod in workload.pods if pod not in waits and trouble(pod, evidence.at) is not None]
+    serves = any(pod.ready for pod in older_pods(workload))
+    if not waits or others or not serves or any(pod.restarts for pod in waits):
+        return None
+    granted = timedelta(seconds=workload.progress_deadline_seconds) - BEFORE_DEADLINE
+    return Patience(
+        until=min(pod.created_at for pod in waits) + min(granted, LONGEST_PREPARATION),
+        look_at=evidence.at + PREPARATION_LOOK,
+        waits_for="init containers",
+        why=f"{pod_words(waits[0], evidence.at)}; pods of the version before serve. Waiting for its end",
+    )
 
 
 def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:

@@ -14,6 +14,7 @@ from app.agent.ids import Json, JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import digest, flag, mapping, objects, text
 from app.connectors.kubernetes.routes.effects import TOO_LONG
+from app.connectors.kubernetes.views.pods import MIGRATES, migrates
 from app.connectors.kubernetes.views.targets import CONTENT_HASH, config_data_hash
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -50,7 +51,8 @@ def _workload(item: JsonObject) -> JsonObject:
 
 def _pod(item: JsonObject) -> JsonObject:
     init: list[Json] = [
-        _present(one, ("name", "restartPolicy")) for one in objects(item, "spec", "initContainers")
+        {**_present(one, ("name", "restartPolicy")), **({MIGRATES: True} if migrates(one) else {})}
+        for one in objects(item, "spec", "initContainers")
     ]
     status = mapping(item, "status")
     lists: dict[str, Json] = {

@@ -21,6 +21,16 @@ from app.connectors.kubernetes.fields import (
 )
 from app.connectors.kubernetes.views.events import sentence
 
+MIGRATES = "migrates"
+"""A mark in place of image and command, which may hold secrets, in what is kept of a pod."""
+
+_MIGRATION = re.compile(
+    r"(?i)migrat|flyway|liquibase|alembic|sqitch|dbmate|skeema|\bgoose\b|ef database update|prisma db push|"
+    r"\bschema[-_ ]?(?:change|update|upgrade)|\b(?:db|database)[-_: ]?(?:update|upgrade)"
+)
+_LONGEST_COMMAND = 16_384
+"""Characters of a command that are read."""
+
 _NORMAL_WAITING = frozenset({"ContainerCreating", "PodInitializing"})
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OUT_OF_MEMORY, _KILLED = "OOMKilled", 137
@@ -34,6 +44,8 @@ class _Container:
 
     status: JsonObject
     role: ContainerRole
+    migrates: bool = False
+    """By its specification."""
 
     @property
     def failing(self) -> int:
@@ -79,6 +91,19 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
     )
 
 
+def migrates(container: JsonObject) -> bool:
+    """Whether name, image or command of an init container's specification name a migration of data."""
+    command = [
+        word
+        for field in ("command", "args")
+        if isinstance(given := container.get(field), list)
+        for word in given
+        if isinstance(word, str)
+    ]
+    said = (text(container, "name"), text(container, "image"), " ".join(command)[:_LONGEST_COMMAND])
+    return container.get(MIGRATES) is True or any(_MIGRATION.search(part or "") for part in said)
+
+
 def _evicted(pod: JsonObject) -> str | None:
     """The node's reason for an eviction, such as too little room on its disk."""
     if text(pod, "status", "reason") != "Evicted":
@@ -88,14 +113,13 @@ def _evicted(pod: JsonObject) -> str | None:
 
 def _containers(pod: JsonObject) -> Iterator[_Container]:
     """Every container that has a status, init containers and sidecars first."""
-    sidecars = {
-        name
-        for item in objects(pod, "spec", "initContainers")
-        if text(item, "restartPolicy") == "Always" and (name := text(item, "name")) is not None
-    }
+    init = {text(item, "name"): item for item in objects(pod, "spec", "initContainers")}
     for status in objects(pod, "status", "initContainerStatuses"):
-        role = ContainerRole.SIDECAR if text(status, "name") in sidecars else ContainerRole.INIT
-        yield _Container(status=status, role=role)
+        item = init.get(text(status, "name"), {})
+        if text(item, "restartPolicy") == "Always":
+            yield _Container(status=status, role=ContainerRole.SIDECAR)
+        else:
+            yield _Container(status=status, role=ContainerRole.INIT, migrates=migrates(item))
     for status in objects(pod, "status", "containerStatuses"):
         yield _Container(status=status, role=ContainerRole.MAIN)
 
@@ -115,7 +139,8 @@ def _failing_container(containers: Sequence[_Container]) -> FailingContainer | N
         exit_code=number(last, "exitCode"),
         last_ended_at=moment(last, "finishedAt"),
         ended_at=moment(ended, "finishedAt"),
-        running=bool(mapping(found.status, "state", "running")),
+        running_since=moment(found.status, "state", "running", "startedAt"),
+        migrates=found.migrates,
     )
 
 
