@@ -207,8 +207,8 @@ def waits(seen: Evidence) -> Patience | None:
 
 
 def test_a_release_whose_init_container_does_not_end_is_rolled_back() -> None:
-    """Shortly before its progress deadline of ten minutes; at once where nothing serves or requests fail."""
-    seen = preparing(8.4, created=8.8)
+    """After half its progress deadline of ten minutes; at once where nothing serves or requests fail."""
+    seen = preparing(5.4, created=5.8)
     assert best(seen).cause is Cause.BAD_RELEASE
     assert actions(seen) == [ActionName.ROLLBACK]
     assert waits(seen) is None
@@ -224,7 +224,7 @@ def test_an_init_container_that_runs_is_waited_for_while_the_version_before_serv
     """It may load data for minutes, and a rollback would stop it; the wait ends by itself."""
     wait = waits(preparing(2.5, created=3))
     assert wait is not None
-    assert wait.until == at(-3) + timedelta(minutes=9)
+    assert wait.until == at(-3) + timedelta(minutes=5)
     assert "init container wait-db has not ended for 2 m 30 s" in wait.why
     seen = preparing(2.5, created=3)
     assert seen.workload is not None
@@ -262,7 +262,7 @@ def test_a_migration_that_runs_is_never_stopped_half_way(older: int) -> None:
 
 def test_the_handover_of_a_hanging_init_container_names_its_log() -> None:
     """The first question is what it waits for."""
-    seen = preparing(8.4, created=8.8)
+    seen = preparing(5.4, created=5.8)
     told = handover(seen, Cause.BAD_RELEASE)
     assert told is not None
     assert any(

@@ -44,8 +44,8 @@ LONGEST = timedelta(minutes=10)
 """After this time since the incident was opened nothing is waited out: pods that become ready again and
 again, or a symptom that begins again and again, would renew every wait."""
 
-BEFORE_DEADLINE = timedelta(minutes=1)
-"""An init container that runs is given until so long before the progress deadline of its rollout."""
+PREPARATION_SHARE = 0.5
+"""The share of its rollout's progress deadline that an init container that runs is given."""
 
 LONGEST_PREPARATION = timedelta(minutes=30)
 """The same where the deadline is later, or was set so that there is none."""
@@ -90,7 +90,7 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 def _preparing(evidence: Evidence) -> Patience | None:
     """Init containers that run may load data for minutes: no harm while the pods of the version before serve.
 
-    Only where nothing else is wrong, and until the cluster itself soon gives the rollout up.
+    Only where nothing else is wrong, and well before the cluster itself gives the rollout up.
     """
     workload = evidence.workload
     if workload is None or {*evidence.triggers} != {Trigger.PODS_UNAVAILABLE}:
@@ -102,7 +102,7 @@ def _preparing(evidence: Evidence) -> Patience | None:
     serves = any(pod.ready for pod in older_pods(workload))
     if not waits or others or not serves or any(pod.restarts for pod in waits):
         return None
-    granted = timedelta(seconds=workload.progress_deadline_seconds) - BEFORE_DEADLINE
+    granted = timedelta(seconds=workload.progress_deadline_seconds) * PREPARATION_SHARE
     return Patience(
         until=min(pod.created_at for pod in waits) + min(granted, LONGEST_PREPARATION),
         look_at=evidence.at + PREPARATION_LOOK,
