@@ -194,7 +194,8 @@ def fields_of(kind: Kind, item: JsonObject | None) -> dict[str, str]:
     match kind:
         case Kind.SERVICE:
             found = {"selector": _pairs(texts(spec, "selector"))}
-            found |= {f"target of port {number(port, 'port')}": _port(port) for port in objects(spec, "ports")}
+            ports = objects(spec, "ports")
+            found |= {f"target of port {number(port, 'port')}": _port(port) for port in ports}
             found |= {name: value for name in ("type", "externalName") if (value := text(spec, name))}
             return found
         case Kind.INGRESS:
