@@ -380,8 +380,8 @@ def test_an_init_container_that_does_not_end_is_named_after_two_minutes() -> Non
     mesh: JsonObject = {"initContainers": [{"name": "wait-db", "restartPolicy": "Always"}]}
     blocked = waiting("PodInitializing")
     for spec, words in (
-        (None, "init container wait-db has not ended for 2 min"),
-        (mesh, "sidecar wait-db has not started for 2 min"),
+        (None, "init container wait-db has not ended for 2 m"),
+        (mesh, "sidecar wait-db has not started for 2 m"),
     ):
         pod = kube_pod(blocked, init=(hangs,), spec=spec, phase="Pending")
         early = seen(pod, after=timedelta(seconds=119))
