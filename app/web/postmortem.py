@@ -16,7 +16,8 @@ from app.agent.timeline import first_broken
 from app.durations import span
 from app.web.times import stamp
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<#!|~&]|^[-+>])")
+"""What has a meaning within a line, and what has one only at its start: a command stays as it is typed."""
 
 
 def markdown(record: IncidentRecord, now: datetime) -> str:

@@ -61,7 +61,7 @@ def test_a_post_mortem_holds_the_story_and_its_proof(api: Harness) -> None:
     assert answer.headers["content-disposition"] == f'attachment; filename="{incident_id}.md"'
     assert answer.headers["content-type"].startswith("text/markdown")
     for part in (
-        "# payments\\-api in prod: proposed",
+        "# payments-api in prod: proposed",
         "**bad release** (88%)",
         "against: latency",
         "intact.",
@@ -82,6 +82,21 @@ def test_foreign_text_has_no_meaning_in_markdown(text: str) -> None:
     assert not re.search(r"(?<!\\)<", shown)
     assert not re.search(r"(?<!\\)\]\(", shown)
     assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("kubectl -n prod get pods -o wide", "kubectl -n prod get pods -o wide"),
+        ("app:1 -> app:2 (revision 2)", "app:1 -> app:2 (revision 2)"),
+        ("- item", "\\- item"),
+        ("> quote", "\\> quote"),
+        ("---", "\\---"),
+    ],
+)
+def test_a_command_can_be_copied_from_the_markdown(text: str, shown: str) -> None:
+    """Dashes, arrows and parentheses have no meaning within a line; at its start they are escaped."""
+    assert markdown_text(text) == shown
 
 
 def test_a_post_mortem_of_hostile_texts_is_escaped(api: Harness) -> None:

@@ -17,7 +17,7 @@ from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.store import open_store
 from tests.api.harness import make_settings
-from tests.api.stories import awaiting
+from tests.api.stories import awaiting, failed_often
 from tests.unit.heal_command import Heal, free_port, running_agent
 
 T = TypeVar("T")
@@ -67,10 +67,16 @@ def test_an_answer_names_the_user_and_the_comment(
     assert (answer.code, answer.text) == (0, f"rollback for payments-api in prod: {state} by ann.")
     assert heal("approvals").text == "No approval is pending."
     told = heal("approvals", "--state", "all").text
-    assert f"{state} by ann (seen with the release team)" in told
+    assert f": {state} by ann (seen with the release team)" in told
     story = heal("show", asked.replace("apr_", "inc_"))
     assert f"{state} by ann: seen with the release team" in story.text
     assert f"{asked} rollback on Deployment" in story.text
+
+
+def test_a_used_approval_names_who_approved_it(heal: Heal, tmp_path: Path) -> None:
+    """The agent uses it, a person approved it."""
+    in_file(tmp_path, failed_often)
+    assert ": used, approved by ann" in heal("approvals", "--state", "all").text
 
 
 def test_the_same_again_is_no_error_and_another_answer_is(heal: Heal, asked: ApprovalId) -> None:

@@ -140,7 +140,7 @@ def test_a_change_of_a_dependency_is_named_as_such() -> None:
     found = seen(RoutesView(changes=(change(services=(DATABASE.service,)),)), dependencies=(DATABASE,))
     best = diagnose(found).best
     assert best.cause is Cause.NETWORK_POLICY
-    assert f"which concerns {DATABASE.service}, a dependency," in best.evidence_for[0]
+    assert f"which affects the dependency {DATABASE.service}," in best.evidence_for[0]
 
 
 def test_a_release_that_crashes_is_not_hidden() -> None:

@@ -173,6 +173,15 @@ def test_who_took_away_what_another_wrote_is_not_known() -> None:
     assert (change.by, change.difference) == (None, ("selector app=shop,tier=x -> app=shop",))
 
 
+def test_a_changed_target_port_is_named_with_its_port() -> None:
+    """Without the words of a sentence around the values."""
+    seen = SeenChange(at=NOW, old=service(), new=service("web"))
+    [change] = view(RouteObjects(items=(service("web"),), seen=(seen,))).changes
+    [words] = change.difference
+    assert words.startswith("target of port 80 ")
+    assert words.endswith("/TCP -> web/TCP")
+
+
 def test_a_named_port_that_no_container_has_is_a_fault_of_its_own() -> None:
     """Whenever it was changed."""
     assert view(RouteObjects(items=(service(),))).faults == ()

@@ -113,6 +113,6 @@ def wait_note(wait: Patience, at: datetime) -> Note:
     return Note(
         at=at,
         stage=Stage.DIAGNOSE,
-        message=f"{wait.why[:1].upper()}{wait.why[1:]} until {wait.until:%H:%M:%S} UTC.",
+        message=f"{wait.why[:1].upper()}{wait.why[1:]}, until {wait.until:%H:%M:%S} UTC.",
         data={"waits_for": wait.waits_for, "until": wait.until.isoformat()},
     )

@@ -11,6 +11,7 @@ from app.agent.evidence.facts import (
     out_of_memory,
     trouble,
 )
+from app.agent.evidence.format import counted
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import TRAFFIC, incident_onset, rise
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
@@ -44,7 +45,7 @@ def _score_kills(cause_score: CauseScore, evidence: Evidence) -> None:
         cause_score.add_for(0.4, "a container was OOM-killed")
         return
     restarts = max(p.restarts for p in killed)
-    told = f"{len(killed)} of {len(pods)} pods ran out of memory and restarted up to {restarts} times"
+    told = f"{len(killed)} of {len(pods)} pods ran out of memory, with up to {counted(restarts, 'restart')}"
     cause_score.add_for(0.6 if restarts >= 2 else 0.4, told)
 
 

@@ -220,7 +220,9 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
     where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
     risk = f" ({planned.risk} risk)" if planned is not None else ""
     until = f", until {one.expires_at:%Y-%m-%d %H:%M:%S} UTC" if one.state is ApprovalState.PENDING else ""
-    by = f" by {one.answered_by}" if one.answered_by else ""
+    verb = "denied" if one.decision == "deny" else "approved"
+    did = "" if one.state.value == verb else f", {verb}"
+    by = f"{did} by {one.answered_by}" if one.answered_by else ""
     said = f" ({one.comment})" if one.comment else ""
     style = "bold yellow" if one.state is ApprovalState.PENDING else "dim"
     return (

@@ -71,7 +71,7 @@ def tables(view: StatsView) -> list[Table]:
             ("SERVICE", "INCIDENTS", "RECOVERED", "ESCALATED"),
             [
                 (
-                    f"{one.environment}/{one.service}",
+                    f"{one.service} in {one.environment}",
                     str(one.incidents),
                     str(one.recovered),
                     str(one.escalated),

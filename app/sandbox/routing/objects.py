@@ -71,7 +71,7 @@ class WorldRoutes:
             f"{field} {old} -> {new}"
             for field, old, new in (
                 ("selector", before.selector, spec.selector),
-                ("port 80", f"to {before.target}/TCP", f"to {spec.target}/TCP"),
+                ("target of port 80", f"{before.target}/TCP", f"{spec.target}/TCP"),
                 ("ports", _listed(before.ports), _listed(spec.ports)),
             )
             if old != new

@@ -29,6 +29,13 @@
     }
   };
 
+  // On a phone the row of pages scrolls: the page that is shown is within it.
+  const here = document.querySelector(".top nav [aria-current]");
+  const row = here?.parentElement;
+  if (row && here.offsetLeft + here.offsetWidth > row.offsetLeft + row.clientWidth) {
+    row.scrollLeft = here.offsetLeft - row.offsetLeft;
+  }
+
   // The agent's clock counts, not the viewer's: they may differ.
   const skew = () => Date.parse(document.body.dataset.now) - Number(document.body.dataset.loaded);
 

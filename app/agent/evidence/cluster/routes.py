@@ -92,7 +92,8 @@ def change_in_words(change: RouteChange, evidence: Evidence) -> str:
     about = ""
     if evidence.key.service not in change.services:
         called = sorted(related(evidence).intersection(change.services))
-        about = f", which concerns {some_of(called, _SERVICES)}, a dependency," if called else ""
+        kind = "dependency" if len(called) == 1 else "dependencies"
+        about = f", which affects the {kind} {some_of(called, _SERVICES)}," if called else ""
     return f"{change}{about} was changed{by} {when}{unseen}{what}"
 
 

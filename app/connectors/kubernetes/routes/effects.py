@@ -194,7 +194,8 @@ def fields_of(kind: Kind, item: JsonObject | None) -> dict[str, str]:
     match kind:
         case Kind.SERVICE:
             found = {"selector": _pairs(texts(spec, "selector"))}
-            found |= {f"port {number(port, 'port')}": _port(port) for port in objects(spec, "ports")}
+            ports = objects(spec, "ports")
+            found |= {f"target of port {number(port, 'port')}": _port(port) for port in ports}
             found |= {name: value for name in ("type", "externalName") if (value := text(spec, name))}
             return found
         case Kind.INGRESS:
@@ -215,7 +216,7 @@ def fields_of(kind: Kind, item: JsonObject | None) -> dict[str, str]:
 
 
 def _port(port: JsonObject) -> str:
-    return f"to {port.get('targetPort', port.get('port'))}/{text(port, 'protocol') or 'TCP'}"
+    return f"{port.get('targetPort', port.get('port'))}/{text(port, 'protocol') or 'TCP'}"
 
 
 def _rule(rule: JsonObject, field: str) -> str:
