@@ -271,7 +271,7 @@ async def test_flux_is_read_and_written_with_the_rights_of_its_setting(
     able, without = (KIND.connect(one, None) for one in (allowed, await account()))
     release_reader = FluxApi(_connection(allowed))
     try:
-        assert await able.ping() == "with 1 Kustomizations"
+        assert await able.ping() == "with 1 Kustomization"
         with pytest.raises(NotFound):  # allowed, and there is none
             await release_reader.get(FluxKind.HELM_RELEASE, elsewhere, "shop")
         assert able.ports.writer is not None

@@ -377,7 +377,7 @@ async def test_the_doctor_reads_every_kind(made: tuple[_World, GitOpsWorld]) -> 
     async with loopback(world.standin.rule) as server:
         reader = world.ports(server.url).reader
         assert isinstance(reader, FluxReader)
-        assert await reader.ping() == "with 1 Kustomizations"
+        assert await reader.ping() == "with 1 Kustomization"
         world.standin.rights = set()
         with pytest.raises(Forbidden, match="Kustomization in all namespaces"):
             await reader.ping()

@@ -21,7 +21,7 @@ from app.cli.commands.doctor import examine
 from app.cli.commands.errors import CommandFailed
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.findings import Finding, Status
+from app.connectors.findings import Finding, Status, ok
 from app.connectors.kubernetes.access import (
     Access,
     clock_and_rights,
@@ -367,6 +367,26 @@ async def test_what_other_controllers_keep_may_be_missing_and_should_be_watched(
         "watch scaledobjects in payments",
     ]
     assert "rights" not in found
+
+
+@pytest.mark.parametrize(
+    ("listed", "actions", "check"),
+    [(True, "notify", "Rollouts"), (True, "abort_rollout", "rights"), (False, "notify", None)],
+)
+async def test_rollouts_that_are_listed_must_be_read_one_by_one_too(
+    tmp_path: Path, listed: bool, actions: str, check: str | None
+) -> None:
+    """Without the right their services have no evidence; an action on them requires it."""
+    lists = frozenset[str]() if listed else frozenset({"list rollouts", "watch rollouts"})
+    async with loopback(ApiServer(denied=lists | {"get rollouts"})) as served:
+        settings = settings_with(kubeconfig=kubeconfig(tmp_path, served.url), enabled_actions=actions)
+        found = await findings(settings)
+    told = {
+        name for name in ("Rollouts", "rights") if "get rollouts" in found.get(name, [ok("", "")])[0].message
+    }
+    assert told == ({check} if check else set())
+    assert check != "Rollouts" or found["Rollouts"][0].status is Status.WARN
+    assert check != "rights" or found["rights"][0].status is Status.FAIL
 
 
 async def test_services_and_network_policies_that_may_not_be_read_are_a_warning(tmp_path: Path) -> None:

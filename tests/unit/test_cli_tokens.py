@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from app.agent.identity.people import Scope
 from app.agent.ids import ApprovalId
+from app.cli.commands.tokens import line
+from app.wire.identity import TokenView
 from tests.api.stories import awaiting
 from tests.unit.heal_command import Heal, running_agent
 from tests.unit.test_cli_people import in_file
@@ -197,3 +201,21 @@ def test_tokens_are_prepared_while_an_agent_without_identity_runs(
         monkeypatch.setenv("PORT", url.rpartition(":")[2])
         monkeypatch.setenv("HEAL_TOKEN", root)
         _made(heal, "ann", "--scope", "approve")
+
+
+def test_a_session_without_scopes_of_its_own_is_told_by_its_roles() -> None:
+    """Its scopes are those of the roles, looked up at every request."""
+    view = TokenView(
+        id="ses_1",
+        name="ann@example.com",
+        scopes=[],
+        roles=["sre", "lead"],
+        created_at=datetime(2026, 2, 20, 17, 0, tzinfo=UTC),
+        created_by="ann@example.com",
+        expires_at=None,
+        revoked_at=None,
+        revoked_by=None,
+        last_used_at=None,
+    )
+    assert line(view) == "ses_1  ann@example.com: roles sre, lead; until revoked; never used"
+    assert "ann@example.com: read, roles sre, lead;" in line(view.model_copy(update={"scopes": [Scope.READ]}))

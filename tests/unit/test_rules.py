@@ -366,6 +366,21 @@ def test_a_leak_needs_age_and_nothing_changed() -> None:
         assert weighed(Cause.MEMORY_LEAK, seen).confidence < min(base.confidence, 0.6), changes
 
 
+@pytest.mark.parametrize(
+    ("restarts", "told"),
+    [
+        (0, "1 of 3 pods ran out of memory"),
+        (1, "1 of 3 pods ran out of memory and restarted once"),
+        (2, "1 of 3 pods ran out of memory and restarted up to 2 times"),
+    ],
+)
+def test_restarts_after_a_kill_are_counted_in_plain_words(restarts: int, told: str) -> None:
+    """One restart is `once`, and none is left out."""
+    kills = (*crashing(OLD, 1, reason="OOMKilled", restarts=restarts), *pods(OLD, 2))
+    leak = evidence(Trigger.CRASH_LOOP, workload=workload([OLD], kills))
+    assert told in weighed(Cause.MEMORY_LEAK, leak).evidence_for
+
+
 def test_an_old_kill_of_a_pod_that_runs_well_again_is_no_leak() -> None:
     """The last termination stays on the pod for days."""
     view = workload([OLD], pods(OLD, restarts=1, last_termination_reason="OOMKilled"))

@@ -45,8 +45,15 @@ def _score_kills(cause_score: CauseScore, evidence: Evidence) -> None:
         cause_score.add_for(0.4, "a container was OOM-killed")
         return
     restarts = max(p.restarts for p in killed)
-    told = f"{len(killed)} of {len(pods)} pods ran out of memory, with up to {counted(restarts, 'restart')}"
+    told = f"{len(killed)} of {counted(len(pods), 'pod')} ran out of memory{_restarted(restarts)}"
     cause_score.add_for(0.6 if restarts >= 2 else 0.4, told)
+
+
+def _restarted(restarts: int) -> str:
+    """The most restarts of a pod, after what happened to it; empty without any."""
+    if restarts == 0:
+        return ""
+    return " and restarted once" if restarts == 1 else f" and restarted up to {restarts} times"
 
 
 def _score_age(cause_score: CauseScore, evidence: Evidence) -> None:

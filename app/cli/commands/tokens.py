@@ -128,11 +128,11 @@ def line(token: TokenView) -> str:
         holds = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC"
     else:
         holds = "until revoked"
-    roles = f", roles {', '.join(token.roles)}" if token.roles else ""
+    held = [*token.scopes, *((f"roles {', '.join(token.roles)}",) if token.roles else ())]
     reach = Reach(environments=frozenset(token.environments), services=frozenset(token.services))
     about = f", about {reach} only" if reach.limited else ""
     used = f"last used {token.last_used_at:%Y-%m-%d}" if token.last_used_at is not None else "never used"
-    return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}{about}; {holds}; {used}"
+    return f"{token.id}  {token.name}: {', '.join(held)}{about}; {holds}; {used}"
 
 
 def _without_identity(reply: httpx2.Response) -> bool:

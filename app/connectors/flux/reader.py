@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.agent.evidence.format import counted
 from app.agent.gitops.application import Application, ApplicationRef
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.ids import JsonObject
@@ -41,7 +42,7 @@ class FluxReader:
     async def ping(self) -> str:
         """What is there; raises when the API server does not answer, or does not let the agent read it."""
         found = [await self._api.everywhere(kind) for kind in FluxKind]
-        return f"with {len(found[0])} Kustomizations"
+        return f"with {counted(len(found[0]), 'Kustomization')}"
 
     async def owner_of(self, workload: WorkloadView) -> Application | None:
         target = workload.target.ref

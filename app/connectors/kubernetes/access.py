@@ -262,6 +262,13 @@ _OPTIONAL = (
     ),
 )
 
+_ROLLOUTS = _OptionalRights(
+    check="Rollouts",
+    covers=lambda access: (access.verb, access.resource) == ("get", plural(Kind.ROLLOUT)),
+    lost="not read for an incident, so a service that a Rollout runs has no evidence of its workload",
+)
+"""Where they are listed, and no enabled action requires more."""
+
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     """Check each permission with the API server."""
@@ -276,9 +283,9 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         ]
     found = []
     granted = {access for access, allowed in answer.rights if allowed}
-    listed = [one for one in others if one.verb == "watch" and replace(one, verb="list") in granted]
-    missing = [access for access in (*needed, *listed) if access not in granted]
-    for optional in _OPTIONAL:
+    listed = [one for one in others if one.verb != "list" and replace(one, verb="list") in granted]
+    missing = [access for access in dict.fromkeys((*needed, *listed)) if access not in granted]
+    for optional in (*_OPTIONAL, *(() if ROLLOUT in _written(settings) else (_ROLLOUTS,))):
         denied = [access for access in missing if optional.covers(access)]
         missing = [access for access in missing if access not in denied]
         if denied:
@@ -320,7 +327,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append(("list", "", "secrets"))
     if settings.watch_jobs:
         needed += [("list", "batch", kind) for kind in _BATCHES]
-    written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
+    written = _written(settings)
     if written:
         needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]
         needed.append(("get", "", "namespaces"))
@@ -350,6 +357,11 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         for namespace in places
         for verb, group, resource in rights
     )
+
+
+def _written(settings: Settings) -> set[str]:
+    """The kinds that the enabled actions change."""
+    return {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
 
 
 def supplementary_rights(namespaces: Sequence[str] = ("",)) -> tuple[Access, ...]:
