@@ -50,7 +50,7 @@ def seen(running: tuple[PodView, ...], **changes: Any) -> Evidence:
 CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
     (ActionName.CORDON, {}, seen(ON_ONE_NODE), "Node node-9"),
     (ActionName.CORDON, {}, seen(ONE_STUCK), "not on one node"),
-    (ActionName.CORDON, {}, seen((sick(READY[0], node_lost=True), *READY[1:])), "no longer hears"),
+    (ActionName.CORDON, {}, seen((sick(READY[0], node_lost=True), *READY[1:])), "no longer reports"),
     (ActionName.CORDON, {}, seen(ON_ONE_NODE, opted_out=True), "opted out"),
     (
         ActionName.UNCORDON,
@@ -128,7 +128,7 @@ CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
 ]
 REFUSED = (
     "not on one node",
-    "no longer hears",
+    "no longer reports",
     "opted out",
     "has a node",
     "cordoned no node",
