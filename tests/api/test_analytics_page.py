@@ -173,7 +173,7 @@ def _runbooks_agree(tables: dict[str, list[list[str]]], chosen: Sequence[Known])
     for name, mine in planned.items():
         acted = [one for one in mine if one.record.incident.lesson is not None and oracle.done(one)]
         worked = sum(one.record.incident.state is IncidentState.RECOVERED for one in acted)
-        said = f"{worked}: {_interval(worked, len(acted))}" if acted else "0: no data"
+        said = f"{worked} of {len(acted)}: {_interval(worked, len(acted))}" if acted else "no data"
         expected.add((name, str(len(mine)), str(len(acted)), said))
     rows = tables["Runbooks with the share of incidents that recovered by their action"]
     assert {tuple(row) for row in rows} == expected
