@@ -20,3 +20,8 @@ def span(length: timedelta) -> str:
     if hours < 48:
         return f"{hours} h" + (f" {minutes} m" if minutes else "")
     return f"{hours // 24} days"
+
+
+def age(length: timedelta) -> str:
+    """As `span`; `0 s` for a length that a clock set back made negative."""
+    return span(max(length, timedelta()))

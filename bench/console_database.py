@@ -145,7 +145,7 @@ async def _count_days(url: str, now: datetime) -> None:
         try:
             if not await store.statistics.roll_up(now):
                 break
-        except TransientError:  # a busy machine: the next sweep goes on
+        except TransientError:  # a busy machine: the next sweep continues
             left -= 1
             if not left:
                 raise

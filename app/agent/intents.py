@@ -87,7 +87,7 @@ def tried(record: IncidentRecord) -> tuple[ActionName, ...]:
             and i.state is IntentState.FINISHED
             and i.outcome is not None
             and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
-            and not i.outcome.look_anew  # its ground was gone before it took place
+            and not i.outcome.look_anew  # its reason was gone before it took effect
         )
     )
 

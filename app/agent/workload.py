@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -129,6 +129,12 @@ class LogTail:
     lines: tuple[str, ...]
     previous: bool
     """Of the container that ended, not of the one that was started in its place."""
+
+    @classmethod
+    def within_bounds(cls, lines: Sequence[str], *, previous: bool) -> LogTail:
+        """The last of these lines that fit; of a line that is too long by itself, its end."""
+        kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
+        return cls(lines=tuple(kept.decode(errors="ignore").splitlines()), previous=previous)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,8 @@ from app.connectors.kinds import (
     MetricPace,
     chosen_metrics,
     configured_gitops,
-    configured_logs,
-    configured_silences,
     constructed_channels,
+    first_configured,
 )
 from app.connectors.peer_breaker import (
     PeerBreaker,
@@ -43,9 +42,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     cluster = connect_clusters(settings, clock)
     metrics = chosen_metrics(METRIC_SOURCES, settings)
     source = metrics.connect(settings) if metrics is not None else None
-    silences = configured_silences(SILENCE_SOURCES, settings)
+    silences = first_configured(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
-    stored = configured_logs(LOG_SOURCES, settings)
+    stored = first_configured(LOG_SOURCES, settings)
     logs = stored.connect(settings, clock) if stored is not None else None
     polled = silences.polled_every(settings) if silences is not None else None
     controller = configured_gitops(GITOPS, settings)

@@ -6,7 +6,9 @@ vendors is in their registration.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from app.agent.evidence.format import counted
 from app.agent.ids import ServiceKey
@@ -20,15 +22,17 @@ from app.connectors.git.connect import connect_repositories
 from app.connectors.git.program import git_program
 from app.connectors.kinds import (
     ChannelKind,
+    ConnectedLogs,
     ConnectedMetrics,
+    ConnectedSilences,
     GitOpsKind,
     LogSourceKind,
     MetricSourceKind,
     SilenceSourceKind,
     chosen_metrics,
     configured_gitops,
-    configured_logs,
     constructed_channels,
+    first_configured,
 )
 from app.connectors.observability import Indicator
 from app.errors import AgentError, ConfigurationError, PermanentError
@@ -40,6 +44,7 @@ _INDICATORS = {
     Indicator.REQUEST_RATE: "request rate",
 }
 _CORRECT = "correct the setting it names"
+C = TypeVar("C", ConnectedSilences, ConnectedLogs)
 
 
 def metrics(kinds: Sequence[MetricSourceKind]) -> Check:
@@ -124,42 +129,44 @@ def silences(kinds: Sequence[SilenceSourceKind]) -> Check:
 
 
 async def _silences(kind: SilenceSourceKind, run: DoctorRun) -> Finding:
-    try:
-        source = kind.connect(run.settings)
-    except ConfigurationError as error:
-        return fail("silences", str(error), _CORRECT)
-    try:
+    async def read(source: ConnectedSilences) -> str:
         active = await source.active(run.clock.now())
-    except AgentError as error:
-        return fail("silences", str(error), "check " + " and ".join(kind.settings))
-    finally:
-        await source.aclose()
-    return ok("silences", f"{kind.title} reachable; {counted(len(active), 'active silence')}")
+        return f"{kind.title} reachable; {counted(len(active), 'active silence')}"
+
+    return await _asked("silences", kind.settings, lambda: kind.connect(run.settings), read)
 
 
 def logs(kinds: Sequence[LogSourceKind]) -> Check:
     """Whether the source of logs answers queries."""
 
     async def check(run: DoctorRun) -> AsyncIterator[Finding]:
-        kind = configured_logs(kinds, run.settings)
+        kind = first_configured(kinds, run.settings)
         if kind is not None:
-            yield await _logs(kind, run)
+            connect = partial(kind.connect, run.settings, run.clock)
+            yield await _asked(kind.name, kind.settings, connect, _answers)
 
     return check
 
 
-async def _logs(kind: LogSourceKind, run: DoctorRun) -> Finding:
+async def _answers(source: ConnectedLogs) -> str:
+    await source.ping()
+    return "answers queries"
+
+
+async def _asked(
+    check: str, settings: Sequence[str], connect: Callable[[], C], ask: Callable[[C], Awaitable[str]]
+) -> Finding:
+    """What a source answers, in words; a failure names the settings to check."""
     try:
-        source = kind.connect(run.settings, run.clock)
+        source = connect()
     except ConfigurationError as error:
-        return fail(kind.name, str(error), _CORRECT)
+        return fail(check, str(error), _CORRECT)
     try:
-        await source.ping()
+        return ok(check, await ask(source))
     except AgentError as error:
-        return fail(kind.name, str(error), "check " + " and ".join(kind.settings))
+        return fail(check, str(error), "check " + " and ".join(settings))
     finally:
         await source.aclose()
-    return ok(kind.name, "answers queries")
 
 
 def gitops(kinds: Sequence[GitOpsKind]) -> Check:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.responses import Response
 
@@ -231,13 +231,11 @@ def chosen_metrics(kinds: Sequence[MetricSourceKind], settings: Settings) -> Met
     raise ConfigurationError(f"METRICS_SOURCE={settings.metrics_source} is unknown; use one of: {known}")
 
 
-def configured_silences(kinds: Sequence[SilenceSourceKind], settings: Settings) -> SilenceSourceKind | None:
-    """The configured source of silences; the first of several."""
-    return next((kind for kind in kinds if kind.configured(settings)), None)
+SourceT = TypeVar("SourceT", SilenceSourceKind, LogSourceKind)
 
 
-def configured_logs(kinds: Sequence[LogSourceKind], settings: Settings) -> LogSourceKind | None:
-    """The configured source of logs; the first of several."""
+def first_configured(kinds: Sequence[SourceT], settings: Settings) -> SourceT | None:
+    """The configured source of silences or logs; the first of several."""
     return next((kind for kind in kinds if kind.configured(settings)), None)
 
 

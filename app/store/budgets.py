@@ -81,7 +81,7 @@ class _VerdictOfIncident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KindOfOutcome:
-    """The part of an outcome that says what became of the action."""
+    """The field of an outcome that breakers need."""
 
     kind: OutcomeKind
 

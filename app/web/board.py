@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from urllib.parse import urlencode
 
 from app.agent.evidence.format import in_words
 from app.agent.models import Incident, IncidentRecord, IncidentState
 from app.agent.responders.attention import WaitsFor, by_urgency, next_step, severity, waits_for
-from app.durations import span
+from app.durations import age
 from app.web.times import stamp
 
 ACTIVE = tuple(state for state in IncidentState if not state.closed or state is IncidentState.ESCALATED)
@@ -97,7 +97,7 @@ def _row(incident: Incident, now: datetime) -> Row:
         beside=beside,
         opened=incident.opened_at.isoformat(),
         opened_stamp=stamp(incident.opened_at),
-        age=span(max(now - incident.opened_at, timedelta())),
+        age=age(now - incident.opened_at),
     )
 
 

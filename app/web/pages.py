@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from app.agent.evidence.format import confidence, share
 from app.agent.ids import Json
 from app.agent.responders.attention import next_step, severity, waits_for
-from app.durations import span
+from app.durations import age, span
 from app.web.times import stamp
 
 
@@ -26,8 +26,7 @@ def _words(value: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A length of time; 0 s for one that a clock set back made negative."""
-    return span(timedelta(seconds=max(0.0, seconds)))
+    return age(timedelta(seconds=seconds))
 
 
 def _unbroken(length: str) -> str:

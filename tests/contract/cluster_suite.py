@@ -39,7 +39,6 @@ from app.agent.models import (
 )
 from app.agent.ports.cluster import ClusterEvent, PodOwner
 from app.agent.ports.store import Store
-from app.agent.slo import SloThresholds
 from app.agent.workload import (
     ConfigMapView,
     ObjectRef,
@@ -50,6 +49,7 @@ from app.agent.workload import (
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from app.store import open_store
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
+from tests.contract.store_values import SLO
 
 INTENT = IntentId("int_" + "a" * 32)
 OTHER_INTENT = IntentId("int_" + "b" * 32)
@@ -558,15 +558,6 @@ async def test_without_rights_reading_is_forbidden(cluster: ClusterHarness) -> N
 
 
 # ------------------------------------------------------------------ what served well
-
-
-SLO = SloThresholds(
-    max_error_rate=0.05,
-    max_p95_latency_ms=1000,
-    clear_ratio=0.8,
-    breach_for=timedelta(minutes=1),
-    reopen_after=timedelta(hours=1),
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ from app.agent.models import (
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import IntakeVerdict, ServiceLevels
+from app.agent.slo import SloThresholds
 from app.agent.workload import ObjectRef
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -54,6 +55,13 @@ PAYMENTS = ServiceKey(environment="prod", service="payments-api")
 FAILED_DEPLOY = Deploy(version="1.15.0", status=DeployStatus.FAILED, commit_sha="d1e2f3a")
 LEASE = timedelta(seconds=30)
 MINUTE = timedelta(minutes=1)
+SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=MINUTE,
+    reopen_after=timedelta(hours=1),
+)
 
 _numbers = itertools.count(1)
 

@@ -17,22 +17,14 @@ from app.agent.models import (
     Signal,
 )
 from app.agent.ports.store import Store
-from app.agent.slo import SloThresholds
 from app.agent.workload import RevisionHealth, RevisionRecord
 from app.testing import VirtualClock
 from app.workers.backlog import Backlog
-from tests.contract.store_values import LEASE, NOW, claimed, closed, disposition, signal
+from tests.contract.store_values import LEASE, NOW, SLO, claimed, closed, disposition, signal
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 LIMIT = 3
-SLO = SloThresholds(
-    max_error_rate=0.05,
-    max_p95_latency_ms=1000,
-    clear_ratio=0.8,
-    breach_for=timedelta(minutes=1),
-    reopen_after=timedelta(hours=1),
-)
 RULES = IntakeRules(slo=SLO, max_open_per_sender=LIMIT)
 
 

@@ -14,8 +14,8 @@ from app.agent.intake.posted import HEALTHY, run_of, signals_of
 from app.agent.models import Condition, PostedSample, PostedSamples, SliSample, Trigger
 from app.agent.ports.store.signals import ServiceLevels
 from app.store.signals.openings import new_incident
-from tests.contract.store_values import NOW, PAYMENTS
-from tests.property.healthy_levels import REASON, SLO, moments
+from tests.contract.store_values import NOW, PAYMENTS, SLO
+from tests.property.healthy_levels import REASON, moments
 
 RULES = IntakeRules(slo=SLO)
 OPEN = new_incident(PAYMENTS, [Trigger.DEPLOY_FAILED], stale=False, dry_run=True, at=NOW)

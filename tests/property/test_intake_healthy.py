@@ -13,8 +13,8 @@ from app.agent.intake.signals import new_signal
 from app.agent.models import POLLED, Condition, MetricSample, SliSample
 from app.agent.ports.store.signals import ServiceLevels
 from tests.contract.store_values import NOW, PAYMENTS
+from tests.contract.store_values import SLO as OBJECTIVES
 from tests.property.healthy_levels import REASON, moments
-from tests.property.healthy_levels import SLO as OBJECTIVES
 from tests.sizes import examples
 
 SLO = replace(OBJECTIVES, min_request_rate=1.0)

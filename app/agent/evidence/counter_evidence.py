@@ -50,7 +50,7 @@ _ROUTES = 3
 """The maximum number of changes of Services, Ingresses and NetworkPolicies that are listed."""
 
 _RARE = 3
-"""Up to so many changes of other services within the look-back are rare."""
+"""The largest number of changes of other services within the look-back that counts as rare."""
 
 _TOGETHER = timedelta(seconds=45)
 """Three samples: the objectives of two services are exceeded by different amounts."""

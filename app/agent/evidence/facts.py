@@ -133,7 +133,7 @@ def initialising(pod: PodView, at: datetime) -> timedelta | None:
 def migrating(workload: WorkloadView | None, at: datetime) -> PodView | None:
     """A pod of the current version whose init container migrates data and has not ended; None without one.
 
-    To stop it half-way may leave the data between two versions.
+    Stopping it may leave the data between two versions.
     """
     pods = () if workload is None else current_pods(workload)
     return next(

@@ -104,11 +104,12 @@ def score_pods(
 
 
 def score_migration(cause_score: CauseScore, evidence: Evidence) -> None:
-    """A migration of data that runs in a new pod is not stopped half-way."""
+    """A migration of data that runs in a new pod must not be stopped."""
     pod = migrating(evidence.workload, evidence.at)
     if pod is not None and pod.failing is not None:
         cause_score.add_against(
-            0.9, f"init container {pod.failing.name} seems to migrate data: to go back would stop it half-way"
+            0.9,
+            f"init container {pod.failing.name} seems to migrate data: a rollback would stop it midway",
         )
 
 

@@ -120,7 +120,7 @@ def _lost_readiness(evidence: Evidence) -> list[datetime]:
 def _is_symptom(signal: Signal, objectives: Objectives | None) -> bool:
     match signal.payload:
         case MetricSample() as sample:
-            return bool(sample.crash_looping) or _out_of_objective(_sample_of(signal, sample), objectives)
+            return bool(sample.crash_looping) or out_of_objective(_sample_of(signal, sample), objectives)
         case Alert() as alert:
             return alert.firing
         case ClusterCondition() as condition:
@@ -129,7 +129,8 @@ def _is_symptom(signal: Signal, objectives: Objectives | None) -> bool:
             return False
 
 
-def _out_of_objective(sample: SliSample, objectives: Objectives | None) -> bool:
+def out_of_objective(sample: SliSample, objectives: Objectives | None) -> bool:
+    """Whether a measured error rate or latency is not known to be inside its objective."""
     return any(
         (value := indicator.of(sample)) is not None and not _inside(indicator, value, objectives)
         for indicator in _BREACHED.values()

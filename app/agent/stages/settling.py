@@ -99,7 +99,7 @@ class Settling:
         await self.stages.trial.begin(here, done, claim, now)
 
     async def _without(self, last: Intent, outcome: Outcome, record: IncidentRecord, claim: Claim) -> None:
-        """Go on after an action that did not take place."""
+        """Continue with the plan after an action that did not take place."""
         behind = index_behind(record.incident, last.action, outcome.kind)
         await self.store.incidents.save(claim, replace(moved_on(record.incident), next_action=behind), [])
 
@@ -134,7 +134,7 @@ class Settling:
             await self.store.incidents.save(claim, watching, [note])
 
     async def _hand_over(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """Escalate; what a person needs is collected now where the plan had actions, which did not end it."""
+        """Escalate. After a plan with actions, evidence is collected again for the person who takes over."""
         incident, why, notes = record.incident, why_escalated(record), []
         planned = incident.plan is not None and incident.plan.actions
         if planned and incident.diagnosis is not None:

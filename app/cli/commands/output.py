@@ -18,7 +18,7 @@ from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.guardrails.limits.clusters import UNNAMED
 from app.agent.guardrails.limits.clusters import in_words as cluster_in_words
 from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
-from app.durations import span
+from app.durations import age, span
 from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
 _STAGE_STYLES = {
@@ -132,7 +132,7 @@ class StoryPrinter:
 
 def elapsed(since: timedelta) -> str:
     """`+12 s`, `+3 m 5 s`, `+2 h`, `+4 days`."""
-    return f"+{span(max(since, timedelta()))}"
+    return f"+{age(since)}"
 
 
 def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:

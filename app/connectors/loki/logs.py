@@ -86,7 +86,7 @@ class LokiLogs:
         lines = _lines(reply.body)
         if not lines:
             raise NotFound(f"Loki has no line of container {container} in {pod} of the last hour")
-        return LogTail(lines=_last(lines), previous=False)
+        return LogTail.within_bounds(lines, previous=False)
 
     async def ping(self) -> None:
         """Raises like every port when queries are not answered."""
@@ -133,12 +133,6 @@ def _lines(body: bytes) -> list[str]:
     found = [value for stream in answer.data.result for value in stream.values]
     found.sort(key=lambda value: int(value[0]))
     return [line for _, text in found for line in text.splitlines()]
-
-
-def _last(lines: list[str]) -> tuple[str, ...]:
-    """The last lines within the bounds; of the last one its end, where it is too long by itself."""
-    kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
-    return tuple(kept.decode(errors="ignore").splitlines())
 
 
 def _no_answer(why: str) -> PermanentError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.agent.workload import LOG_BYTES, LOG_LINES, LogTail, ObjectRef
+from app.agent.workload import LogTail, ObjectRef
 from app.errors import NotFound
 from app.sandbox.cluster.access import WorldAccess
 from app.sandbox.cluster.batches import pod_of
@@ -51,8 +51,7 @@ class SandboxLogs:
         log = world.container_logs.get((pod.namespace, owner)) or ContainerLog(current=refusals(pod, world))
         ended = log.previous if previous else None
         lines = log.current if ended is None else ended
-        kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
-        return LogTail(lines=tuple(kept.decode(errors="replace").splitlines()), previous=ended is not None)
+        return LogTail.within_bounds(lines, previous=ended is not None)
 
     async def _owner(self, pod: ObjectRef) -> str | None:
         """The name of the workload or of the Job that a pod is of."""

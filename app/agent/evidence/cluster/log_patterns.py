@@ -147,7 +147,7 @@ def _serving_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSou
 
 
 def credentials_refused(patterns: Iterable[LogPattern]) -> str | None:
-    """In words that another system refuses the credentials of these containers; None if no log says so."""
+    """The finding that another system refuses the credentials of these containers; None without one."""
     found = next((one for one in patterns if one.credentials_refused), None)
     if found is None:
         return None

@@ -37,7 +37,7 @@ def routes_of(evidence: Evidence) -> RoutesView:
 def route_candidates(evidence: Evidence) -> tuple[RouteChange, ...]:
     """The changes just before the symptom that can keep requests from the service or its dependencies.
 
-    One that may be older than that, because the watch was interrupted, is none.
+    A change that may be older, because the watch was interrupted, does not count.
     """
     began, left = incident_onset(evidence), departure(evidence)
     latest = began if left is None else max(began, left.by)

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.onset.departure import Departure, departure
-from app.agent.evidence.onset.load import calls_more_often, one_source
+from app.agent.evidence.onset.load import calls_more_often, levels_of, one_source
 from app.agent.evidence.pods import changed_pods, pods_are_sick
 from app.agent.evidence.scoring import CauseScore
-from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
+from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset, out_of_objective
 from app.agent.ids import ServiceKey
 from app.agent.models import Change, Evidence
 from app.agent.workload import PodView
@@ -33,10 +33,10 @@ _DEPENDENCY_CHANGED = timedelta(minutes=5)
 """A dependency that changed so shortly before the symptom may fail by itself."""
 
 _ROLLED_OUT = timedelta(seconds=90)
-"""A dependency that changed so long before a change of its caller has rolled out by then."""
+"""The least time between a change of a dependency and one of its caller in which the first rolls out."""
 
 _DEPENDENCY_SAMPLES = 4
-"""So many measurements of a changed dependency, each within the objectives, show that it served well."""
+"""The number of measurements within the objectives that show that a changed dependency served well."""
 
 
 def served_since(pods: tuple[PodView, ...]) -> datetime | None:
@@ -89,16 +89,13 @@ def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict
 
 def _served_until(candidate_change: CandidateChange, changed: Change, evidence: Evidence) -> bool:
     """Whether a dependency rolled its change out, and served well, before its caller changed."""
-    objectives = evidence.objectives
-    if objectives is None or candidate_change.at - changed.at < _ROLLED_OUT:
+    if candidate_change.at - changed.at < _ROLLED_OUT:
         return False
-    levels = next((one.sli for one in evidence.dependency_levels if one.key == changed.key), ())
-    between = [s for s in one_source(levels) if changed.at < s.at <= candidate_change.at]
+    levels = one_source(levels_of(evidence, changed.key))
+    between = [s for s in levels if changed.at < s.at <= candidate_change.at]
     return len(between) >= _DEPENDENCY_SAMPLES and all(
-        sample.error_rate is not None
-        and sample.error_rate <= objectives.max_error_rate
-        and sample.p95_latency_ms is not None
-        and sample.p95_latency_ms <= objectives.max_p95_latency_ms
+        None not in (sample.error_rate, sample.p95_latency_ms)
+        and not out_of_objective(sample, evidence.objectives)
         for sample in between
     )
 

@@ -22,9 +22,14 @@ _LEAST_LOAD = 0.1
 def calls_more_often(evidence: Evidence, dependency: ServiceKey) -> float | None:
     """How much more calls to a dependency grew than the requests of the service; None unless they did."""
     began = incident_onset(evidence)
-    sli = next((levels.sli for levels in evidence.dependency_levels if levels.key == dependency), ())
+    sli = levels_of(evidence, dependency)
     factor = load_since(sli, began) / max(load_since(evidence.sli, began), _LEAST_LOAD)
     return factor if factor > OTHER_LOAD else None
+
+
+def levels_of(evidence: Evidence, dependency: ServiceKey) -> Sequence[SliSample]:
+    """The service levels of a dependency, oldest first; empty where none are known."""
+    return next((levels.sli for levels in evidence.dependency_levels if levels.key == dependency), ())
 
 
 def load_since(sli: Sequence[SliSample], began: datetime) -> float:

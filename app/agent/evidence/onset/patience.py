@@ -48,10 +48,10 @@ PREPARATION_SHARE = 0.5
 """The share of its rollout's progress deadline that an init container that runs is given."""
 
 LONGEST_PREPARATION = timedelta(minutes=30)
-"""The same where the deadline is later, or was set so that there is none."""
+"""The longest wait for an init container, whatever the progress deadline."""
 
 PREPARATION_LOOK = timedelta(seconds=30)
-"""How often it is looked at meanwhile."""
+"""How long a rollout with such an init container is given before it is looked at again."""
 
 _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75

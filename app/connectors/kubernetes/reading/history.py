@@ -23,7 +23,7 @@ from app.connectors.kubernetes.templates import template_of
 _KEPT = 50
 """Changes of one namespace; the oldest go first."""
 _SAME_WRITE_WITHIN = timedelta(seconds=15)
-"""The last write that both versions name is the change itself if the watch heard of it this soon after."""
+"""The last write that both versions name is the change itself if the watch received it this soon after."""
 
 
 class RouteHistory:
@@ -40,7 +40,7 @@ class RouteHistory:
         self._add(SeenChange(at=self._changed_at(old, new), old=old, new=new))
 
     def _changed_at(self, old: JsonObject, new: JsonObject) -> datetime:
-        """When the specification changed: the last write that the object names, however late it is heard of.
+        """When the specification changed: the last write that the object names, however late it arrives.
 
         Now, where the object names a write that is not the change: an earlier one, or one of the future.
         """
