@@ -24,6 +24,7 @@ from uuid import uuid4
 import psycopg
 
 from testbed import TestbedError
+from testbed.freezing import freeze, thaw
 from testbed.ports import free_ports
 from testbed.supervisor import Process, Supervisor
 from testbed.waiting import NotYet, wait_for
@@ -114,11 +115,14 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop every process where it stands: connections stay, and nothing is answered."""
-        self._signal_all(signal.SIGSTOP)
+        postmaster = self._postmaster()
+        freeze(postmaster)  # it starts no session from here on
+        freeze(*_children(postmaster))
 
     def thaw(self) -> None:
         """Let them go on."""
-        self._signal_all(signal.SIGCONT)
+        postmaster = self._postmaster()
+        thaw(*_children(postmaster), postmaster)
 
     def stop(self) -> None:
         """Shut down in good order, breaking off every session. Safe to repeat."""
@@ -136,15 +140,13 @@ class PostgresServer:
 
     def kill(self) -> None:
         """kill -9 of every process of the server at once; returns when they are gone."""
-        if self._process is None:
-            raise TestbedError("PostgreSQL is not running")
-        doomed = (self._process.pid, *_children(self._process.pid))
+        postmaster = self._postmaster()
+        doomed = (postmaster, *_children(postmaster))
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for("PostgreSQL to be gone", lambda: _all_gone(doomed), timeout_seconds=START_SECONDS)
-        self._process.stop()
-        self._process = None
+        self._end(signal.SIGINT)
 
     def url(self, database: str = "postgres") -> str:
         """Over TCP where it listens there, else over the socket."""
@@ -207,12 +209,10 @@ class PostgresServer:
         if done.returncode != 0:
             raise TestbedError(f"{program} failed: {done.stderr.decode(errors='replace')}")
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _postmaster(self) -> int:
         if self._process is None:
             raise TestbedError("PostgreSQL is not running")
-        for pid in (self._process.pid, *_children(self._process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        return self._process.pid
 
     def _as_account(self) -> list[str]:
         if self._account is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from app.agent.ports.workers import Fleet
 from app.errors import ClaimLost, ConfigurationError
 from app.store import Alone, open_shared
 from app.store.database.locks import Space
+from testbed.freezing import freeze, thaw
 from tests.contract.eventually import eventually
 from tests.contract.fleet_member import LONG, Member, member
 from tests.contract.store_values import LEASE, MINUTE, NOW, claimed, key, opened
@@ -206,13 +205,13 @@ async def test_the_living_are_never_reaped(here: Process, there: Process, postgr
     async with AsyncExitStack() as stack:
         other = await entered(stack, postgres_url, "other")
         assert await other.tell("claim", incident.id) == "token 1"
-        os.kill(other.process.pid, signal.SIGSTOP)
+        freeze(other.process.pid)
         try:
             for _ in range(10):
                 assert not any(await asyncio.gather(here.fleet.reap(), there.fleet.reap()))
             assert await here.due("here") == []
         finally:
-            os.kill(other.process.pid, signal.SIGCONT)
+            thaw(other.process.pid)
         assert await other.tell("claim", incident.id) == "token 1"
         assert counted(postgres_url) == ["here", "other", "there"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from app.agent.models import DecisionKind
 from app.agent.policy import Policy
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.opa import OpaPolicy
+from testbed.freezing import freeze, thaw
 from testbed.opa import OpaServer
 from testbed.supervisor import Supervisor
 from tests.contract.eventually import eventually
@@ -70,9 +69,9 @@ async def test_a_killed_server_is_a_deny_until_it_is_back(server: OpaServer) -> 
 async def test_a_hanging_server_is_a_deny(server: OpaServer) -> None:
     """It holds the connection and says nothing; the time limit is the setting's."""
     async with policy_over(server, timeout_seconds=0.5) as policy:
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server.pid)
         hanging = await policy.decide(QUESTION)
-        os.kill(server.pid, signal.SIGCONT)
+        thaw(server.pid)
     assert hanging.kind is DecisionKind.DENY
     assert "within 0.5 s" in " ".join(hanging.reasons)
 

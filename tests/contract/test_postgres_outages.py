@@ -8,8 +8,6 @@ and the same open store works again afterwards.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal as signals
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -33,6 +31,7 @@ from app.store import open_shared, open_store
 from app.store.database import locks, postgresql, servers
 from app.store.database.postgresql import PostgresDatabase, open_postgresql
 from app.store.fleet import PostgresFleet
+from testbed.freezing import freeze, thaw
 from testbed.postgres import SUPERUSER, PostgresServer, postgres_server
 from testbed.supervisor import Supervisor
 from tests.contract.store_values import Deciding, opened, signal
@@ -399,7 +398,7 @@ async def test_one_session_that_hangs_hurts_nobody_else(
     def hang(connection: Connection) -> None:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         stopped.append(pid)
-        os.kill(pid, signals.SIGSTOP)
+        freeze(pid)
         connection.execute(text("SELECT 1"))
 
     stopped: list[int] = []
@@ -412,8 +411,7 @@ async def test_one_session_that_hangs_hurts_nobody_else(
             )
             assert set(found) == {1}
     finally:
-        for pid in stopped:
-            os.kill(pid, signals.SIGCONT)
+        thaw(*stopped)
     assert len(stopped) == 1
 
 
