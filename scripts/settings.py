@@ -59,7 +59,8 @@ freeze_windows:
 `docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
 files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does. `heal
 config check FILE` checks a file and names the line of each unknown setting and the setting of each wrong
-value, and `heal config show` shows where each value comes from.
+value, and `heal config show` shows where each value comes from. The file has at most 1 MiB, no aliases, and
+no key twice in a mapping; a pipe or a device is refused.
 
 A running agent looks at the file every two seconds, and at once on SIGHUP. These settings take effect without
 a restart: {live}. The log names each that changed. Any other changed setting takes effect at the next start;
@@ -77,8 +78,8 @@ Every secret setting can be read from a file, as container platforms mount secre
 `SLACK_BOT_TOKEN` set `SLACK_BOT_TOKEN_FILE=/run/secrets/slack-bot-token`. This works for
 {secrets}. `NAME_FILE` is set in the environment, in `.env`, or in lower case in the YAML file.
 
-- The file is read once at the start; restart the agent after a rotation. One line break at its end is left
-  out. Links are followed.
+- The file is read once at the start; restart the agent after a rotation. One line break at its end and a
+  byte order mark at its start are left out. Links are followed.
 - A file that is missing, not readable, empty, not UTF-8, larger than 64 KiB, no regular file, or writable by
   every user stops the start with a message that names the setting and the path; so does a line break within
   the value, except in settings that hold JSON. The message never shows the content.

@@ -175,6 +175,8 @@ def gitops(kinds: Sequence[GitOpsKind]) -> Check:
     async def check(run: DoctorRun) -> AsyncIterator[Finding]:
         kind = configured_gitops(kinds, run.settings)
         if kind is None:
+            if run.settings.git_revert is not None:
+                yield _unused_reverts(kinds)
             return
         try:
             connected = kind.connect(run.settings, None)
@@ -191,6 +193,15 @@ def gitops(kinds: Sequence[GitOpsKind]) -> Check:
         yield _reverts(run.settings)
 
     return check
+
+
+def _unused_reverts(kinds: Sequence[GitOpsKind]) -> Finding:
+    """Only the rollback of a GitOps controller is followed by a revert in Git."""
+    return warn(
+        "reverts",
+        f"GIT_REVERT has no effect: neither {' nor '.join(one.title for one in kinds)} is configured",
+        f"set {' or '.join(one.settings[0] for one in kinds)}, or remove GIT_REVERT",
+    )
 
 
 def _reverts(settings: Settings) -> Finding:

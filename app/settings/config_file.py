@@ -7,7 +7,7 @@ A secret is named by the file that holds it, `slack_bot_token_file`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from app import regular_file
 from app.settings.secret_files import both_given, secrets_of
 from app.settings.sources import WrongName, file_setting, file_settings, secret_settings
 from app.spelling import nearest
 
 SETTING = "config_file"
+
+MAX_BYTES = 1024 * 1024
+"""About 25,000 lines."""
 
 
 class ConfigFile(PydanticBaseSettingsSource):
@@ -60,8 +64,11 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     """
     known = frozenset(settings_cls.model_fields) | file_settings(settings_cls)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(regular_file.read(path, MAX_BYTES).data.decode("utf-8-sig"))
+        root = loader.get_single_node()
+        values = None if root is None else loader.construct_document(root)
+    except regular_file.Unsuitable as error:
+        raise WrongName(f"CONFIG_FILE: {error}") from None
     except yaml.MarkedYAMLError as error:  # its own words repeat the line, which may hold a secret
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
         raise WrongName(f"{path}:{line}: cannot be read as YAML: {error.problem}") from None
@@ -72,17 +79,16 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
         raise WrongName(f"CONFIG_FILE: {path} cannot be read: {why}") from None
     if root is None:
         return {}
+    if wrong := list(_ambiguous(root, path)):
+        raise WrongName("\n".join(wrong))
     if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
         raise WrongName(f"CONFIG_FILE: {path} is not a mapping of settings to values")
-    wrong, seen = [], set[str]()
+    wrong = []
     for key, _ in root.value:
         name, where = str(key.value), f"{path}:{key.start_mark.line + 1}"
-        if name in seen:
-            wrong.append(f"{where}: {name} is given twice")
-        elif name == SETTING or name not in known:
+        if name == SETTING or name not in known:
             likely = nearest(name, known - {SETTING})
             wrong.append(f"{where}: {name} is no setting" + (f"; use {likely}" if likely else ""))
-        seen.add(name)
     wrong += [
         f"{path}: {both_given(name)}"
         for name in sorted(secret_settings(settings_cls) & values.keys())
@@ -91,3 +97,32 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     if wrong:
         raise WrongName("\n".join(wrong))
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _ambiguous(root: yaml.Node, path: Path) -> Iterator[str]:
+    """One sentence for each key that a mapping has twice, and for the first value that an alias repeats.
+
+    YAML takes the last of two keys without a word, and a few lines of aliases stand for more
+    values than any memory holds.
+    """
+    left = [root]
+    met = set[int]()
+    while left:
+        node = left.pop()
+        if isinstance(node, yaml.ScalarNode):
+            continue
+        if id(node) in met:
+            yield f"{path}:{node.start_mark.line + 1}: an alias repeats this value; write it out instead"
+            return
+        met.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            left.extend(reversed(node.value))
+            continue
+        keys = set[tuple[str, str]]()
+        for key, value in node.value:
+            left.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in keys:
+                yield f"{path}:{key.start_mark.line + 1}: {key.value} is given twice"
+            keys.add((key.tag, key.value))

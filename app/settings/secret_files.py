@@ -7,14 +7,13 @@ repeat what a file holds.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from app import regular_file
 from app.settings.sources import WrongName, decoded, file_setting, secret_settings
 
 MAX_BYTES = 64 * 1024
@@ -78,20 +77,18 @@ def _plain(field: FieldInfo) -> bool:
 
 
 def _secret_in(path: object, *, one_line: bool) -> str:
-    """The text of a file without the line break at its end; ValueError, which never repeats the text."""
+    """The text without byte order mark and last line break; ValueError, which never repeats the text."""
     if not isinstance(path, str):
         raise ValueError("is not a path")  # noqa: TRY004 - a wrong value of a setting, like the others
     try:
-        # Not blocking: a pipe without a writer would hold the start up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = _content(descriptor, path)
-        finally:
-            os.close(descriptor)
+        content = regular_file.read(path, MAX_BYTES)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if content.writable_by_all:
+        raise ValueError(f"{path} can be written by every user; remove that right: chmod o-w {path}")
     try:
-        text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        # Editors and shells of Windows put a byte order mark before the text.
+        text = content.data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     if not text.strip():
@@ -99,17 +96,3 @@ def _secret_in(path: object, *, one_line: bool) -> str:
     if one_line and any(ord(one) < 32 or ord(one) == 127 for one in text):
         raise ValueError(f"{path} has a line break or another control character within the value")
     return text
-
-
-def _content(descriptor: int, path: str) -> bytes:
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{path} is no regular file")
-    if about.st_mode & stat.S_IWOTH:
-        raise ValueError(f"{path} can be written by every user; remove that right: chmod o-w {path}")
-    content = b""
-    while len(content) <= MAX_BYTES and (more := os.read(descriptor, MAX_BYTES + 1)):
-        content += more
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES // 1024} KiB; it is probably another file")
-    return content

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,10 +34,12 @@ from app.agent.ports.store.signals import Accepted, HealthySamples, ServiceLevel
 from app.agent.slo import SloThresholds
 from app.store.database.migrate import migration_config
 from app.store.database.tables import samples
+from app.store.maintenance import back_up, restore
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
 from app.store.signals.narrow.lane import PostedDelivery
 from tests.contract.store_values import NOW
+from tests.contract.test_store_backup import another
 from tests.contract.test_store_database import engine_of
 from tests.repositories import database_of, open_narrow
 
@@ -278,6 +281,38 @@ async def test_what_is_forgotten_is_counted_and_numbers_are_not_given_again(stor
     audit = await store.accounting.audit(AuditQuestion(now=later, pending_for=timedelta(days=9), deep=True))
     assert audit.accepted == audit.accounted == 8
     assert audit.forgotten[DispositionKind.IGNORED] == 5
+
+
+async def test_after_a_restore_the_numbers_of_samples_continue(
+    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """After those of the backup, each given once; every restored sample is found, and the records add up."""
+    before = await open_narrow(database_url)
+    kept = [await _post(before, _one(at)) for at in range(5)]
+    await before.signals.prune(NOW + 3 * SECOND)
+    await back_up(database_url, file := tmp_path / "backup")
+    for at in (10, 11):
+        await _post(before, _one(at))
+    await before.close()
+    with another(database_url, request, tmp_path) as target:
+        await restore(target, file, replace=False)
+        after = await open_narrow(target)
+        fresh = [await _post(after, _one(at)) for at in range(20, 26)]
+        given = {one.signal_id for one in kept}
+        assert len({one.signal_id for one in fresh} | given) == len(fresh) + len(kept)
+        assert min(one.signal_id for one in fresh) > max(given)
+        assert await after.signals.get(kept[-1].signal_id) is not None
+        for one in fresh:
+            record = await after.signals.get(one.signal_id)
+            assert record is not None
+            assert record.signal.received_at >= NOW + 20 * SECOND
+        again = await _post(after, _one(30, observed=4))
+        assert again.disposition.duplicate_of == kept[-1].signal_id
+        audit = await after.accounting.audit(
+            AuditQuestion(now=NOW + timedelta(days=1), pending_for=timedelta(days=9), deep=True)
+        )
+        assert audit.accepted == audit.accounted == len(kept) + len(fresh) + 1
+        await after.close()
 
 
 async def test_a_missing_row_is_a_discrepancy(store: Store) -> None:

@@ -71,3 +71,12 @@ def test_secrets_of_an_older_installation_are_kept(tmp_path: Path) -> None:
     subprocess.run([there / "prepare"], check=True, capture_output=True)
     assert (there / ".secrets" / "database-url").read_text() == "postgresql://heal:old@postgres/heal"
     assert (there / ".secrets" / "admin-token").read_text() == "a"
+
+
+def test_the_image_is_run_as_the_page_says() -> None:
+    """The comment in the Dockerfile shows the commands of docs/install.md, which `make test-image` runs."""
+    shown = (FOLDER.parent / "image" / "Dockerfile").read_text()
+    page = (FOLDER.parents[1] / "docs" / "install.md").read_text()
+    commands = re.findall(r"^#   (.+)$", shown, re.MULTILINE)
+    assert len(commands) == 3
+    assert all(f"\n{one}\n" in page for one in commands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from jsonschema import Draft202012Validator
 
 from app.config import load_settings
 from app.errors import ConfigurationError
+from app.settings.config_file import MAX_BYTES
+from app.settings.services import read_services
 from scripts.settings import PAGE, SCHEMA, schema
 from tests.unit.heal_command import Heal
 
@@ -64,6 +67,58 @@ def test_a_wrong_file_is_refused_with_its_line(
         load_settings()
     assert said in str(caught.value)
     assert "xoxb" not in str(caught.value)
+
+
+def _laughs() -> str:
+    """Nine lines that stand for more values than any memory holds."""
+    lines = ["environment_namespaces:", "  a: &a [x, x, x, x, x, x, x, x, x]"]
+    for last, name in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"  {name}: &{name} [{', '.join([f'*{last}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "dry_run: true\nenvironment_namespaces:\n  prod: payments\n  prod: shop",
+            "heal.yaml:4: prod is given twice",
+        ),
+        (
+            "freeze_windows:\n- name: a\n  cron: 0 0 * * 5\n  cron: 0 0 * * 6",
+            "heal.yaml:4: cron is given twice",
+        ),
+        (_laughs(), "heal.yaml:2: an alias repeats this value"),
+        ("environment_namespaces: &a\n  prod: *a", "an alias repeats this value"),
+        ("# " + "x" * MAX_BYTES, "is larger than 1024 KiB"),
+        ("environment_namespaces: " + "[" * 3_000, "is nested too deeply"),
+    ],
+)
+def test_a_file_of_two_meanings_or_without_bounds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    """YAML itself takes the last of two keys, and expands aliases until the memory is full."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONFIG_FILE", "heal.yaml")
+    (tmp_path / "heal.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load_settings()
+
+
+def test_a_pipe_does_not_hold_the_start_and_a_byte_order_mark_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as this file nor as SERVICES_FILE; a file saved on Windows is read as any other."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    monkeypatch.setenv("CONFIG_FILE", "pipe")
+    with pytest.raises(ConfigurationError, match="pipe is no regular file"):
+        load_settings()
+    with pytest.raises(ConfigurationError, match="pipe is no regular file"):
+        read_services(Path("pipe"))
+    Path("heal.yaml").write_bytes(b"\xef\xbb\xbfmax_actions_per_incident: 3\r\n")
+    monkeypatch.setenv("CONFIG_FILE", "heal.yaml")
+    assert load_settings().max_actions_per_incident == 3
 
 
 def test_the_schema_is_current_and_knows_the_mistakes() -> None:

@@ -138,6 +138,18 @@ async def test_doctor_warns_in_a_dry_run_where_git_is_missing(
     assert "GIT_REVERT needs the program git" in found.message
 
 
+async def test_doctor_warns_of_reverts_without_a_gitops_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIT_REVERT alone reverts nothing: only the rollback of a GitOps controller leads to a revert."""
+    (block, _) = settings_blocks("gitops", "ARGOCD_URL")
+    for name in ("GIT_REVERT", "GIT_REPOSITORIES", "GITHUB_TOKEN"):
+        if name in block:
+            monkeypatch.setenv(name, block[name])
+    (found,) = [one async for one in examine(load_settings()) if one.check == "reverts"]
+    assert found.status is Status.WARN
+    assert "GIT_REVERT has no effect: neither Argo CD nor Flux is configured" in found.message
+    assert "ARGOCD_URL or FLUX_ENABLED" in found.mend
+
+
 def test_the_test_of_a_contact_point_is_listed_as_unmapped() -> None:
     """Grafana's own test alert names no service: nothing is opened, and the sender sees why."""
     labels = {"alertname": "TestAlert", "instance": "Grafana"}

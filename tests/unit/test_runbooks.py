@@ -277,7 +277,7 @@ def test_a_folder_without_runbooks_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_text_are_refused(tmp_path: Path) -> None:
     """Too large, not UTF-8, or not readable at all."""
-    assert "more than a runbook may have" in refusal(write(tmp_path, "#" * 70_000))
+    assert "larger than 64 KiB" in refusal(write(tmp_path, "#" * 70_000))
     assert "not UTF-8: byte 7" in refusal(write(tmp_path, b"title: \xff\xfe"))
     (tmp_path / "one.yaml").unlink()
     (tmp_path / "one.yaml").symlink_to(tmp_path / "nowhere")

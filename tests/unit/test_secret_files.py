@@ -63,6 +63,15 @@ def test_each_secret_setting_is_read_from_a_file(tmp_path: Path, monkeypatch: py
     assert SECRET not in repr(settings)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notepad and PowerShell write one; with it, every request with the token would be refused."""
+    _written(tmp_path / "token", b"\xef\xbb\xbf" + SECRET.encode() + b"\r\n")
+    monkeypatch.setenv("HEAL_TOKEN_FILE", "token")
+    token = load_settings().heal_token
+    assert token is not None
+    assert token.get_secret_value() == SECRET
+
+
 def _fifo(path: Path) -> None:
     os.mkfifo(path)
 

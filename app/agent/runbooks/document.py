@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import yaml
 
+from app import regular_file
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.errors import ConfigurationError
 
@@ -26,10 +27,12 @@ _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "flo
 Place = tuple[str | int, ...]
 
 
-def content_of(file: Path) -> bytes:
-    """What the file holds; raises `ConfigurationError` for one that cannot be read."""
+def content_of(file: Path, kind: str = "runbook", max_bytes: int = _MAX_BYTES) -> bytes:
+    """What the file holds; raises `ConfigurationError` for one that cannot be read or is larger."""
     try:
-        return file.read_bytes()
+        return regular_file.read(file, max_bytes).data
+    except regular_file.Unsuitable as error:
+        raise ConfigurationError(f"{file}:1:1: cannot be read as a {kind}: {error}") from error
     except OSError as error:
         raise ConfigurationError(f"{file}:1:1: cannot be read ({error.strerror})") from error
 
@@ -42,11 +45,10 @@ class Document:
     ) -> None:
         """`raw` is what the file holds; None: it is read. Raises `ConfigurationError` with the place."""
         self.file = file
-        self._max_bytes = max_bytes
         self._kind = kind
         self._marks: dict[Place, yaml.Mark] = {}
         self._keys: dict[Place, yaml.Mark] = {}
-        text = self._read(content_of(file) if raw is None else raw)
+        text = self._read(content_of(file, kind, max_bytes) if raw is None else raw)
         try:
             self._refuse_tricks(text)
             nodes = list(yaml.compose_all(text, Loader=_LOADER))
@@ -66,10 +68,6 @@ class Document:
         return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
 
     def _read(self, raw: bytes) -> str:
-        if len(raw) > self._max_bytes:
-            raise self._at(
-                None, f"{len(raw)} bytes are more than a {self._kind} may have ({self._max_bytes})"
-            )
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
