@@ -14,6 +14,7 @@ from app.clock import SystemClock
 from app.config import load_settings
 from app.connectors.clusters.connect import connect_one
 from app.connectors.kubernetes.access import asked_of, clock_and_rights, needed_rights
+from app.errors import ConfigurationError
 from app.terms.clusters import of_cluster
 from scripts.kustomize import CLUSTERS_SECRET, KUSTOMIZE
 from testbed.kubeapi import Api
@@ -171,3 +172,28 @@ def test_the_component_of_kustomize_mounts_a_secret_where_the_chart_does(tmp_pat
             assert mount_of(deployment, "clusters") == mount_of(charted, "clusters")
             secret = {"secretName": CLUSTERS_SECRET, "defaultMode": 0o440}
             assert volume_of(deployment, "clusters")["secret"] == secret
+
+
+def test_the_agent_names_the_kubeconfig_that_a_component_in_the_wrong_place_does_not_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kustomize ignores a patch without a target: the start of the agent makes that visible."""
+    there = tmp_path / "kustomize"
+    shutil.copytree(KUSTOMIZE, there)
+    path = there / "overlays" / "namespace" / "agent" / "kustomization.yaml"
+    body = yaml.safe_load(path.read_text())
+    body["components"].insert(0, "../../../clusters")
+    clusters = {"east": {"kubeconfig": f"{MOUNTED}/east", "environment_namespaces": {"prod-east": "p"}}}
+    body["configMapGenerator"][0]["literals"].append(f"CLUSTERS={json.dumps(clusters)}")
+    path.write_text(yaml.safe_dump(body))
+    objects = [one for one in yaml.safe_load_all(kustomize(path.parent.parent)) if one]
+    (deployment,) = of_kind(objects, "Deployment")
+    assert "clusters" not in {one["name"] for one in container_of(deployment)["volumeMounts"]}
+    (settings,) = of_kind(objects, "ConfigMap")
+    for setting, value in settings["data"].items():
+        monkeypatch.setenv(setting, value)
+    with pytest.raises(ConfigurationError) as caught:
+        connect_one(load_settings(), "east", SystemClock())
+    said = str(caught.value)
+    assert said == f"CLUSTERS.east: kubeconfig {MOUNTED}/east does not exist"
+    assert said in (KUSTOMIZE.parents[1] / "docs" / "install.md").read_text()

@@ -96,6 +96,8 @@ def _measures(*, defects: int = 0) -> Measures:
     with measures.stage("verify"):
         measures.signals(["opened"])
     measures.note_request("GET", "/metrics", 200, 0.01)
+    measures.note_request("GET", "/readyz", 503, 0.01)
+    measures.note_request("POST", "/events/metric", 503, 0.01)
     return measures
 
 
@@ -167,18 +169,36 @@ def test_each_fault_fires_its_rule(alert: str, tmp_path: Path) -> None:
 COUNTED = {
     "HealDefects": 'heal_passes_total{result="defect"',
     "HealDeliveriesMissed": "heal_missed_alerts_total",
+    "HealRequestsUnavailable": 'heal_http_requests_total{method="POST",route="/events/metric",status="503"',
 }
 """Rules on a counter, by the series that they watch."""
+ONCE, EVERY_MINUTE = "0x80 1x40", "0x60 1+1x60"
+GROWTH = {**dict.fromkeys(COUNTED, ONCE), "HealRequestsUnavailable": EVERY_MINUTE}
+"""How the counter grows where its rule fires."""
 
 
 @pytest.mark.parametrize("alert", COUNTED)
 def test_a_counter_that_grows_fires_its_rule(alert: str, tmp_path: Path) -> None:
-    """It grew within a quarter of an hour."""
+    """Once within a quarter of an hour, or all the time."""
+    assert _firing(tmp_path, _growing(COUNTED[alert], GROWTH[alert])) == {alert}
+
+
+def _growing(name: str, values: str) -> list[dict[str, str]]:
+    """A healthy agent, but for the counters whose series begin like this."""
     series = _constant(HEALTHY)
-    for one in series:
-        if one["series"].startswith(COUNTED[alert]):
-            one["values"] = "0x80 1x40"
-    assert _firing(tmp_path, series) == {alert}
+    found = [one for one in series if one["series"].startswith(name)]
+    assert found, name
+    for one in found:
+        one["values"] = values
+    return series
+
+
+def test_a_moment_without_service_and_an_agent_that_is_not_ready_fire_no_rule(tmp_path: Path) -> None:
+    """Senders repeat what met one restart of the database; probes of an agent that starts are no faults."""
+    once = _growing(COUNTED["HealRequestsUnavailable"], ONCE)
+    assert _firing(tmp_path, once) == set()
+    probes = _growing('heal_http_requests_total{method="GET",route="/readyz"', EVERY_MINUTE)
+    assert _firing(tmp_path, probes) == set()
 
 
 def test_every_rule_has_its_fault() -> None:

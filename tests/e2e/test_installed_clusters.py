@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ RELEASE = "heal"
 INSTALLED = f"{RELEASE}-self-healing-devops-agent"
 SERVICE = "shop"
 NAMES = ("east", "west")
+QUICK = {
+    "INCIDENT_SETTLE_SECONDS": "1",
+    "VERIFY_SOAK_SECONDS": "4",
+    "VERIFY_TIMEOUT_SECONDS": "5",
+    "VERIFY_INTERVAL_SECONDS": "0.5",
+    "VERIFY_MAX_SAMPLE_AGE_SECONDS": "5",
+}
+"""Minutes become seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +148,11 @@ async def test_the_installed_agent_rehearses_in_two_clusters(
             "kubeconfig": {"secret": f"reach-{place.name}", "key": "kubeconfig"},
             "environment_namespaces": {f"prod-{place.name}": place.namespace},
         }
-    values = ("--set", "ownCluster=false", "--set-json", f"clusters={json.dumps(clusters)}")
-    helm("install", RELEASE, CHART, *where, *values, "--set-string", "settings.INCIDENT_SETTLE_SECONDS=1")
+    values = {"ownCluster": False, "clusters": clusters, "settings": QUICK}
+    options = [
+        part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}")
+    ]
+    helm("install", RELEASE, CHART, *where, *options)
     for place in places:
         place.bed.deploy(place.namespace, SERVICE, "shop:1")
         place.bed.wait_rolled_out(place.namespace, SERVICE)
@@ -184,9 +196,8 @@ async def test_the_installed_agent_rehearses_in_two_clusters(
     try:
         wait_for("the agent to be ready", lambda: get("/readyz"), timeout_seconds=300)
         for place in places:
-            incident = wait_for(
-                "its incident to end", lambda where=f"prod-{place.name}": ended(where), timeout_seconds=120
-            )
+            its_end = partial(ended, f"prod-{place.name}")
+            incident = wait_for("its incident to end", its_end, timeout_seconds=120)
             assert incident["state"] == "proposed", story(incident)
             (action,) = incident["actions"]
             assert (action["name"], action["outcome"]) == ("rollback", "rehearsed"), story(incident)
