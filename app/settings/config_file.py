@@ -64,7 +64,7 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     """
     known = frozenset(settings_cls.model_fields) | file_settings(settings_cls)
     try:
-        loader = yaml.SafeLoader(regular_file.read(path, MAX_BYTES).data.decode("utf-8-sig"))
+        loader = yaml.SafeLoader(regular_file.read(path, MAX_BYTES).data.decode("utf-8"))
         root = loader.get_single_node()
         values = None if root is None else loader.construct_document(root)
     except regular_file.Unsuitable as error:

@@ -195,7 +195,7 @@ def _growing(name: str, values: str) -> list[dict[str, str]]:
 
 def test_a_moment_without_service_and_an_agent_that_is_not_ready_fire_no_rule(tmp_path: Path) -> None:
     """Senders repeat what met one restart of the database; probes of an agent that starts are no faults."""
-    once = _growing(COUNTED["HealRequestsUnavailable"], ONCE)
+    once = _growing(COUNTED["HealRequestsUnavailable"], "0x87 1x33")
     assert _firing(tmp_path, once) == set()
     probes = _growing('heal_http_requests_total{method="GET",route="/readyz"', EVERY_MINUTE)
     assert _firing(tmp_path, probes) == set()
