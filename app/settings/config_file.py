@@ -15,7 +15,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from app import regular_file
+from app.bounds import regular_file
 from app.settings.secret_files import both_given, secrets_of
 from app.settings.sources import WrongName, file_setting, file_settings, secret_settings
 from app.spelling import nearest

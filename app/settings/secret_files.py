@@ -13,7 +13,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from app import regular_file
+from app.bounds import regular_file
 from app.settings.sources import WrongName, decoded, file_setting, secret_settings
 
 MAX_BYTES = 64 * 1024

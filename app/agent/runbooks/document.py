@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import yaml
 
-from app import regular_file
 from app.agent.ids import Json, JsonObject, JsonScalar
+from app.bounds import regular_file
 from app.errors import ConfigurationError
 
 _MAX_BYTES = 64 * 1024
