@@ -80,6 +80,8 @@ def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) 
     page = watched.page
     page.emulate_media(color_scheme="dark")
     page.add_init_script("window.printed = 0; window.print = () => { window.printed += 1; };")
+    # The window of a browser keeps its size when it prints.
+    page.add_init_script("addEventListener('resize', (event) => event.stopImmediatePropagation(), true)")
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     page.get_by_role("button", name="Print").click()
     assert page.evaluate("window.printed") == 1

@@ -127,7 +127,7 @@ async def test_a_second_look_shows_what_changed_since_the_first(store: Store) ->
 
     assert await shown() == {"service-1": [False], "service-2": [None]}
     after = await loaded(store, act.incident_id)
-    ended_now = closed(replace(after, verdict=recovered_after(act)), IncidentState.RECOVERED)
+    ended_now = closed(replace(after, verdict=recovered_after(act)), IncidentState.ESCALATED)
     await store.incidents.save(claim, ended_now, [note("ended")])
     assert await shown() == {"service-1": [False], "service-2": [True]}
     assert await shown() == {"service-1": [False], "service-2": [True]}
