@@ -70,8 +70,8 @@ def test_an_undo_that_cannot_work_is_not_offered(tmp_path: Path, watched: Watche
         expect(page.locator("#act-undo")).to_be_attached()
 
 
-_INK = "getComputedStyle(document.querySelector('#plot .u-legend .u-marker')).borderColor"
-"""Of the chart, as it was drawn last."""
+_INK = "getComputedStyle(document.querySelector('#plot .u-series:nth-child(2) .u-marker')).borderColor"
+"""Of the error rate, as it was drawn last."""
 
 
 def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) -> None:
