@@ -69,6 +69,7 @@ from app.api.routes import (
 )
 from app.api.security import guards
 from app.api.security.lockout import Lockout
+from app.bounds.process import exclude_start_from_collection, raise_descriptor_limit
 from app.config import Settings, load_settings
 from app.errors import ConfigurationError
 from app.logs import show_log
@@ -117,6 +118,7 @@ FOR_PROBES = (health, streams, metrics)
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     show_log(settings.log_level, settings.log_format)
+    raise_descriptor_limit(settings.max_connections)
     if not settings.identity_required:
         log.info("authentication disabled: accepting localhost connections only")
         if settings.listens_on != settings.host:
@@ -130,6 +132,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _at_work(app, stop) as container:
             await _say_who_gets_in(container)
             app.state.container = container
+            exclude_start_from_collection()
             try:
                 yield
             finally:

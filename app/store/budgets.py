@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, exists, not_, or_, select
 
@@ -50,6 +50,7 @@ from app.agent.models import (
 from app.store import guardrails
 from app.store.database import locks
 from app.store.database.codec import IntentBody, read, read_optional, read_text
+from app.store.database.port import Database
 from app.store.database.repository import Repository, reads, reads_urgently
 from app.store.database.tables import incidents, intents
 
@@ -59,8 +60,12 @@ _UNDER_WAY = 100
 _SHOWN = 2_000
 """Number of the newest actions for which open breakers are reported."""
 
-# As text: thousands of bodies are read for a few fields of each, and the rest is never built.
-_RESULT = (incidents.c.state.label("incident_state"), cast(incidents.c.body, Text).label("incident_body"))
+_STATE = incidents.c.state.label("incident_state")
+# As text: a few fields of each body are read, and the rest is never built.
+_BODY = cast(incidents.c.body, Text).label("incident_body")
+_RESULT = (_STATE, _BODY)
+_VERSION = (incidents.c.version.label("incident_version"), incidents.c.timeline_head.label("incident_head"))
+"""With the id, what names the content of an incident: another body has another version, or another head."""
 
 _UNDOING = intents.alias("undoing")
 # An undo belongs to the incident of what it undoes: the index over incidents finds it.
@@ -86,8 +91,17 @@ class _KindOfOutcome:
     kind: OutcomeKind
 
 
+_Content: TypeAlias = tuple[str, int, str]
+"""Id, version and head of an incident."""
+
+
 class SqlBudgets(Repository):
     """`BudgetRepository` over SQL."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._known: Mapping[_Content, _VerdictOfIncident] = {}
+        """Of the incidents that the last look at all attempts showed: at most `_SHOWN`."""
 
     @reads
     def recent_actions(
@@ -98,10 +112,25 @@ class SqlBudgets(Repository):
     @reads_urgently
     def attempts(self, connection: Connection, since: datetime) -> Attempts:
         tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
-        rows = connection.execute(_began(since).limit(_SHOWN)).all()
-        for row, one in zip(rows, _each_tried(connection, rows), strict=True):
+        rows = connection.execute(_began(since, _STATE, *_VERSION).limit(_SHOWN)).all()
+        ends = self._ends(connection, rows)
+        for row, one in zip(rows, _each_tried(connection, rows, ends), strict=True):
             tried[ServiceKey(environment=row.environment, service=row.service)].append(one)
         return Attempts(tried=tried, closed=guardrails.circuits_closed(connection))
+
+    def _ends(self, connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, _VerdictOfIncident]:
+        """By incident. Bodies take most of the time of a look: an unchanged one is not read again."""
+        contents = {
+            row.incident_id: (row.incident_id, row.incident_version, row.incident_head) for row in rows
+        }
+        known = self._known
+        ends = {one: known[content] for one, content in contents.items() if content in known}
+        unknown = contents.keys() - ends.keys()
+        if unknown:
+            wanted = select(incidents.c.id.label("incident_id"), _BODY).where(incidents.c.id.in_(unknown))
+            ends |= _ends_of(connection.execute(wanted).all())
+        self._known = {content: ends[one] for one, content in contents.items()}
+        return ends
 
 
 def over(
@@ -204,7 +233,7 @@ def _tried(connection: Connection, limits: Limits, cluster: str, at: datetime) -
     if breaker is None:
         return ()
     latest = intents.c.started_at <= at + max(breaker.remembers, FAR_AHEAD)
-    began = _began(at - limits.look_back).where(latest)
+    began = _began(at - limits.look_back, *_RESULT).where(latest)
     if limits.clusters.environments:
         began = began.where(_in_cluster(limits, cluster))
     ended = or_(incidents.c.closed_at.is_not(None), _UNDONE)
@@ -212,10 +241,10 @@ def _tried(connection: Connection, limits: Limits, cluster: str, at: datetime) -
         *connection.execute(began.where(ended).limit(breaker.failures)),
         *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),
     ]
-    return tuple(_each_tried(connection, rows))
+    return tuple(_each_tried(connection, rows, _ends_of(rows)))
 
 
-def _began(since: datetime) -> Select[Any]:
+def _began(since: datetime, *of_incident: ColumnElement[Any]) -> Select[Any]:
     return (
         select(
             intents.c.id,
@@ -225,7 +254,7 @@ def _began(since: datetime) -> Select[Any]:
             intents.c.started_at,
             intents.c.sequence,
             cast(intents.c.outcome, Text).label("outcome"),
-            *_RESULT,
+            *of_incident,
             _UNDONE.label("undone"),
         )
         .join(incidents, incidents.c.id == intents.c.incident_id)
@@ -239,8 +268,10 @@ def _began(since: datetime) -> Select[Any]:
     )
 
 
-def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]:
-    results = _results(connection, rows)
+def _each_tried(
+    connection: Connection, rows: Sequence[Row[Any]], ends: Mapping[str, _VerdictOfIncident]
+) -> list[Tried]:
+    results = _results(connection, rows, ends)
     found = []
     for row in rows:
         kind = None if row.outcome is None else read_text(_KindOfOutcome, row.outcome).kind
@@ -256,10 +287,16 @@ def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]
     return found
 
 
-def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, IncidentResult]:
-    """How the incidents of these intents ended, by id."""
+def _ends_of(rows: Sequence[Row[Any]]) -> dict[str, _VerdictOfIncident]:
+    """By incident, from rows with its body."""
     bodies = {row.incident_id: row.incident_body for row in rows}
-    ends = {one: read_text(_VerdictOfIncident, body) for one, body in bodies.items()}
+    return {one: read_text(_VerdictOfIncident, body) for one, body in bodies.items()}
+
+
+def _results(
+    connection: Connection, rows: Sequence[Row[Any]], ends: Mapping[str, _VerdictOfIncident]
+) -> dict[str, IncidentResult]:
+    """How the incidents of these intents ended, by id."""
     judged = {
         one: end.verdict.intent_id
         for one, end in ends.items()
@@ -303,7 +340,7 @@ def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tup
         )
         .order_by(intents.c.started_at, intents.c.incident_id, intents.c.sequence)
     ).all()
-    return _past(rows, _results(connection, rows))
+    return _past(rows, _results(connection, rows, _ends_of(rows)))
 
 
 def _past(rows: Sequence[Row[Any]], results: Mapping[str, IncidentResult]) -> tuple[PastAction, ...]:

@@ -38,11 +38,9 @@ class SqlResponders(Repository):
         ).one_or_none()
         if row is None:
             raise NotFound(f"incident {incident_id} is not on record")
-        # What became of its changes.
-        reads_entries = request.act in (ResponderAct.RESOLVE, ResponderAct.UNDO)
-        record = record_of(
-            connection, row, timeline.entries(connection, incident_id) if reads_entries else ()
-        )
+        # What became of its changes, and whether a person ever took it over.
+        read = request.act in (ResponderAct.RESOLVE, ResponderAct.UNDO, ResponderAct.HAND_BACK)
+        record = record_of(connection, row, timeline.entries(connection, incident_id) if read else ())
         change = handled(record, _storable(request))
         if change.note is None:
             return record.incident

@@ -218,7 +218,7 @@ def _approvals_and_budget_agree(words: str, where: StatsFilter, everything: Sequ
     assert f"People decided within {p50} (p50), {p95} (p95)." in words
     by_day = oracle.began(where, everything)
     total = sum(day.total() for day in by_day.values())
-    said = re.search(r"(\d+) actions? began, most on \S+: (\d+), at most (\d+) of them on one", words)
+    said = re.search(r"(\d+) actions? began, most on \S+ ?: (\d+), at most (\d+) of them on one", words)
     assert said is not None
     assert int(said[1]) == total
     assert int(said[2]) == max(day.total() for day in by_day.values())

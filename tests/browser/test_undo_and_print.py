@@ -70,15 +70,25 @@ def test_an_undo_that_cannot_work_is_not_offered(tmp_path: Path, watched: Watche
         expect(page.locator("#act-undo")).to_be_attached()
 
 
+_INK = "getComputedStyle(document.querySelector('#plot .u-series:nth-child(2) .u-marker')).borderColor"
+"""Of the error rate, as it was drawn last."""
+
+
 def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) -> None:
     """The button prints; on paper everything is open, nothing is cut off, and no control is left."""
     incident_id = served.run(proposed(served.container))
     page = watched.page
+    page.emulate_media(color_scheme="dark")
     page.add_init_script("window.printed = 0; window.print = () => { window.printed += 1; };")
+    # The window of a browser keeps its size when it prints.
+    page.add_init_script("addEventListener('resize', (event) => event.stopImmediatePropagation(), true)")
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     page.get_by_role("button", name="Print").click()
     assert page.evaluate("window.printed") == 1
-    page.emulate_media(media="print")
+    expect(page.locator("#plot[data-drawn]")).to_be_attached()
+    page.evaluate(f"window.theme = {_INK}")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_function(f"{_INK} !== window.theme")
     expect(page.locator("h1")).to_be_visible()
     for text in (
         "release 1.15.0 failed 40 s before",
@@ -91,6 +101,7 @@ def test_an_incident_is_printed_as_a_document(served: Served, watched: Watched) 
     )
     assert page.evaluate(f"{shown}.map((one) => one.outerHTML)") == []
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
     raw = "[...document.querySelectorAll('.entries pre')].filter((one) => one.checkVisibility()).length"
     assert page.evaluate(raw) == 0, "raw data is for the JSON export"
     paper = page.pdf(format="A4")

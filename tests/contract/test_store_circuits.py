@@ -114,6 +114,25 @@ async def test_an_action_helped_if_the_recovery_was_verified_after_it(
     assert tuple(one.helped for one in past) == helped
 
 
+async def test_a_second_look_shows_what_changed_since_the_first(store: Store) -> None:
+    """Each look sees the newest verdict, also of an incident that an earlier look showed."""
+    await failed(store, 1, SERVICE)
+    claim, act = await ready(store, key(2))
+    await begin(store, claim, act, SERVICE, NOW)
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+
+    async def shown() -> dict[str, list[bool | None]]:
+        found = (await store.budgets.attempts(NOW - HOUR)).tried
+        return {each.service: [one.helped for one in tried] for each, tried in found.items()}
+
+    assert await shown() == {"service-1": [False], "service-2": [None]}
+    after = await loaded(store, act.incident_id)
+    ended_now = closed(replace(after, verdict=recovered_after(act)), IncidentState.ESCALATED)
+    await store.incidents.save(claim, ended_now, [note("ended")])
+    assert await shown() == {"service-1": [False], "service-2": [True]}
+    assert await shown() == {"service-1": [False], "service-2": [True]}
+
+
 async def test_of_many_workers_one_gets_the_trial(database_url: str) -> None:
     """Half-open: six ask at the same moment, over two stores; the others hear who is trying."""
     stores = [await open_store(database_url)]

@@ -102,6 +102,19 @@ async def test_a_take_over_stops_the_agent_until_it_is_handed_back(store: Store)
     assert (await store.incidents.save(due, back, [note()])).taken_over is None
 
 
+async def test_what_was_never_taken_over_cannot_be_handed_back(store: Store) -> None:
+    """A hand-back sent again after a lost answer is accepted, and records nothing."""
+    incident = await opened(store)
+    with pytest.raises(Conflict, match="was never taken over: there is nothing to hand back"):
+        await store.responders.respond(incident.id, said(ResponderAct.HAND_BACK))
+    await store.responders.respond(incident.id, said(ResponderAct.TAKE_OVER))
+    await store.responders.respond(incident.id, said(ResponderAct.HAND_BACK))
+    length = len(await store.incidents.timeline(incident.id))
+    again = await store.responders.respond(incident.id, said(ResponderAct.HAND_BACK))
+    assert again.taken_over is None
+    assert len(await store.incidents.timeline(incident.id)) == length
+
+
 async def test_a_take_over_voids_the_approval_that_is_awaited(store: Store) -> None:
     """A later answer is refused, and the incident is open."""
     incident = await opened(store)

@@ -23,6 +23,8 @@ def test_an_incident_is_handled_by_the_beginning_of_its_id(
     assert ", owner ben." in heal("assign", short.removeprefix("inc_"), "ben").text
     assert ", owner ben." not in heal("assign", short, "-").text
     assert heal("note", short, "the provider is down").code == 0
+    early = heal("hand-back", short)
+    assert (early.code, "was never taken over: there is nothing to hand back" in early.text) == (1, True)
     assert "taken over by ann" in heal("take-over", short).text
     assert "taken over" not in heal("hand-back", incident_id).text
     undo = heal("undo", short, "--reason", "needed after all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.agent.ids import JsonObject
 from app.agent.models import DecisionKind
 from app.agent.ports.policy import PolicyAnswer
 from app.config import Settings
+from app.connectors.policy import embedded
 from app.connectors.policy import engine as rego_engine
 from app.connectors.policy.bundle import read_bundle, shipped_policies
 from app.connectors.policy.connect import connect_policy
@@ -248,7 +250,7 @@ async def test_a_panic_of_the_engine_is_a_deny_and_a_new_engine(tmp_path: Path) 
     maker = threading.Thread(target=make)
     maker.start()
     await asyncio.to_thread(made.wait, 30)
-    policy._submit(lambda: setattr(policy, "_compiled", made_elsewhere[0])).result()
+    policy._submit(lambda: setattr(embedded._HELD, "compiled", made_elsewhere[0])).result()
     panicked = await policy.decide(QUESTION)
     after = await policy.decide(QUESTION)
     asked.set()
@@ -268,6 +270,24 @@ async def test_many_ask_at_once_from_several_loops(tmp_path: Path) -> None:
     kinds = await ask() + await asyncio.to_thread(lambda: asyncio.run(ask()))
     await policy.aclose()
     assert kinds == [DecisionKind.ALLOW] * 100
+
+
+def test_an_engine_that_is_not_closed_ends_with_its_thread(tmp_path: Path) -> None:
+    """Dropped by another thread, the library prints a traceback: at the exit of a program, and before."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from app.connectors.policy.embedded import EmbeddedPolicy\n"
+        "dropped = EmbeddedPolicy(Path(sys.argv[1]))\ndel dropped\n"
+        "kept = EmbeddedPolicy(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bundle(tmp_path / "policies"))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert done.stderr == ""
 
 
 async def test_a_closed_engine_denies(tmp_path: Path) -> None:

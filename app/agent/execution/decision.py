@@ -158,8 +158,8 @@ def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
     return Note(
         at=decision.at,
         stage=Stage.POLICY,
-        message=f"{intent.action.words} ({intent.action.risk} risk): {in_words(decision.kind)}. "
-        + "; ".join(decision.reasons),
+        message=f"{intent.action.words} ({intent.action.risk} risk): "
+        + "; ".join((in_words(decision.kind), *decision.reasons)),
         data={
             "intent": intent.id,
             "action": intent.action.name,

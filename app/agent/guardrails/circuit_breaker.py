@@ -59,7 +59,10 @@ def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at
     Further steps of the incident with the half-open attempt are allowed: its own budget
     limits them, and each is verified before the next.
     """
-    counted = (one for one in tried if one.began_at - at <= max(breaker.remembers, FAR_AHEAD))
+    ahead = max(breaker.remembers, FAR_AHEAD)
+    counted = [one for one in tried if one.began_at - at <= ahead]
+    if sum(one.helped is False for one in counted) < breaker.failures:
+        return None
     newest_first = sorted(counted, key=lambda one: (one.began_at, one.intent_id), reverse=True)
     failed: list[Tried] = []
     for one in newest_first:

@@ -28,6 +28,7 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Stage,
+    TimelineEntry,
     VerdictKind,
 )
 from app.agent.notes import still_in_place
@@ -56,7 +57,8 @@ class Handled:
 def handled(record: IncidentRecord, request: ResponderRequest) -> Handled:
     """The effect of the request on that record.
 
-    Raises `Conflict` when the incident has ended, or another person has taken it over.
+    Raises `Conflict` when the incident has ended, another person has taken it over, or one that was
+    never taken over is handed back.
     """
     return _ACTS[request.act](record, request)
 
@@ -145,6 +147,8 @@ def _take_over(record: IncidentRecord, request: ResponderRequest) -> Handled:
 
 def _hand_back(record: IncidentRecord, request: ResponderRequest) -> Handled:
     incident = record.incident
+    if incident.taken_over is None and not any(map(_is_take_over, record.timeline)):
+        raise Conflict(f"incident {incident.id} was never taken over: there is nothing to hand back")
     if incident.state.closed or incident.taken_over is None:
         return Handled(incident=incident)
     if incident.undoing is not None:
@@ -155,6 +159,10 @@ def _hand_back(record: IncidentRecord, request: ResponderRequest) -> Handled:
         back = replace(back, diagnosis=None, plan=None, next_action=0)
     words = f"Handed back to the agent by {request.by.name}{_quoted(request)}."
     return replace(_recorded(back, request, words), due=True)
+
+
+def _is_take_over(entry: TimelineEntry) -> bool:
+    return entry.data.get("act") == ResponderAct.TAKE_OVER.value
 
 
 def _resolve(record: IncidentRecord, request: ResponderRequest) -> Handled:

@@ -3,7 +3,8 @@
 Called by policy, besides the built-in guardrails. Keeps promise 7: a bundle that
 does not compile, an undefined or malformed decision, an error or a panic of the
 engine, a late answer and a missing library are each a deny with its reason. The
-engine lives on one thread of its own, for it panics when another touches it.
+engine lives on one thread of its own, for it panics when another touches it,
+and ends with that thread.
 
 It cannot be interrupted, and this process waits while it works: the time limit
 makes a late decision a deny, and no more. A server set by OPA_URL is isolated.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +48,16 @@ T = TypeVar("T")
 _TIMEOUT_SECONDS = 5.0
 
 
+class _OfThread(threading.local):
+    """What a thread holds: it ends with the thread, which alone may drop it."""
+
+    compiled: Compiled | None = None
+
+
+_HELD = _OfThread()
+"""Not an attribute of `EmbeddedPolicy`: any thread may drop that, also at exit, without closing it."""
+
+
 class EmbeddedPolicy:
     """`PolicyEngine` in this process."""
 
@@ -58,7 +70,6 @@ class EmbeddedPolicy:
         self._timeout = timeout_seconds
         self._problems: tuple[BundleProblem, ...] = ()
         self._bundle = Bundle(folder=folder, modules=(), data={})
-        self._compiled: Compiled | None = None  # touched on the engine's thread only
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy")
         self._submit(self._read).result()
         if not self._problems:
@@ -123,13 +134,13 @@ class EmbeddedPolicy:
 
     def _compile(self) -> None:
         self._drop()
-        self._compiled, self._problems = compile_bundle(self._bundle)
+        _HELD.compiled, self._problems = compile_bundle(self._bundle)
 
     def _drop(self) -> None:
-        self._compiled = None
+        _HELD.compiled = None
 
     def _answer(self, document: str) -> PolicyAnswer:
-        compiled = self._compiled
+        compiled = _HELD.compiled
         if compiled is None:
             return deny(f"the policies cannot be used: {'; '.join(map(str, self._problems))}")
         try:

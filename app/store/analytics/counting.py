@@ -9,10 +9,9 @@ import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, select, text
 
 from app.agent.analytics.report import StatsFilter, StatsPart
 from app.agent.models import IncidentState
@@ -80,11 +79,8 @@ def sliced_rows(
 
 
 def _plain(connection: Connection, statement: Select[Any]) -> list[Row]:
-    """Sums come as decimal numbers from PostgreSQL."""
-    return [
-        tuple(int(value) if isinstance(value, Decimal) else value for value in row)
-        for row in connection.execute(statement)
-    ]
+    """Fetched at once: a row at a time takes several times as long."""
+    return [tuple(row) for row in connection.execute(statement).all()]
 
 
 def added(rows: Iterable[Iterable[Row]], counting: Counting) -> list[Row]:
@@ -125,7 +121,8 @@ def quick(connection: Connection) -> None:
 
 
 def _total(value: ColumnElement[int]) -> ColumnElement[int]:
-    return func.coalesce(func.sum(value), ZERO)
+    """A whole number on PostgreSQL too, where the sum of whole numbers is a decimal one."""
+    return cast(func.coalesce(func.sum(value), ZERO), BigInteger)
 
 
 def _cells(where: StatsFilter, by: By) -> Select[Any]:

@@ -45,7 +45,7 @@ SETTLED_AFTER = JUDGED_AFTER
 """A day is counted so long after its end: most of its incidents have ended and are judged."""
 _MARK = StatsPart.DETECT
 """The part whose form the mark of `COMBINED` has."""
-MOST_STALE = 14
+MOST_STALE = 7
 """Days that changed since they were counted, and are counted again for a report; sweeps count the others."""
 _LONGEST_BACK = timedelta(days=3 * 366)
 """Older days are counted from the records."""

@@ -8,6 +8,9 @@
   if (!place) return;
   let plot = null;
   let drawn = "";
+  let known = null;
+  const paper = matchMedia("print");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const seconds = (text) => Date.parse(text) / 1000;
@@ -99,16 +102,21 @@
     );
   };
 
-  const draw = async () => {
-    let data;
+  const load = async () => {
     try {
       const answer = await fetch(place.dataset.source, { cache: "no-store" });
       if (!answer.ok) return;
-      data = await answer.json();
+      known = await answer.json();
     } catch {
       return;
     }
-    const same = JSON.stringify([data.samples, data.marks, data.soaks]) + matchMedia("(prefers-color-scheme: dark)").matches + place.clientWidth;
+    draw();
+  };
+
+  const draw = () => {
+    const data = known;
+    if (data === null) return;
+    const same = JSON.stringify([data.samples, data.marks, data.soaks, paper.matches, dark.matches, place.clientWidth]);
     if (same === drawn) return;
     drawn = same;
     plot?.destroy();
@@ -130,12 +138,13 @@
     place.dataset.drawn = String(data.samples.length);
   };
 
-  document.addEventListener("heal:fresh", draw);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  document.addEventListener("heal:fresh", load);
+  dark.addEventListener("change", draw);
+  paper.addEventListener("change", draw); // paper has the colours of the light theme
   let resized = 0;
   window.addEventListener("resize", () => {
     clearTimeout(resized);
     resized = setTimeout(draw, 200);
   });
-  draw();
+  load();
 })();

@@ -4,6 +4,7 @@
 (() => {
   const zone = Intl.DateTimeFormat(undefined, { timeZoneName: "short" });
   const short = Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  const day = Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
   const long = Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
   const zoneOf = (at) => zone.formatToParts(at).find((part) => part.type === "timeZoneName")?.value ?? "";
   const utc = (at) => `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
@@ -25,6 +26,7 @@
       case "ago": return `${span((now - at) / 1000)} ago`;
       case "left": return at > now ? `${span((at - now) / 1000)} left` : "expired";
       case "clock": return short.format(at);
+      case "day": return day.format(at); // analytics counts days in UTC
       default: return `${long.format(at)} ${zoneOf(at)}`;
     }
   };
@@ -47,7 +49,7 @@
       if (Number.isNaN(at.getTime())) continue;
       const text = words(one, at, now);
       if (one.textContent !== text) one.textContent = text;
-      if (one.title !== utc(at)) one.title = utc(at);
+      if (one.dataset.as !== "day" && one.title !== utc(at)) one.title = utc(at);
     }
   };
 
