@@ -14,6 +14,7 @@ import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
@@ -51,6 +52,12 @@ class HttpReply:
         return shorten(text)
 
 
+@cache
+def system_trust() -> ssl.SSLContext:
+    """TLS with the certificate authorities of the system, read once for all peers of the process."""
+    return ssl.create_default_context()
+
+
 class HttpPeer:
     """One server that a connector talks to, named in errors by its setting instead of its address."""
 
@@ -78,7 +85,7 @@ class HttpPeer:
             token = _checked_token(bearer_token, setting)
             self._headers["Authorization"] = f"Bearer {token}"
             remember([token])
-        self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
+        self._tls = system_trust() if self._url.scheme == "https" else False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
         # They log URLs and headers, and a webhook's URL is its password.
         for library in ("httpx2", "httpcore"):

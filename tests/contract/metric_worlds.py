@@ -139,7 +139,7 @@ def _wait_until_ready(name: str, url: str, process: subprocess.Popen[bytes], log
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx2.get(f"{url}/-/ready", trust_env=False).status_code == 200:
+            if httpx2.get(f"{url}/-/ready", trust_env=False, verify=False).status_code == 200:
                 return
         except httpx2.TransportError:
             pass

@@ -113,7 +113,7 @@ def test_a_service_account_that_may_not_even_read_is_said(
 
     def not_ready() -> bool | NotYet:
         try:
-            answer = httpx2.get(f"{agent.url}/readyz", timeout=20)
+            answer = httpx2.get(f"{agent.url}/readyz", timeout=20, verify=False)
         except httpx2.TransportError as error:
             return NotYet(repr(error))
         return (

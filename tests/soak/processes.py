@@ -128,7 +128,7 @@ class Agent:
         if self.port is None:
             return True
         try:
-            return httpx2.get(f"{self.url}/readyz", timeout=20).status_code == 200
+            return httpx2.get(f"{self.url}/readyz", timeout=20, verify=False).status_code == 200
         except httpx2.TransportError:
             return False
 

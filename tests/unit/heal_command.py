@@ -101,7 +101,7 @@ def wait_until_ready(url: str, agent: Forked, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and agent.poll() is None:
         try:
-            if httpx2.get(f"{url}/readyz", timeout=20).status_code == httpx2.codes.OK:
+            if httpx2.get(f"{url}/readyz", timeout=20, verify=False).status_code == httpx2.codes.OK:
                 return
         except httpx2.HTTPError:
             time.sleep(0.1)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import ssl
 
 import httpx2
 
 from app.bounds.body import read_bounded
 from app.bounds.deadline import deadline
+from app.connectors.http import system_trust
 from app.errors import PermanentError, TransientError
 
 _MAX_BYTES = 512 * 1024
@@ -26,7 +26,7 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._timeout = timeout_seconds
-        self._tls = ssl.create_default_context()
+        self._tls = system_trust()
 
     def options(self) -> dict[str, object]:
         """What a client over this transport is made with."""
