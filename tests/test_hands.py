@@ -14,7 +14,7 @@ import pytest
 from app.agent.actions.restore import restore_of
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.ids import IntentId, ServiceKey
-from app.agent.models import Action, ActionName, IncidentRecord, IncidentState, OutcomeKind, Snapshot
+from app.agent.models import Action, ActionName, Cause, IncidentRecord, IncidentState, OutcomeKind, Snapshot
 from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import ObjectRef, TargetState, WarningView, WorkloadView
 from app.bootstrap import Adapters
@@ -67,7 +67,12 @@ class FailingProbes:
 
 @asynccontextmanager
 async def acting(
-    directory: Path, dies_after: ActionName | None = None, *, probes: bool = False, **settings: Any
+    directory: Path,
+    dies_after: ActionName | None = None,
+    *,
+    probes: bool = False,
+    replicas: int = 4,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Story, DiesAfter]]:
     """An agent that may do everything, beside a service that has served well."""
     writers: list[DiesAfter] = []
@@ -79,7 +84,7 @@ async def acting(
         return replace(world, writer=writers[0], reader=reader)
 
     async with story(directory, connected=connected, **ACTING, enabled_actions=ALL, **settings) as stage:
-        stage.deploy(replicas=4)
+        stage.deploy(replicas=replicas)
         await stage.clock.advance(3600)  # its release is no recent change any more
         await stage.live(180)
         yield stage, writers[0]
@@ -119,6 +124,30 @@ async def test_a_failing_node_is_cordoned_and_the_pods_move(
         assert stage.world.surroundings.node(node).cordoned
         assert {pod.node for pod in stage.world.api.list(Pod)} == {stage.world.nodes[1]}
         assert ("found executed" in told) is (dies_after is not None)
+
+
+@pytest.mark.parametrize("others", [1, 0])
+async def test_one_failing_pod_shows_a_grey_node_only_where_another_service_fails_there_too(
+    tmp_path: Path, others: int
+) -> None:
+    """A node that reports to be ready is named from the pods of two services, and not from one pod."""
+    async with acting(tmp_path, replicas=2) as (stage, _):
+        stage.deploy("cart", "cart:1", replicas=2)
+        await stage.live(3600)
+        node, services = stage.world.nodes[0], (SERVICE, "cart")[: 1 + others]
+        failing = stops_being_ready(
+            stage, lambda pod: pod.node == node and pod.meta.name.startswith(services)
+        )
+        assert len(failing) == 1 + others
+        record = await stage.live_until(lambda found: found.incident.diagnosis is not None)
+        diagnosis = record.incident.diagnosis
+        assert diagnosis is not None
+        assert (diagnosis.best.cause is Cause.NODE_FAILURE) is bool(others), messages(record.timeline)
+        if others:
+            assert f"cart in prod fail on node {node} too" in "; ".join(diagnosis.best.evidence_for)
+            record = await stage.live_until(lambda found: bool(found.intents))
+            assert record.intents[0].action.name is ActionName.CORDON
+            assert record.intents[0].action.target == ObjectRef(kind="Node", namespace="", name=node)
 
 
 @pytest.mark.parametrize("most", [1, 2])

@@ -17,6 +17,7 @@ from app.agent.batch.runs import BatchView, EndedContainer, batch_named
 from app.agent.evidence.baselines.learned import Baselines
 from app.agent.evidence.cluster.flags import flags_of
 from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, log_sources_of_run, patterns_of
+from app.agent.evidence.cluster.node_neighbours import neighbours_on, only_node
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import conditions_of
 from app.agent.evidence.facts import config_map_changes
@@ -33,6 +34,7 @@ from app.agent.models import (
     Evidence,
     FailingBeside,
     IncidentRecord,
+    NodeNeighbours,
     Objectives,
     Observation,
     SliSample,
@@ -59,6 +61,9 @@ _DEPENDENCIES_MEASURED = 8
 
 _BESIDE_LOOKED_AT = 16
 """The maximum number of recent incidents of other services whose breaches are read."""
+
+_NEIGHBOURS_READ = 200
+"""The maximum number of services whose pods are compared on a node."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -155,6 +160,7 @@ class Observer:
             evidence,
             log_patterns=await self._log_patterns(evidence, missing),
             flag_contents=await self._flag_contents(evidence, missing),
+            neighbours=await self.neighbours(evidence),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -176,6 +182,27 @@ class Observer:
                 for each in patterns_of(one, tail)
             )
         )
+
+    async def neighbours(self, evidence: Evidence) -> NodeNeighbours | None:
+        """How other services of the cluster fare on the node that holds all failing pods of this one.
+
+        None where the pods show no such node, or one of the services cannot be read.
+        """
+        workload = evidence.workload
+        node = None if workload is None else only_node(workload.pods, evidence.at)
+        if node is None or self.reader is None:
+            return None
+        cluster, unread = self.clusters.of(evidence.key.environment), list[str]()
+        others: list[tuple[ServiceKey, WorkloadView]] = []
+        for key in sorted(await _or_missing(self.reader.services(), "list of services", unread) or ()):
+            if key == evidence.key or self.clusters.of(key.environment) != cluster:
+                continue
+            found = await _or_missing(self.reader.workload(key), str(key), unread)
+            if unread or len(others) == _NEIGHBOURS_READ:
+                break
+            if found is not None:
+                others.append((key, found))
+        return None if unread else neighbours_on(node, others, evidence.at)
 
     async def _failures(self, batch: BatchView | None, missing: list[str]) -> tuple[EndedContainer, ...]:
         """The containers that ended with an error in the run that failed last."""

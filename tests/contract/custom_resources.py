@@ -20,12 +20,20 @@ from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject
+from app.agent.models import ActionName
 from tests.contract.kubernetes_harness import KubernetesHarness
 
 UPDATING: JsonObject = {"currentPodHash": "6c5f", "stableRS": "77aa"}
 WAITING: JsonObject = {
     "pauseConditions": [{"reason": "CanaryPauseStep", "startTime": "2026-01-01T00:00:00Z"}]
 }
+ROLLOUT_STATUS: dict[ActionName, JsonObject] = {
+    ActionName.ABORT_ROLLOUT: UPDATING,
+    ActionName.RETRY_ROLLOUT: {**UPDATING, "abort": True},
+    ActionName.PROMOTE_ROLLOUT: {**UPDATING, **WAITING, "currentStepIndex": 1},
+    ActionName.PAUSE_ROLLOUT: UPDATING,
+}
+"""What the status of a Rollout holds where each action on one applies."""
 
 
 def roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The promises of the actions on nodes, autoscalers, memory limits and pods, for every cluster behind them.
+"""The promises of every action, for every cluster behind it; those on Rollouts are in `test_cluster_k8s`.
 
 A test module of an adapter imports these tests with `*`, beside those of `cluster_suite`.
 """
@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -21,7 +22,7 @@ from app.agent.ids import JsonObject, JsonScalar
 from app.agent.models import Action, ActionName
 from app.agent.workload import TargetState
 from app.errors import Conflict, Forbidden, Invalid, NotFound
-from tests.contract.cluster_harness import CRASHING_IMAGE, ClusterHarness
+from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
 from tests.contract.cluster_suite import (
     INTENT,
     OTHER_INTENT,
@@ -31,10 +32,35 @@ from tests.contract.cluster_suite import (
     deploy_shop,
     deployment,
     key_of,
+    release,
 )
 
 FLAGS = "self-healing-devops-agent/flags"
 Arranged = Callable[[ClusterHarness], Awaitable[Action]]
+
+
+async def _on_shop(cluster: ClusterHarness, name: ActionName, **parameters: int) -> Action:
+    await deploy_shop(cluster)
+    return action(name, deployment(cluster), **parameters)
+
+
+async def _resume(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await cluster.set_paused("shop", paused=True)
+    return action(ActionName.RESUME, deployment(cluster))
+
+
+async def _roll_back(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    return action(ActionName.ROLLBACK, deployment(cluster), revision=1)
+
+
+async def _revert_config(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 2)
+    return action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1)
 
 
 async def _cordon(cluster: ClusterHarness) -> Action:
@@ -104,6 +130,12 @@ async def _drain(cluster: ClusterHarness) -> Action:
 
 
 ARRANGED: dict[ActionName, Arranged] = {
+    ActionName.RESTART: partial(_on_shop, name=ActionName.RESTART),
+    ActionName.ROLLBACK: _roll_back,
+    ActionName.REVERT_CONFIG: _revert_config,
+    ActionName.SCALE: partial(_on_shop, name=ActionName.SCALE, replicas=3),
+    ActionName.PAUSE: partial(_on_shop, name=ActionName.PAUSE),
+    ActionName.RESUME: _resume,
     ActionName.CORDON: _cordon,
     ActionName.UNCORDON: _uncordon,
     ActionName.DRAIN_NODE: _drain,
@@ -116,6 +148,12 @@ ARRANGED: dict[ActionName, Arranged] = {
 
 
 CHANGED = {
+    ActionName.RESTART: "restartedAt",
+    ActionName.ROLLBACK: f" {BETTER_IMAGE} -> {GOOD_IMAGE}",
+    ActionName.REVERT_CONFIG: "POOL_SIZE",
+    ActionName.SCALE: " 2 -> 3",
+    ActionName.PAUSE: "spec.paused",
+    ActionName.RESUME: "spec.paused true -> ",
     ActionName.CORDON: "nschedulable",
     ActionName.UNCORDON: "nschedulable true -> ",
     ActionName.DRAIN_NODE: "nschedulable",
@@ -137,7 +175,7 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     before, snapshot = await reader.target(act), await reader.snapshot(act)
     answer = await cluster.ports.rehearsal.rehearse(act, before, None)
     assert answer.accepted, answer.message
-    assert CHANGED[name] in answer.message
+    assert CHANGED[name] in answer.message, answer.message
     rehearsed = await reader.target(act)
     assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
     assert not (await reader.consent(act, key_of(cluster))).refused_by

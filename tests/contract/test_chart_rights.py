@@ -12,7 +12,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lightkube.generic_resource import create_namespaced_resource
@@ -38,18 +37,15 @@ from app.errors import Conflict, Forbidden, NotFound  # noqa: E402 - as above
 from scripts.chart import ENABLED_BY_NAME  # noqa: E402 - as above
 from testbed.kubeapi import Api  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
-from tests.contract.cluster_harness import BETTER_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import (  # noqa: E402 - as above
     INTENT,
     OTHER_INTENT,
     action,
     config_map,
     deploy_shop,
-    deployment,
     key_of,
-    release,
 )
-from tests.contract.custom_resources import UPDATING, WAITING, define_kind, define_rollouts, roll_out  # noqa: E402 - as above
+from tests.contract.custom_resources import ROLLOUT_STATUS, define_kind, define_rollouts, roll_out  # noqa: E402 - as above
 from tests.contract.hands_suite import ARRANGED  # noqa: E402 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 from tests.contract.manifests import created, of_kind, rendered  # noqa: E402 - as above
@@ -63,37 +59,7 @@ Account = Callable[..., Awaitable[Settings]]
 Identity = Callable[..., Awaitable[KubernetesCluster]]
 """What such an agent is connected to."""
 ROLES = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-ROLLOUT_STATUS: dict[ActionName, dict[str, Any]] = {
-    ActionName.ABORT_ROLLOUT: UPDATING,
-    ActionName.RETRY_ROLLOUT: {**UPDATING, "abort": True},
-    ActionName.PROMOTE_ROLLOUT: {**UPDATING, **WAITING, "currentStepIndex": 1},
-    ActionName.PAUSE_ROLLOUT: UPDATING,
-}
 ON_CONFIG = "revert_config of a ConfigMap"
-
-
-async def _on_shop(cluster: KubernetesHarness, name: ActionName, **parameters: int) -> Action:
-    await deploy_shop(cluster)
-    return action(name, deployment(cluster), **parameters)
-
-
-async def _back(cluster: KubernetesHarness) -> Action:
-    await deploy_shop(cluster)
-    await release(cluster, BETTER_IMAGE)
-    return action(ActionName.ROLLBACK, deployment(cluster), revision=1)
-
-
-async def _variable(cluster: KubernetesHarness) -> Action:
-    await deploy_shop(cluster)
-    await cluster.set_env("shop", {"POOL_SIZE": "0"})
-    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 2)
-    return action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1)
-
-
-async def _resume(cluster: KubernetesHarness) -> Action:
-    await deploy_shop(cluster)
-    await cluster.set_paused("shop", paused=True)
-    return action(ActionName.RESUME, deployment(cluster))
 
 
 async def _config(cluster: KubernetesHarness) -> Action:
@@ -109,12 +75,6 @@ async def _rollout(cluster: KubernetesHarness, name: ActionName) -> Action:
 
 
 CASES: dict[str, tuple[ActionName, Arranged]] = {
-    ActionName.RESTART: (ActionName.RESTART, lambda c: _on_shop(c, ActionName.RESTART)),
-    ActionName.SCALE: (ActionName.SCALE, lambda c: _on_shop(c, ActionName.SCALE, replicas=3)),
-    ActionName.PAUSE: (ActionName.PAUSE, lambda c: _on_shop(c, ActionName.PAUSE)),
-    ActionName.RESUME: (ActionName.RESUME, _resume),
-    ActionName.ROLLBACK: (ActionName.ROLLBACK, _back),
-    ActionName.REVERT_CONFIG: (ActionName.REVERT_CONFIG, _variable),
     ON_CONFIG: (ActionName.REVERT_CONFIG, _config),
     **{name: (name, arranged) for name, arranged in ARRANGED.items()},
     **{name: (name, partial(_rollout, name=name)) for name in ROLLOUT_STATUS},

@@ -55,6 +55,7 @@ from tests.contract.cluster_suite import (  # noqa: E402 - as above
     runs,
 )
 from tests.contract.custom_resources import (  # noqa: E402 - as above
+    ROLLOUT_STATUS,
     UPDATING,
     WAITING,
     define_rollouts,
@@ -142,15 +143,7 @@ async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
 FAILED_RUN: JsonObject = {"name": "errors-2", "status": "Failed", "message": "Metric errors assessed Failed"}
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        (ActionName.ABORT_ROLLOUT, UPDATING),
-        (ActionName.RETRY_ROLLOUT, {**UPDATING, "abort": True}),
-        (ActionName.PROMOTE_ROLLOUT, {**UPDATING, **WAITING, "currentStepIndex": 1}),
-        (ActionName.PAUSE_ROLLOUT, UPDATING),
-    ],
-)
+@pytest.mark.parametrize(("name", "status"), ROLLOUT_STATUS.items())
 async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
     cluster: KubernetesHarness, name: ActionName, status: JsonObject
 ) -> None:

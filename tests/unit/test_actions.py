@@ -25,13 +25,15 @@ from app.agent.guardrails.target_token import (
     TERMINATING,
     UNSCHEDULABLE,
 )
-from app.agent.guardrails.workload_kinds import DEPLOYMENT
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, ROLLOUT
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
 from app.config import Settings
 from app.connectors.kubernetes.patches import PATCHES
 from app.sandbox.operations import ON_WORKLOAD
 from scripts.schemas import POLICY_INPUT, RUNBOOK, written
+from tests.contract.custom_resources import ROLLOUT_STATUS
+from tests.contract.hands_suite import ARRANGED
 from tests.unit.scenes import LIMITS, NEW, OLD, evidence, pods, pulling, released
 
 FOLDER = Path(__file__).parents[2] / "app" / "agent" / "actions"
@@ -58,6 +60,14 @@ def test_every_action_on_the_cluster_has_one_kubernetes_patch_for_each_kind_of_o
 def test_every_action_on_a_deployment_works_in_the_simulated_cluster() -> None:
     """A demo or a test must not meet an action that only a real cluster knows."""
     assert set(ON_WORKLOAD) == {name for name in ON_CLUSTER if DEPLOYMENT in ACTIONS[name].kinds}
+
+
+def test_every_action_stands_in_the_cluster_contract() -> None:
+    """Rehearsed without a write, forbidden without its verb, recognised after a crash, undone."""
+    assert {*ARRANGED, *ROLLOUT_STATUS} == {*ON_CLUSTER} - {ActionName.RESTORE}
+    assert {name for name in ON_CLUSTER if ROLLOUT in ACTIONS[name].kinds} - {ActionName.RESTORE} == {
+        *ROLLOUT_STATUS
+    }
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)

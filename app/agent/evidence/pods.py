@@ -9,6 +9,7 @@ from datetime import timedelta
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.cluster.blockers import refusal
 from app.agent.evidence.cluster.introduced import OUTER_FAULTS, introduced, refusal_introduced
+from app.agent.evidence.cluster.node_neighbours import failing_with, only_node, twins_elsewhere
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.facts import (
     PodFault,
@@ -216,15 +217,17 @@ def _score_healthy_pods(
 
 
 def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
-    """The one node that holds every unhealthy pod (two or more) and no healthy pod; None otherwise."""
-    bad = [p for p in pods if trouble(p, evidence.at) is not None]
-    nodes = {p.node for p in bad}
-    node = next(iter(nodes), None)
-    if len(bad) < 2 or len(nodes) != 1 or node is None:
+    """The one node that holds every unhealthy pod and no healthy pod; None otherwise.
+
+    One unhealthy pod is enough where its template is healthy elsewhere and other services fail
+    on the node alone too.
+    """
+    node = only_node(pods, evidence.at)
+    if node is None:
         return None
-    elsewhere = [p for p in pods if p.ready and p.node is not None and p.node != node]
-    shared = any(p.ready and p.node == node for p in pods)
-    return node if elsewhere and not shared else None
+    if sick(pods, evidence).total() >= 2:
+        return node
+    return node if twins_elsewhere(pods, evidence.at) and failing_with(node, evidence) else None
 
 
 def lost_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:

@@ -119,6 +119,19 @@ class FailingBeside:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeNeighbours:
+    """How the pods of other services fare on the node on which the pods of this one fail."""
+
+    node: str
+    failing: tuple[ServiceKey, ...] = ()
+    """They fail on it and on no other node, and are healthy elsewhere."""
+    healthy: tuple[ServiceKey, ...] = ()
+    """They have healthy pods on it, and no failing pod anywhere."""
+    beside: tuple[ServiceKey, ...] = ()
+    """They fail on other nodes, or everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
 
@@ -158,5 +171,7 @@ class Evidence:
     """Of the failing containers, where the agent may read logs."""
     batch: BatchView | None = None
     """The batch that the incident is about; None where it is about a service."""
+    neighbours: NodeNeighbours | None = None
+    """Of the node that holds all failing pods; None where they are on several nodes, or it is not known."""
     flag_contents: tuple[ConfigRecord, ...] = ()
     """The present contents of the ConfigMaps that changed and hold feature flags."""

@@ -1,12 +1,16 @@
-"""Rule: only the pods on one node are unhealthy."""
+"""Rule: only the pods on one node are unhealthy, also of a node that reports to be ready."""
 
 from __future__ import annotations
 
+from app.agent.evidence.cluster.node_neighbours import failing_with
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import PodFault
 from app.agent.evidence.pods import faulty, sick, sick_node
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Cause, Evidence, Hypothesis
+from app.lists import some_of
+
+_MOST_NAMED = 3
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
@@ -18,8 +22,12 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     node = sick_node(workload.pods, evidence)
     found = sick(workload.pods, evidence)
     if node is not None:
-        told = f"all {found.total()} unhealthy pods are on node {node}, and pods on other nodes are healthy"
-        cause_score.add_for(0.65, told)
+        affected = f"all {found.total()} unhealthy pods are" if found.total() > 1 else "the unhealthy pod is"
+        cause_score.add_for(0.65, f"{affected} on node {node}, and pods on other nodes are healthy")
+        others = failing_with(node, evidence)
+        if others:
+            named = some_of([str(one) for one in others], _MOST_NAMED)
+            cause_score.add_for(0.5, f"pods of {named} fail on node {node} too, and are healthy elsewhere")
     if found[PodFault.LOST]:
         lost = sorted({pod.node or "unknown" for pod in faulty(workload, PodFault.LOST, evidence)})
         told = (

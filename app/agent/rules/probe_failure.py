@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.cluster.blockers import probe_failures
+from app.agent.evidence.cluster.node_neighbours import failing_with
 from app.agent.evidence.counter_evidence import proved_at, score_missing_data
 from app.agent.evidence.facts import (
     PodFault,
@@ -13,6 +14,7 @@ from app.agent.evidence.facts import (
     trouble,
     unhealthy_dependencies,
 )
+from app.agent.evidence.pods import sick_node
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import TRAFFIC, rise
 from app.agent.models import Cause, Evidence, Hypothesis
@@ -46,6 +48,9 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         cause_score.add_against(0.6, f"{', '.join(down)}, a dependency, is unhealthy too")
     if rise(evidence, TRAFFIC) is not None:
         cause_score.add_against(0.4, "the request rate rose, which slows probes down too")
+    node = sick_node(workload.pods, evidence)
+    if node is not None and failing_with(node, evidence):
+        cause_score.add_against(0.6, f"pods of other services fail on node {node} too")
     score_missing_data(cause_score, evidence)
     return cause_score.hypothesis(Cause.PROBE_FAILURE, "probe_failure")
 
