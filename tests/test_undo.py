@@ -162,6 +162,26 @@ async def test_an_undo_waits_for_its_pods_and_goes_on_after_a_crash(tmp_path: Pa
 # ---------------------------------------------------------------- whose change
 
 
+async def test_an_undo_does_not_bring_an_outage_back(tmp_path: Path) -> None:
+    """No pod served before the rollback; a dependency that fails since is no reason to crash again."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(max_surge=0.0, max_unavailable=1.0)
+        stage.deploy("db", "db:1")
+        stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+        await stage.live(240)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        while stage.image() != "shop:1":
+            await stage.live(5)
+        stage.world.set_replicas(NAMESPACE, "db", 0)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK]
+        assert record.intents[0].snapshot is not None
+        assert record.intents[0].snapshot.available == 0
+        assert stage.image() == "shop:1"
+        assert "Not undone: no replica was available before rollback" in messages(record.timeline)
+
+
 async def test_an_autoscaler_does_not_hold_an_undo_off_and_keeps_its_replicas(tmp_path: Path) -> None:
     """The template is the agent's to put back; the replicas that came since are the autoscaler's."""
 

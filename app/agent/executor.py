@@ -23,7 +23,7 @@ from app.agent.draining.steps import drain_progress
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
 from app.agent.execution.recheck import target_changed
 from app.agent.execution.unanswered import WriteFate, fate_of
-from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent
+from app.agent.execution.undo import ends_outage, not_to_undo, not_undone_note, undo_intent
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
@@ -200,6 +200,7 @@ class Executor:
             return False
         look = await self.gatherer.look(action)
         why, rehearsal = not_to_undo(undone, look) or await self.gatherer.needed_by(incident.id, action), None
+        why = why or ends_outage(undone, await self.gatherer.available(incident.key))
         on_cluster = application_of(action) is None
         if why is None and look.target is not None and self.rehearsal is not None and on_cluster:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)

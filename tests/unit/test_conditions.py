@@ -557,11 +557,12 @@ def test_a_registry_that_does_not_answer_is_not_an_image_that_does_not_exist(
         ('admission webhook "policy.example" denied the request: no root', Refusal.ADMISSION),
         ("ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no", Refusal.ADMISSION),
         ('error looking up service account prod/x: serviceaccount "x" not found', Refusal.SERVICE_ACCOUNT),
+        ('Internal error occurred: failed calling webhook "w": failed to call webhook', Refusal.UNANSWERED),
         ("something else", Refusal.OTHER),
     ],
 )
 def test_refusals_are_told_apart(message: str, kind: Refusal) -> None:
-    """Quota, Pod Security, admission policies and a missing service account."""
+    """Quota, Pod Security, admission policies, a silent webhook and a missing service account."""
     assert refusal(message) is kind
 
 

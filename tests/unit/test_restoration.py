@@ -9,6 +9,7 @@ import pytest
 
 from app.agent.actions.target_parts import asks_as_before
 from app.agent.evidence.restoration import Restoration, judge_restoration
+from app.agent.execution.undo import ends_outage
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Action,
@@ -141,3 +142,28 @@ def test_the_specification_is_compared_in_what_was_changed() -> None:
     assert asks_as_before(done, Snapshot(ref=REF, token="u/9", body={"spec": 1}))
     assert not asks_as_before(done, Snapshot(ref=REF, token="u/9", body={"spec": 2}))
     assert not asks_as_before(done, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "available", "holds"),
+    [
+        (ActionName.ROLLBACK, 0, 3, True),
+        (ActionName.REVERT_CONFIG, 0, 1, True),
+        (ActionName.ROLLBACK, 0, 0, False),
+        (ActionName.ROLLBACK, 0, None, False),
+        (ActionName.ROLLBACK, 1, 3, False),
+        (ActionName.ROLLBACK, None, 3, False),
+        (ActionName.RESUME, 0, 3, False),
+    ],
+)
+def test_an_undo_does_not_bring_an_outage_back(
+    name: ActionName, before: int | None, available: int | None, *, holds: bool
+) -> None:
+    """Nothing served before the action: an error rate that stays is less than an outage."""
+    done = undone(before)
+    why = ends_outage(replace(done, action=replace(done.action, name=name)), available)
+    assert (why is not None) is holds
+    if available == 3 and why is not None:
+        assert why == (
+            "no replica was available before rollback, and 3 are now: undoing it would bring the outage back"
+        )

@@ -224,3 +224,12 @@ def test_a_change_that_is_no_cause_is_reported_all_the_same() -> None:
         in facts
     )
     assert "no change to the service itself is known around that time" not in facts
+
+
+def test_what_sends_requests_nowhere_is_handed_over_where_nothing_explains_the_symptom() -> None:
+    """Measurements contradict it, so that it is no cause; the person still sees it, and how to look at it."""
+    found = handover(seen(RoutesView(faults=(NOWHERE,))), Cause.UNKNOWN)
+    assert found is not None
+    assert "Service checkout selects no pod of the namespace (selector app=x)" in found.facts
+    assert not any("concerns its pods" in fact for fact in found.facts)
+    assert found.commands[0] == "kubectl -n prod get service checkout -o yaml --show-managed-fields"

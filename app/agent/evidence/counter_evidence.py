@@ -11,6 +11,7 @@ from statistics import median
 
 from app.agent.evidence.baselines.comparison import usual_breaches
 from app.agent.evidence.changes import CandidateChange, own_changes
+from app.agent.evidence.cluster.containers import lowered_limit
 from app.agent.evidence.cluster.routes import change_in_words, route_candidates
 from app.agent.evidence.facts import (
     PodFault,
@@ -79,6 +80,8 @@ def score_counter_evidence(
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
         _failed_together(cause_score, candidate_change, evidence)
+    elif candidate_change.in_template and proved_at(candidate_change, evidence) is not None:
+        _crashed_together(cause_score, evidence)
     score_missing_data(cause_score, evidence)
 
 
@@ -170,8 +173,9 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
         cause_score.add_for(0.4, f"revision {current.number} failed before")
         return
     proved = proved_at(candidate_change, evidence)
-    if proved is None:
-        return
+    limited = lowered_limit(evidence)
+    if proved is None or limited is not None:
+        return  # memory grows into a lower limit: pods that served for a while say nothing for it
     cause_score.add_against(
         0.4, f"revision {current.number} was healthy for at least {span(proved - candidate_change.at)}"
     )
@@ -309,6 +313,15 @@ def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange,
         weight,
         f"{', '.join(together)} began to fail at the same moment, and neither calls the other",
     )
+
+
+def _crashed_together(cause_score: CauseScore, evidence: Evidence) -> None:
+    """A version that had served well, and crashes at the moment when other services fail: a common cause."""
+    related = frozenset(failing_together(evidence))
+    together = related or frozenset(failing_together(evidence, unknown_too=True))
+    if together:
+        found = f"{', '.join(sorted(together))} began to fail at the same moment"
+        cause_score.add_against(0.6 if related else 0.3, found)
 
 
 def failing_together(evidence: Evidence, *, unknown_too: bool = False) -> list[str]:

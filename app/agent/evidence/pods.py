@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.cluster.blockers import refusal
+from app.agent.evidence.cluster.containers import untouched_failing
 from app.agent.evidence.cluster.introduced import OUTER_FAULTS, introduced, refusal_introduced
 from app.agent.evidence.cluster.node_neighbours import failing_with, only_node, twins_elsewhere
 from app.agent.evidence.cluster.release_records import pending_words
@@ -30,6 +31,9 @@ PROVEN = timedelta(minutes=1)
 
 _MORE_THAN_MISSING = 0.3
 """Failed requests beyond the share of missing pods are those of the pods that serve."""
+
+_UNTOUCHED = 0.6
+"""A container that the change left alone rarely fails by it: only by what it shares with the others."""
 
 PodWeights = Mapping[PodFault, float]
 
@@ -92,6 +96,10 @@ def score_pods(
     if not found and restarted and Trigger.CRASH_LOOP in evidence.triggers:
         cause_score.add_for(0.6, f"its pods restarted {restarted} times and a crash loop is reported")
     if candidate_change.in_template:
+        untouched = untouched_failing(evidence)
+        if untouched:
+            left = f"the change left {' and '.join(untouched)} as it was, which is what fails"
+            cause_score.add_against(_UNTOUCHED, left)
         _score_older_pods(cause_score, found, workload, evidence)
         if workload.progress_deadline_exceeded:
             cause_score.add_for(0.4, "the rollout did not finish before its deadline")

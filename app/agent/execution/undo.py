@@ -13,6 +13,7 @@ from app.agent.ids import IntentId, JsonObject
 from app.agent.intents import NOT_READ, Since, intent_by_id
 from app.agent.models import (
     Action,
+    ActionName,
     IncidentRecord,
     Intent,
     IntentState,
@@ -23,6 +24,9 @@ from app.agent.models import (
 )
 from app.agent.policy import undo_decision
 from app.agent.workload import TargetState
+
+_OTHER_VERSION = frozenset({ActionName.ROLLBACK, ActionName.REVERT_CONFIG})
+"""Actions whose undo runs again what ran before."""
 
 
 def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
@@ -35,6 +39,20 @@ def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
         return None
     parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
     return f"{target.ref} was changed since by {by}" + (f" ({parts})" if parts else "")
+
+
+def ends_outage(undone: Intent, available: int | None) -> str | None:
+    """Why an undo would take away the only replicas that serve; `available`: how many there are now.
+
+    No replica served before the action, so that what is left of the symptom is the smaller one.
+    """
+    before = undone.snapshot.available if undone.snapshot is not None else None
+    if undone.action.name not in _OTHER_VERSION or before != 0 or not available:
+        return None
+    return (
+        f"no replica was available before {undone.action.name.words}, and {available} "
+        f"{'is' if available == 1 else 'are'} now: undoing it would bring the outage back"
+    )
 
 
 def changed_by(undone: Intent, look: TargetLook) -> str | None:

@@ -176,24 +176,30 @@ class Refusal(StrEnum):
 
     QUOTA = "a quota or limit range refuses new pods"
     POD_SECURITY = "Pod Security refuses the pods of this template"
+    UNANSWERED = "an admission webhook does not answer"
     ADMISSION = "an admission policy refuses the pods"
     SERVICE_ACCOUNT = "the service account of the pods does not exist"
     OTHER = "the API server refuses the pods"
 
 
 _REFUSALS = (
+    (Refusal.UNANSWERED, re.compile(r"failed (?:calling|to call) webhook", re.I)),
     (Refusal.QUOTA, re.compile(r"quota|LimitRange|(?:maximum|minimum) \S+ usage per|must specify", re.I)),
     (Refusal.POD_SECURITY, re.compile(r"violates PodSecurity", re.I)),
     (Refusal.ADMISSION, re.compile(r"admission webhook|AdmissionPolicy|denied the request", re.I)),
     (Refusal.SERVICE_ACCOUNT, re.compile(r"service ?account", re.I)),
 )
 
-REFUSAL_FIELDS = {
+REFUSAL_FIELDS: dict[Refusal, tuple[str, ...]] = {
+    Refusal.UNANSWERED: (),
     Refusal.QUOTA: ("resources of ", "priorityClassName", "volumes"),
     Refusal.POD_SECURITY: ("securityContext", "volumes", "host", "shareProcessNamespace", "ports of "),
     Refusal.SERVICE_ACCOUNT: ("serviceAccount",),
 }
-"""The fields of a template (by prefix) whose change can cause the refusal; any field for the others."""
+"""The fields of a template (by prefix) whose change can cause the refusal; any field for the others.
+
+None for a webhook that does not answer: it refuses the pods of every template alike.
+"""
 
 
 def refusal(message: str) -> Refusal:

@@ -192,14 +192,16 @@ def _routes(evidence: Evidence, workload: WorkloadView, cause: Cause, *, unexpla
     """What carries the requests: what changed, and where nothing explains the symptom also what did not."""
     if not unexplained and cause not in ROUTE_CAUSES:
         return []
-    facts = [change_in_words(one, evidence) for one in concerning(evidence, related(evidence))[:_ROUTES]]
+    faults = standing_faults(evidence)
+    facts = [f"{fault} {fault.words}" for fault in faults[:_ROUTES]]
+    facts += [change_in_words(one, evidence) for one in concerning(evidence, related(evidence))[:_ROUTES]]
     if cause in ROUTE_CAUSES:
         return facts
     routes = workload.routes
     if routes is not None:
         same = unchanged_words(routes, incident_onset(evidence), _ROUTES_NAMED)
         facts += [same] if same is not None else []
-        if not routes.objects and len(routes.unread) < len(ROUTE_KINDS):
+        if not routes.objects and not faults and len(routes.unread) < len(ROUTE_KINDS):
             facts.append("no Service, Ingress or NetworkPolicy that the agent may read concerns its pods")
     unchecked = _unchecked(workload)
     return [*facts, unchecked] if unchecked is not None else facts
@@ -236,7 +238,7 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
     ref = workload.target.ref
     here, kind = f"kubectl -n {ref.namespace}", ref.kind.lower()
     found: list[str] = []
-    if cause in ROUTE_CAUSES:
+    if cause in ROUTE_CAUSES or (_unexplained(failing, cause) and standing_faults(evidence)):
         found += _route_commands(here, evidence)
     if cause is Cause.SCALED_TO_ZERO:
         found.append(f"{here} get {kind} {ref.name} -o yaml --show-managed-fields")

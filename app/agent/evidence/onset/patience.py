@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import pod_words, waits_until
-from app.agent.evidence.facts import current_pods, initialising, older_pods, trouble
+from app.agent.evidence.facts import STARTING, current_pods, initialising, older_pods, trouble
 from app.agent.evidence.format import share
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of, returned_at
@@ -83,7 +83,12 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
         found = [_registry(evidence, diagnosis)]
     else:
-        found = [_short(evidence, diagnosis), _falling(evidence), _warming_up(evidence)]
+        found = [
+            _short(evidence, diagnosis),
+            _falling(evidence),
+            _warming_up(evidence),
+            _replaced(evidence, diagnosis),
+        ]
     return next((one for one in found if one is not None and evidence.at < one.until), None)
 
 
@@ -108,6 +113,26 @@ def _preparing(evidence: Evidence) -> Patience | None:
         look_at=evidence.at + PREPARATION_LOOK,
         waits_for="init containers",
         why=f"{pod_words(waits[0], evidence.at)}; pods of the version before serve. Waiting for its end",
+    )
+
+
+def _replaced(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
+    """The pods that were reported are gone, and those that replace them are too young to be judged."""
+    workload = evidence.workload
+    if workload is None or diagnosis.best.cause is not Cause.UNKNOWN:
+        return None
+    if METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    if any(trouble(pod, evidence.at) is not None for pod in workload.pods):
+        return None
+    young = [pod for pod in current_pods(workload) if not (pod.ready or pod.leftover)]
+    if not young:
+        return None
+    return Patience(
+        until=max(pod.created_at for pod in young) + STARTING,
+        look_at=evidence.at + RELEASE_LOOK,
+        waits_for="new pods",
+        why=f"no pod fails now, and pod {young[0].name} has just started. Waiting to see whether it serves",
     )
 
 
