@@ -24,7 +24,7 @@ from app.sandbox.objects import (
     digest,
     template_body,
 )
-from app.sandbox.rollouts.steps import Place, next_step
+from app.sandbox.rollouts.steps import NewPod, next_step
 
 SYNC_SECONDS = 0.05
 REVISION = "deployment.kubernetes.io/revision"
@@ -158,11 +158,11 @@ class DeploymentController:
         deployment.status.replica_failure = None
         for _ in range(replicas - len(pods)):
             name = f"{replica_set.meta.name}-{self._engine.random.getrandbits(20):05x}"
-            if not self._make(deployment, replica_set, Place(name=name)):
+            if not self._make(deployment, replica_set, NewPod(name=name)):
                 return
         deployment.status.replica_failure_since = None
 
-    def _make(self, deployment: Deployment, replica_set: ReplicaSet, place: Place) -> bool:
+    def _make(self, deployment: Deployment, replica_set: ReplicaSet, place: NewPod) -> bool:
         """Make one pod; whether it was admitted."""
         name = place.name if place.node is None else f"{place.name}-{self._engine.random.getrandbits(20):05x}"
         meta = self._api.new_meta(replica_set.meta.namespace, name)

@@ -254,7 +254,9 @@ class World:
         """Delete one pod by its place in the order of names, where there is one; another replaces it."""
         self.catch_up()
         workload = self.api.workload(namespace, name)
-        pods = [pod for owner in self.controller.replica_sets(workload) for pod in self.controller.pods(owner)]
+        pods = [
+            pod for owner in self.controller.replica_sets(workload) for pod in self.controller.pods(owner)
+        ]
         for pod in sorted(pods, key=lambda pod: (len(pod.meta.name), pod.meta.name))[place : place + 1]:
             self.api.delete(pod)
 

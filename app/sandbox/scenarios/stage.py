@@ -9,6 +9,7 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
+from app.agent.guardrails.workload_kinds import STATEFUL_SET
 from app.agent.ids import ServiceKey
 from app.agent.models import ChangeKind, ConfigChange, Deploy, DeployStatus, Payload
 from app.clock import Clock
@@ -287,7 +288,7 @@ def _workload(service: ServiceSpec, namespace: str) -> Workload:
         namespace=namespace,
         name=service.name,
         kind=next(kind for kind in WORKLOADS if kind.kind == service.kind),
-        ordered=service.ordered,
+        ordered=service.ordered and service.kind == STATEFUL_SET,
         on_delete=service.on_delete,
         partition=service.partition,
         on_nodes=service.on_nodes,
