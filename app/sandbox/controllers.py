@@ -199,7 +199,7 @@ class DeploymentController:
                 revision.replicas = replicas
                 self._api.bump(revision)
                 self._progress(workload)
-        if workload.partition == 0 and new.replicas == workload.replicas == self._ready(new):
+        if new.replicas == workload.replicas == self._ready(new):
             workload.settled = new.template
 
     def _refused(self, deployment: Deployment, why: str) -> None:
