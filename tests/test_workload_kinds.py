@@ -68,7 +68,7 @@ async def test_the_rollback_of_an_ordered_stateful_set_deletes_the_pod_that_it_d
         ]
         assert all(intent.decision.kind is DecisionKind.ALLOW for intent in record.intents)
         assert {pod.template.image for pod in stage.world.api.list(Pod)} == {BEFORE}
-        assert "roll-back-bad-release@1 helped" in messages(record.timeline)
+        assert "roll-back-bad-release@2 helped" in messages(record.timeline)
 
 
 async def test_without_the_right_setting_a_person_is_asked_to_delete_the_pod(acting: Story) -> None:
