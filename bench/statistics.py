@@ -58,7 +58,7 @@ def _statements(sql: dict[str, str], apart: float) -> list[str]:
         " CASE n % 5 WHEN 0 THEN 'bad_release' WHEN 1 THEN 'bad_config' WHEN 2 THEN 'memory_leak'"
         " WHEN 3 THEN 'traffic_surge' ELSE 'unknown' END,"
         " CASE n % 7 WHEN 0 THEN 'critical' WHEN 1 THEN 'minor' ELSE 'major' END,"
-        " CASE n % 5 WHEN 0 THEN 'roll-back-bad-release@1' WHEN 2 THEN 'restart-leak@1'"
+        " CASE n % 5 WHEN 0 THEN 'roll-back-bad-release@2' WHEN 2 THEN 'restart-leak@1'"
         f" WHEN 3 THEN 'scale-for-surge@2' END, n % 4 < 2, {at('-(n % 600)')}, {at('n % 3600')},"
         f" CASE WHEN n % 4 < 3 THEN {at(took)} END {made}",
         "INSERT INTO intents (id, incident_id, sequence, state, dry_run, started_at, body, attempts,"

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import msgspec
 
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, PlanLimits, Unmet, Unneeded
-from app.agent.actions.preconditions import released_by_tool
+from app.agent.actions.preconditions import held_up, released_by_tool
 from app.agent.actions.spec import ActionSpec
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.log_patterns import credentials_refused
 from app.agent.evidence.format import confidence, in_words
+from app.agent.guardrails.target_token import READY, TERMINATING, object_token
+from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -95,8 +97,12 @@ def _would_do_nothing(runbook: Runbook, evidence: Evidence, limits: PlanLimits) 
 
 
 def _disabled(runbook: Runbook, limits: PlanLimits) -> ActionName | None:
-    """The first action of it that the settings leave out."""
-    named = (step.action for step in runbook.steps if ACTIONS[step.action].in_runbooks)
+    """The first action that it always takes and that the settings leave out."""
+    named = (
+        step.action
+        for step in runbook.steps
+        if ACTIONS[step.action].in_runbooks and "when" not in step.parameters
+    )
     return next((one for one in named if one not in ENABLED_BY_DEFAULT | limits.optional), None)
 
 
@@ -248,11 +254,26 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
             continue
         if any(_aims(action) == _aims(before) for before in actions):
             continue  # it would only run after the same action failed and was undone (promise 10)
+        if "when" in step.parameters and action.name not in ENABLED_BY_DEFAULT | limits.optional:
+            return Unmet(reason=f"{action.name} is not among ENABLED_ACTIONS")
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
-            action = replace(action, undo=_UNDO_OF_COMPLETION)
+            action = action if _removes(action) else replace(action, undo=_UNDO_OF_COMPLETION)
         actions.append(action)
-    return tuple(actions)
+    return _unfinished(actions, evidence) or tuple(actions)
+
+
+def _removes(action: Action) -> bool:
+    return ACTIONS[action.name].removes
+
+
+def _unfinished(actions: Sequence[Action], evidence: Evidence) -> Unmet | None:
+    """A rollback that would not reach a pod, in a runbook without the step that deletes it."""
+    rolls_back = any(action.name is ActionName.ROLLBACK for action in actions)
+    if evidence.workload is None or not rolls_back or any(map(_removes, actions)):
+        return None
+    reason = held_up(evidence.workload, "the runbook has no step for it")
+    return None if reason is None else Unmet(reason=f"{ActionName.ROLLBACK.words}: {reason}")
 
 
 def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet | Unneeded:
@@ -294,4 +315,7 @@ def _diagnosed_token(target: ObjectRef | None, evidence: Evidence) -> str | None
         return None
     if target == workload.target.ref:
         return workload.target.token
+    if target.kind == POD:
+        pod = next((one for one in workload.pods if one.name == target.name and one.uid), None)
+        return None if pod is None else object_token(pod.uid, {READY: "false", TERMINATING: "false"})
     return next((c.content_hash for c in workload.config_maps if c.name == target.name), None)

@@ -195,6 +195,8 @@ class PodView:
     """Why its node evicted it, in the node's words; None if it was not evicted."""
     ends_by: datetime | None = None
     """When it must have ended, its grace period over; None unless it is being deleted."""
+    uid: str = ""
+    """Another pod of the same name has another one; empty where it is not known."""
     containers: tuple[str, ...] = ()
     """Its containers by name, without init containers and sidecars, as far as its node reported them."""
 

@@ -75,7 +75,10 @@ class HealingStage:
         await _pass_to(clock, start)
         played.world.catch_up()
         known = played.dependencies if variant.scenario.topology.dependencies_known else {}
-        settings = self.settings.model_copy(update={"service_dependencies": known})
+        enabled = self.settings.enabled_actions | {*variant.scenario.enables}
+        settings = self.settings.model_copy(
+            update={"service_dependencies": known, "enabled_actions": enabled}
+        )
         cluster = SandboxCluster.over(played.world, watch_seconds=_WATCH_SECONDS)
         metrics = SandboxMetrics(played.world, window=WINDOW)
         outside = simulated(cluster, metrics, settings, policy=self.policy, pace=PACE)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.agent.workload import AutoscalerView
-from app.sandbox.objects import Deployment
 from app.sandbox.world import World
 
 EVERY_SECONDS = 15.0
@@ -18,7 +17,7 @@ _STABLE_FOR = timedelta(minutes=5)
 
 @dataclass(slots=True, kw_only=True)
 class Autoscaler:
-    """Keeps one Deployment at a share of its capacity."""
+    """Keeps one workload at a share of its capacity."""
 
     world: World
     namespace: str
@@ -49,7 +48,7 @@ class Autoscaler:
     def _look(self) -> None:
         self.world.engine.after(EVERY_SECONDS, self._look)
         world, now = self.world, self.world.engine.now
-        present = world.api.get(Deployment, self.namespace, self.name)
+        present = world.api.workload(self.namespace, self.name)
         if present.replicas == 0 or present.status.ready == 0:
             return
         used = world.traffic.utilisation((self.namespace, self.name)) / self.target

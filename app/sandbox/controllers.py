@@ -10,9 +10,7 @@ revision number, a paused rollout creates nothing, and progress that stops for
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import count
 
-from app.agent.guardrails.workload_kinds import DAEMON_SET, STATEFUL_SET
 from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
@@ -21,10 +19,12 @@ from app.sandbox.objects import (
     Deployment,
     Pod,
     ReplicaSet,
+    StatefulSet,
     WarningEvent,
     digest,
     template_body,
 )
+from app.sandbox.rollouts.steps import NewPod, next_step
 
 SYNC_SECONDS = 0.05
 REVISION = "deployment.kubernetes.io/revision"
@@ -64,7 +64,10 @@ class DeploymentController:
             return
         owned = self.replica_sets(deployment)
         new = next((r for r in owned if r.template == deployment.template), None)
-        if deployment.paused:
+        if isinstance(deployment, StatefulSet):
+            new = self._newest(deployment, owned, new)
+            self._step(deployment, new, self.replica_sets(deployment))
+        elif deployment.paused:
             active = [r for r in owned if r.replicas > 0]
             if len(active) == 1:
                 self._scale(deployment, active[0], deployment.replicas)
@@ -154,23 +157,50 @@ class DeploymentController:
             self._api.delete(pod)
         deployment.status.replica_failure = None
         for _ in range(replicas - len(pods)):
-            meta = self._api.new_meta(replica_set.meta.namespace, self._pod_name(deployment, replica_set))
-            meta.labels[OWNER_LABEL] = deployment.meta.name
-            try:
-                self._api.admit_pod(meta.namespace, meta.name)
-            except Forbidden as error:
-                self._refused(deployment, str(error))
+            name = f"{replica_set.meta.name}-{self._engine.random.getrandbits(20):05x}"
+            if not self._make(deployment, replica_set, NewPod(name=name)):
                 return
-            pod = Pod(meta=meta, owner_uid=replica_set.meta.uid, template=replica_set.template)
-            self._kubelet.admit(self._api.create(pod))
         deployment.status.replica_failure_since = None
 
-    def _pod_name(self, deployment: Deployment, replica_set: ReplicaSet) -> str:
-        if deployment.kind == STATEFUL_SET:
-            taken = {pod.meta.name for pod in self._api.list(Pod, deployment.meta.namespace)}
-            return next(name for n in count() if (name := f"{deployment.meta.name}-{n}") not in taken)
-        base = deployment.meta.name if deployment.kind == DAEMON_SET else replica_set.meta.name
-        return f"{base}-{self._engine.random.getrandbits(20):05x}"
+    def _make(self, deployment: Deployment, replica_set: ReplicaSet, place: NewPod) -> bool:
+        """Make one pod; whether it was admitted."""
+        name = place.name if place.node is None else f"{place.name}-{self._engine.random.getrandbits(20):05x}"
+        meta = self._api.new_meta(replica_set.meta.namespace, name)
+        meta.labels[OWNER_LABEL] = deployment.meta.name
+        try:
+            self._api.admit_pod(meta.namespace, meta.name)
+        except Forbidden as error:
+            self._refused(deployment, str(error))
+            return False
+        pod = Pod(
+            meta=meta,
+            owner_uid=replica_set.meta.uid,
+            template=replica_set.template,
+            bound_to=place.node,
+            stays=isinstance(deployment, StatefulSet),
+        )
+        self._kubelet.admit(self._api.create(pod))
+        return True
+
+    def _step(self, workload: StatefulSet, new: ReplicaSet, owned: list[ReplicaSet]) -> None:
+        """Make and delete the pods of a StatefulSet or DaemonSet that its controller would next."""
+        pods = {revision.meta.uid: self.pods(revision) for revision in owned}
+        step = next_step(workload, [pod for some in pods.values() for pod in some], new.meta.uid)
+        for pod in step.delete:
+            self._api.delete(pod)
+        workload.status.replica_failure = None
+        settled = next((one for one in owned if one.template == workload.settled), new)
+        made = [self._make(workload, new if one.updated else settled, one) for one in step.make]
+        if all(made):
+            workload.status.replica_failure_since = None
+        for revision in owned:
+            replicas = len(self.pods(revision))
+            if revision.replicas != replicas:
+                revision.replicas = replicas
+                self._api.bump(revision)
+                self._progress(workload)
+        if new.replicas == workload.replicas == self._ready(new):
+            workload.settled = new.template
 
     def _refused(self, deployment: Deployment, why: str) -> None:
         """A pod could not be made: say so, and try again later."""
@@ -227,11 +257,9 @@ class DeploymentController:
         return True, "ReplicaSetUpdated"
 
 
-def _first_to_go(pod: Pod) -> tuple[bool, int, datetime]:
-    """Broken pods first, then the highest ordinal, then the oldest."""
-    ordinal = pod.meta.name.rpartition("-")[2]
-    ordered = ordinal.isdecimal() and pod.meta.name == f"{pod.meta.labels[OWNER_LABEL]}-{ordinal}"
-    return pod.ready, -int(ordinal) if ordered else 0, pod.meta.created_at
+def _first_to_go(pod: Pod) -> tuple[bool, datetime]:
+    """Broken pods first, then the oldest."""
+    return pod.ready, pod.meta.created_at
 
 
 def _status_value(deployment: Deployment) -> tuple[object, ...]:

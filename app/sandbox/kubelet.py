@@ -94,7 +94,7 @@ class Kubelet:
 
     def _evict(self, node: str) -> None:
         for pod in self._on(node):
-            if self._around.node(node).lost:
+            if self._around.node(node).lost and not pod.stays:
                 self._api.delete(pod)
 
     def _schedule(self, pod: Pod) -> None:
@@ -116,7 +116,9 @@ class Kubelet:
         self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
 
     def _usable(self, pod: Pod) -> list[str]:
-        """The nodes that may take a pod."""
+        """The nodes that may take a pod; that of a DaemonSet ignores cordons."""
+        if pod.bound_to is not None:
+            return [] if self._around.node(pod.bound_to).lost else [pod.bound_to]
         wanted = dict(pod.template.pod_fields).get(NODE_SELECTOR)
         bound = self._model(pod) is not None and wanted is not None
         states = ((node, self._around.node(node)) for node in self._nodes)

@@ -160,12 +160,18 @@ class Deployment:
 
 @dataclass(slots=True, kw_only=True)
 class StatefulSet(Deployment):
-    """Pods with ordinals, replaced one at a time from the highest on (`podManagementPolicy: Parallel`)."""
+    """Pods with ordinals, replaced one at a time from the highest on (`app.sandbox.rollouts`)."""
+
+    ordered: bool = False
+    """`podManagementPolicy: OrderedReady`: a pod that is not ready holds up every other one."""
+    on_delete: bool = False
+    """Update strategy `OnDelete`: a pod takes a new template only when someone deletes it."""
+    partition: int = 0
+    """Pods with a lower ordinal keep the template of the last complete rollout."""
+    settled: Template | None = None
+    """The template of the last complete rollout; None before the first."""
 
     kind = "StatefulSet"
-
-    def rolling(self) -> tuple[int, int]:
-        return 0, 1
 
     @property
     def missing_at_once(self) -> int:
@@ -174,13 +180,16 @@ class StatefulSet(Deployment):
 
 @dataclass(slots=True, kw_only=True)
 class DaemonSet(StatefulSet):
-    """As many pods as there are nodes, replaced one at a time."""
+    """A pod on each of its nodes, replaced one at a time."""
+
+    nodes: tuple[str, ...] = ()
+    """The nodes that it runs on."""
 
     kind = "DaemonSet"
 
 
 WORKLOADS: tuple[type[Deployment], ...] = (Deployment, StatefulSet, DaemonSet)
-"""The kinds of workloads; all are rolled out by one controller, each within its own bounds."""
+"""The kinds of workloads; one controller rolls out all of them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,6 +211,10 @@ class Pod:
     owner_uid: str
     template: Template
     node: str | None = None
+    bound_to: str | None = None
+    """The only node that takes it; None: any node."""
+    stays: bool = False
+    """It is not replaced while its node is lost, because it may still run there."""
     phase: str = "Pending"
     ready: bool = False
     restarts: int = 0

@@ -33,6 +33,7 @@ from app.sandbox.objects import (
     Meta,
     Pod,
     ReplicaSet,
+    StatefulSet,
     Template,
     config_maps_of,
 )
@@ -55,6 +56,12 @@ class Workload:
     name: str
     template: Template
     kind: type[Deployment] = Deployment
+    ordered: bool = False
+    """These four as `StatefulSet` and `DaemonSet` have them; a Deployment ignores them."""
+    on_delete: bool = False
+    partition: int = 0
+    on_nodes: tuple[str, ...] | None = None
+    """The nodes of a DaemonSet; None: every node."""
     service: str | None = None
     """Sets the name label; without it the workload's name is the service."""
     replicas: int = 3
@@ -122,16 +129,21 @@ class World:
         meta.changed_by, meta.changed_at = PIPELINE, self.engine.now
         if workload.model is not None:
             self.surroundings.models[(workload.namespace, workload.service or workload.name)] = workload.model
-        created = self.api.create(
-            workload.kind(
-                meta=meta,
-                template=workload.template,
-                replicas=len(self.nodes) if workload.kind is DaemonSet else workload.replicas,
-                progress_deadline_seconds=workload.progress_deadline_seconds,
-                max_surge=workload.max_surge,
-                max_unavailable=workload.max_unavailable,
-            )
+        made = workload.kind(
+            meta=meta,
+            template=workload.template,
+            replicas=workload.replicas,
+            progress_deadline_seconds=workload.progress_deadline_seconds,
+            max_surge=workload.max_surge,
+            max_unavailable=workload.max_unavailable,
         )
+        if isinstance(made, StatefulSet):
+            made.ordered, made.on_delete = workload.ordered, workload.on_delete
+            made.partition = workload.partition
+        if isinstance(made, DaemonSet):
+            made.nodes = self.nodes if workload.on_nodes is None else workload.on_nodes
+            made.replicas = len(made.nodes)
+        created = self.api.create(made)
         self.traffic.serve(workload.namespace, service_of(created), workload.requests_per_second)
 
     def release(self, namespace: str, name: str, image: str) -> None:
@@ -237,6 +249,16 @@ class World:
         oldest = min(running, key=lambda pod: (pod.meta.created_at, pod.meta.name))
         self.api.delete(oldest)
         return oldest.meta.name
+
+    def delete_pod(self, namespace: str, name: str, place: int) -> None:
+        """Delete one pod by its place in the order of names, where there is one; another replaces it."""
+        self.catch_up()
+        workload = self.api.workload(namespace, name)
+        pods = [
+            pod for owner in self.controller.replica_sets(workload) for pod in self.controller.pods(owner)
+        ]
+        for pod in sorted(pods, key=lambda pod: (len(pod.meta.name), pod.meta.name))[place : place + 1]:
+            self.api.delete(pod)
 
     def set_registry(self, *, answers: bool) -> None:
         """Whether the image registry answers from now on; running containers continue."""

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.ids import JsonObject
+from app.sandbox.scenarios.document import DeletePodEvent
 from app.sandbox.scenarios.files import Variant, load_scenarios
 from app.sandbox.scenarios.judge import Run, Scored, judge
 from testbed import rbac
@@ -51,6 +53,11 @@ def not_applicable(variant: Variant, speed: float) -> str | None:
     seconds = least_seconds(shortened(variant)) / speed
     if seconds > MOST_SECONDS:
         return f"it takes {seconds:.0f} s, and at most {MOST_SECONDS:.0f} s are played"
+    others = sorted({one.kind for one in variant.scenario.topology.services} - {DEPLOYMENT})
+    if others:
+        return f"only Deployments are played, and it has a {' and a '.join(others)}"
+    if any(isinstance(event, DeletePodEvent) for event in variant.events):
+        return "a person deletes a pod in it, which is played in the simulated world only"
     return None
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.models import IncidentRecord, IncidentState
 from app.agent.workload import RevisionHealth
 from app.benchmarks.healing_agent import OWNER, PACE, RECHECK, benchmark_settings, seen
@@ -242,6 +243,7 @@ async def _with_agent(
         update={
             "service_dependencies": known,
             "kubeconfig": stand.agent,
+            "enabled_actions": ENABLED_BY_DEFAULT | {*variant.scenario.enables},
             "environment_namespaces": {world.namespace: world.namespace},
             "watch_concurrency": 4,
             "log_evidence": False,  # the containers of the stand-in kubelet write nothing

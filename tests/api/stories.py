@@ -91,7 +91,7 @@ async def proposed(
         replace(record.incident, diagnosis=_diagnosis(text, now), plan=_plan(text, now)),
         [
             _note(now, 1, Stage.DIAGNOSE, f"Most likely bad release (88%): {text} failed 40 s before."),
-            _note(now, 1, Stage.PLAN, "Runbook roll-back-bad-release@1: rollback, then restart."),
+            _note(now, 1, Stage.PLAN, "Runbook roll-back-bad-release@2: rollback, then restart."),
         ],
     )
     plan = incident.plan
@@ -113,7 +113,7 @@ async def proposed(
             ),
             lesson=Lesson(
                 cause=Cause.BAD_RELEASE,
-                runbook="roll-back-bad-release@1",
+                runbook="roll-back-bad-release@2",
                 actions=(),
                 worked=None,
                 recovered_alone=False,
@@ -285,7 +285,7 @@ def _plan(text: str, at: datetime) -> Plan:
         undo=None,
     )
     return Plan(
-        runbook="roll-back-bad-release@1",
+        runbook="roll-back-bad-release@2",
         runbook_hash="8fa167f2826d9d99",
         actions=(rollback, restart),
         rejected=(

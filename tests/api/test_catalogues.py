@@ -106,10 +106,10 @@ def test_runbooks_show_what_they_achieved(api: Harness) -> None:
     by_id = {one["id"]: one for one in found["items"]}
     assert by_id["roll-back-bad-release"]["steps"][0]["action"] == "rollback"
     [result] = by_id["roll-back-bad-release"]["history"]
-    assert (result["runbook"], result["planned"], result["worked"]["of"]) == ("roll-back-bad-release@1", 1, 0)
+    assert (result["runbook"], result["planned"], result["worked"]["of"]) == ("roll-back-bad-release@2", 1, 0)
     assert found["retired"] == []
     page = api.get("/dashboard/runbooks").text
-    assert "roll-back-bad-release@1" in page
+    assert "roll-back-bad-release@2" in page
     without = [one for one in found["items"] if not one["steps"]]
     assert without
     assert page.count("none: it leaves the incident to people") == len(without)

@@ -121,7 +121,7 @@ def test_an_incident_reads_like_a_story(api: Harness) -> None:
         "88%",
         "the old ones serve",
         "latency rose a little before the release",
-        "roll-back-bad-release@1",
+        "roll-back-bad-release@2",
         "traffic did not rise",
         "deny",
         "ALLOW_HIGH_RISK_ACTIONS is false",

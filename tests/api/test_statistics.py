@@ -54,7 +54,7 @@ def test_statistics_of_stories(api: Harness) -> None:
     assert one["budget"]["actions"] == 0
     dry = api.get("/v1/stats?until=2026-02-20T18:00:00Z&service=payments-api").json()
     assert [(score["runbook"], score["proposed"]) for score in dry["shadow"]] == [
-        ("roll-back-bad-release@1", 1)
+        ("roll-back-bad-release@2", 1)
     ]
 
 

@@ -76,11 +76,13 @@ class ClusterHarness(Protocol):
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
         kind: str = "Deployment",
+        ordered: bool = False,
     ) -> None:
         """Create a workload called `name`: a Deployment, a StatefulSet or a DaemonSet.
 
         A DaemonSet has a pod on each node, whatever `replicas` says. The pods of a
-        StatefulSet are made and replaced in parallel as far as its strategy allows.
+        StatefulSet are made and replaced in parallel as far as its strategy allows,
+        or with `ordered` one after another (`podManagementPolicy: OrderedReady`).
 
         `service` sets the label `app.kubernetes.io/name` on it; without, it has
         no such label. Its one container is called `app`. `config_map` is referred

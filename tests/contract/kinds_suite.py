@@ -8,8 +8,10 @@ from __future__ import annotations
 import pytest
 
 from app.agent.actions.target_parts import as_left, same_ground
+from app.agent.evidence.cluster.held_up import waited_for, why_kept
 from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import older_pods
+from app.agent.guardrails.target_token import READY, TERMINATING, object_token
 from app.agent.models import ActionName, Condition
 from app.agent.ports.cluster import PodOwner
 from app.agent.workload import ObjectRef, WorkloadView
@@ -109,6 +111,41 @@ async def test_a_restart_of_any_kind_replaces_every_pod_and_changes_no_version(
     await apply(cluster, scale, intent_id=OTHER_INTENT)
     view = await cluster.until(key_of(cluster), lambda seen: rolled_out(seen) and len(seen.pods) == 4)
     assert view.desired_replicas == 4
+
+
+async def test_a_rollback_of_an_ordered_stateful_set_takes_effect_once_its_stuck_pod_is_deleted(
+    cluster: ClusterHarness,
+) -> None:
+    """The controller waits for the pod that the release broke; that very pod is deleted, and once."""
+    await cluster.deploy("shop", service="shop", replicas=3, kind="StatefulSet", ordered=True)
+    await cluster.until(key_of(cluster), rolled_out)
+    await cluster.set_image("shop", CRASHING_IMAGE)
+    view = await cluster.until(key_of(cluster), crashes)
+    [stuck] = waited_for(view)
+    assert (stuck.name, why_kept(view)) == ("shop-2", None)
+    back = action(ActionName.ROLLBACK, ref_of(cluster, "StatefulSet"), revision=1)
+    await apply(cluster, back)
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.spec_observed and seen.current_revision == 3
+    )
+    assert [pod.uid for pod in waited_for(view)] == [stuck.uid]
+    assert why_kept(view, rolled_back=True) is None
+    assert why_kept(view) is not None  # it does not run the current revision
+
+    delete = action(ActionName.DELETE_STUCK_POD, cluster.ref("Pod", stuck.name))
+    decided = await cluster.ports.reader.target(delete)
+    planned = object_token(stuck.uid, {READY: "false", TERMINATING: "false"})
+    assert same_ground(delete, planned, decided.token)
+    answer = await cluster.ports.rehearsal.rehearse(delete, decided, None)
+    assert answer.accepted, answer.message
+    await apply(cluster, delete, intent_id=OTHER_INTENT)
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert {pod.name: pod.uid == stuck.uid for pod in view.pods} == dict.fromkeys(
+        ("shop-0", "shop-1", "shop-2"), False
+    )
+    assert not same_ground(delete, planned, (await cluster.ports.reader.target(delete)).token)
+    with pytest.raises((Conflict, Invalid)):
+        await cluster.ports.writer.apply(delete, OTHER_INTENT, decided, None)
 
 
 async def test_the_revisions_of_a_release_are_read_newest_first(cluster: ClusterHarness) -> None:

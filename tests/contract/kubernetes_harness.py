@@ -133,6 +133,7 @@ class KubernetesHarness:
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
         kind: str = "Deployment",
+        ordered: bool = False,
     ) -> None:
         source = EnvFromSource(configMapRef=ConfigMapEnvSource(name=config_map))
         container = Container(name="app", image=image, envFrom=[source] if config_map else None)
@@ -154,7 +155,7 @@ class KubernetesHarness:
                     selector=selector,
                     template=template,
                     serviceName=name,
-                    podManagementPolicy="Parallel",
+                    podManagementPolicy="OrderedReady" if ordered else "Parallel",
                 )
                 workload = StatefulSet(metadata=metadata, spec=stateful)
             case "DaemonSet":

@@ -93,6 +93,7 @@ class SandboxHarness:
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
         kind: str = "Deployment",
+        ordered: bool = False,
     ) -> None:
         self.world.deploy(
             Workload(
@@ -103,6 +104,7 @@ class SandboxHarness:
                 template=Template(image=image, config_maps=(config_map,) if config_map else ()),
                 replicas=replicas,
                 annotations=annotations,
+                ordered=ordered,
             )
         )
 

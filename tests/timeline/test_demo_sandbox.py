@@ -112,7 +112,7 @@ async def test_a_bad_release_is_seen_rolled_back_and_proved_recovered(settings: 
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by .*error rate"),
             Want(after=90, before=165, stage=Stage.OBSERVE, says="Evidence: .*revision 2"),
             Want(after=90, before=165, stage=Stage.DIAGNOSE, says="Most likely bad release"),
-            Want(after=90, before=165, stage=Stage.PLAN, says="roll-back-bad-release@1: rollback"),
+            Want(after=90, before=165, stage=Stage.PLAN, says="roll-back-bad-release@2: rollback"),
             Want(after=90, before=165, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
             Want(after=90, before=165, stage=Stage.POLICY, says=r"rollback \(high risk\): allow"),
             Want(after=90, before=165, stage=Stage.EXECUTE, says="Starting: rollback"),

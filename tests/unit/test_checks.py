@@ -15,7 +15,7 @@ REPORT = '<testsuites><testsuite><testcase classname="t" name="a"/>{}</testsuite
 INCIDENT: dict[str, Any] = {
     "triggers": ["deploy_failed", "crash_loop"],
     "diagnosis": {"cause": "bad_release", "evidence": ["the release came first"]},
-    "plan": {"runbook": "roll-back-bad-release@1", "hash": "5b", "actions": [{"name": "rollback"}]},
+    "plan": {"runbook": "roll-back-bad-release@2", "hash": "5b", "actions": [{"name": "rollback"}]},
     "actions": [
         {
             "name": "rollback",

@@ -242,7 +242,7 @@ def test_the_shipped_runbooks_are_valid(heal: Heal) -> None:
     """Each is listed with its version and hash."""
     answer = heal("runbooks", "check")
     assert answer.code == 0
-    assert "roll-back-bad-release@1" in answer.out
+    assert "roll-back-bad-release@2" in answer.out
     assert re.search(r"Valid: (\d+) runbooks in .*, (\d+) examples tested", answer.out)
 
 

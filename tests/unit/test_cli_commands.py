@@ -23,7 +23,7 @@ CASES = REPOSITORY / "tests" / "data" / "policy-cases.json"
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("runbooks", "list"), 0, "roll-back-bad-release@1"),
+        (("runbooks", "list"), 0, "roll-back-bad-release@2"),
         (("runbooks", "list", "-o", "wide"), 0, "MIN CONFIDENCE"),
         (("runbooks", "show", "roll-back-bad-release"), 0, "rollback to=previous_healthy"),
         (("runbooks", "show", "nothing"), 1, "the catalogue has"),

@@ -105,7 +105,7 @@ def unmet(name: ActionName, seen: Evidence, **parameters: JsonScalar) -> str:
 def test_the_runbook_of_the_best_cause_is_chosen_and_every_other_gets_its_reason() -> None:
     """A plan says why each other runbook of the catalogue was not taken."""
     found = plan(BAD, Cause.BAD_RELEASE)
-    assert found.runbook == "roll-back-bad-release@1"
+    assert found.runbook == "roll-back-bad-release@2"
     (action,) = found.actions
     assert (action.name, action.risk, action.target) == (ActionName.ROLLBACK, Risk.HIGH, REF)
     assert action.parameters == {"revision": 6}
@@ -113,7 +113,7 @@ def test_the_runbook_of_the_best_cause_is_chosen_and_every_other_gets_its_reason
     assert action.undo == ACTIONS[ActionName.ROLLBACK].undo
     others = (r.reference for r in CATALOGUE.runbooks if r.id != "roll-back-bad-release")
     assert [r.runbook for r in found.rejected] == sorted(others)
-    assert reason(found, "escalate-bad-release") == "roll-back-bad-release@1 was selected first"
+    assert reason(found, "escalate-bad-release") == "roll-back-bad-release@2 was selected first"
     assert found.handover == ()
     assert reason(found, "scale") == "addresses traffic surge, not bad release"
 
@@ -592,7 +592,7 @@ def test_a_revision_that_nobody_called_is_passed_over() -> None:
 def test_the_runbooks_for_the_cause_are_marked_among_those_rejected() -> None:
     """So that a summary names them, and leaves out those for other causes and kinds of workloads."""
     found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
-    assert [r.runbook for r in found.rejected if r.addresses_cause] == ["roll-back-bad-release@1"]
+    assert [r.runbook for r in found.rejected if r.addresses_cause] == ["roll-back-bad-release@2"]
 
 
 # ---------------------------------------------------------------- a newer diagnosis

@@ -86,6 +86,21 @@ WRONG = [
     ("no fault", "at: $fault_at", "role: decoy, at: $fault_at", "no event has the role fault"),
     ("a broken variant", "[3, 4]", "[3, many]", MANY),
     ("no YAML", "topology:\n", "topology: [\n", "no valid YAML"),
+    ("an ordinal", "name: ledger,", "name: ledger, kind: DaemonSet, partition: 1,", "only a StatefulSet has"),
+    ("by hand", "name: ledger,", "name: ledger, on_delete: true,", "a Deployment has no update strategy"),
+    ("nodes", "name: ledger,", "name: ledger, on_nodes: [node-1],", "only a DaemonSet has nodes"),
+    (
+        "no node",
+        "name: ledger,",
+        "name: ledger, kind: DaemonSet, on_nodes: [node-9],",
+        "topology.services[1].on_nodes[0]: there is no node 'node-9'",
+    ),
+    (
+        "scaled nodes",
+        "name: ledger,",
+        "name: ledger, kind: DaemonSet, autoscaler: {least: 1, most: 3},",
+        "a DaemonSet has no replicas to scale",
+    ),
     ("twice", "schema: 1\n", "schema: 1\nschema: 1\n", "one.yaml:2:1: the key 'schema' stands here twice"),
     ("another schema", "schema: 1", "schema: 2", "one.yaml:1:9: schema: invalid"),
 ]
@@ -102,6 +117,25 @@ def test_a_malformed_scenario_is_an_error_with_file_and_line(
         load_file(file)
     assert str(raised.value).startswith(f"{file}:")
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "said"),
+    [
+        ("DaemonSet", "do: scale, service: ledger, replicas: 2", "runs one pod on each of its nodes"),
+        ("DaemonSet", "do: place_on, service: ledger, node: node-1", "runs one pod on each of its nodes"),
+        ("StatefulSet", "do: pause, service: ledger", "the rollout of a StatefulSet cannot be paused"),
+    ],
+)
+def test_an_event_that_does_not_happen_to_a_kind_is_an_error(
+    tmp_path: Path, kind: str, event: str, said: str
+) -> None:
+    """The same event is valid for a Deployment."""
+    text = VALID.replace("timeline:\n", f"timeline:\n  - {{at: 90, {event}}}\n")
+    assert load_file(written(tmp_path, text))
+    file = written(tmp_path, text.replace("name: ledger,", f"name: ledger, kind: {kind},"))
+    with pytest.raises(ConfigurationError, match=said):
+        load_file(file)
 
 
 def test_a_control_has_no_fault(tmp_path: Path) -> None:

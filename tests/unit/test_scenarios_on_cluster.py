@@ -108,6 +108,19 @@ def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
     assert not_applicable(hidden, SPEED) == "it takes 360 s, and at most 180 s are played"
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("stateful-release-stuck", "only Deployments are played, and it has a StatefulSet"),
+        ("control-daemon-config", "only Deployments are played, and it has a DaemonSet and a StatefulSet"),
+        ("release-errors", None),
+    ],
+)
+def test_other_kinds_than_deployments_are_left_out_with_the_reason(name: str, why: str | None) -> None:
+    """They are played in the simulated world."""
+    assert not_applicable(load_file(FOLDER / f"{name}.yaml", 1)[0], SPEED) == why
+
+
 def test_the_cluster_writes_no_report_of_the_simulated_world(heal: Heal) -> None:
     """Harm and times are compared with a twin, which only the simulated world has."""
     absent = str(FOLDER / "absent.yaml")

@@ -11,18 +11,31 @@ import pytest
 
 from app.agent.actions import ACTIONS, Resolved, Unmet
 from app.agent.evidence.cluster.handover import handover
+from app.agent.evidence.cluster.held_up import why_kept
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import IntentId, Json, JsonObject, JsonScalar
-from app.agent.models import Action, ActionName, Cause, Risk, Snapshot, Trigger
-from app.agent.workload import ObjectRef, WorkloadView
+from app.agent.models import (
+    Action,
+    ActionName,
+    Cause,
+    Diagnosis,
+    Hypothesis,
+    Plan,
+    Risk,
+    Snapshot,
+    Trigger,
+)
+from app.agent.planner import PlanLimits, make_plan
+from app.agent.runbooks import Catalogue
+from app.agent.workload import ObjectRef, PodView, WorkloadView
 from app.connectors.kubernetes.patches import patch_for, snapshot_body
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
 from app.connectors.kubernetes.views.disruption import disruption_of
 from app.connectors.kubernetes.views.trial_pod import trial_pod
 from app.errors import Invalid
 from tests.unit.k8s_samples import container, deployment, target, template
-from tests.unit.scenes import LIMITS, evidence, pods, record, revision, workload
+from tests.unit.scenes import CATALOGUE, LIMITS, at, evidence, pods, record, revision, workload
 
 NOW = datetime(2026, 2, 20, 18, tzinfo=UTC)
 BEFORE, AFTER = revision(1, -600), revision(2, -3)
@@ -319,6 +332,95 @@ def test_what_a_kind_cannot_take_is_left_to_a_person_with_a_sentence(
     view = replace(plain, target=replace(plain.target, ref=ref(kind)))
     reason = resolved(asked[0], view, **asked[1])
     assert (why in reason) if why else reason == ""
+
+
+STUCK = replace(
+    pods(AFTER, 1, ready=False, created=-0.2)[0],
+    uid="pod-1",
+    ready_changed_at=at(-0.2) + timedelta(seconds=2),
+)
+DELETES = replace(LIMITS, optional=frozenset({ActionName.DELETE_STUCK_POD}))
+BAD_RELEASE = Diagnosis(
+    hypotheses=(Hypothesis(cause=Cause.BAD_RELEASE, confidence=0.9, rule="test", evidence_for=()),), at=NOW
+)
+
+
+def held_up_view(*waiting: PodView, **changes: object) -> WorkloadView:
+    """An ordered StatefulSet, in the middle of a release."""
+    plain = workload([AFTER, BEFORE], (*waiting, *pods(BEFORE, 2)), one_by_one=True, **changes)
+    return replace(plain, target=replace(plain.target, ref=ref("StatefulSet")))
+
+
+def planned(view: WorkloadView, limits: PlanLimits = DELETES, catalogue: Catalogue = CATALOGUE) -> Plan:
+    return make_plan(BAD_RELEASE, evidence(Trigger.CRASH_LOOP, workload=view), catalogue, limits)
+
+
+def why_not(plan: Plan) -> str:
+    """Why the shipped rollback was not chosen."""
+    return next(one.reason for one in plan.rejected if one.runbook.startswith("roll-back-bad-release"))
+
+
+def test_a_rollback_that_does_not_reach_a_pod_is_planned_with_its_deletion() -> None:
+    """One verdict for both; the deletion holds for that pod alone, and an undo restores the template only."""
+    back, delete = planned(held_up_view(STUCK)).actions
+    assert (back.name, back.then_verify) == (ActionName.ROLLBACK, False)
+    assert (delete.name, delete.then_verify) == (ActionName.DELETE_STUCK_POD, True)
+    assert delete.target == ref("StatefulSet").beside("Pod", STUCK.name)
+    assert delete.diagnosed_token == "pod-1/ready=false,terminating=false"
+    assert back.undo is not None
+    assert delete.undo is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "why"),
+    [
+        ((replace(STUCK, ready_changed_at=at(0)),), "was ready before"),
+        ((replace(STUCK, template_hash=BEFORE.template_hash),), "does not run the revision"),
+        ((replace(STUCK, node_lost=True),), "may still run there"),
+        ((replace(STUCK, ends_by=at(1)),), "is being deleted"),
+        ((replace(STUCK, uid=""),), "does not run the revision"),
+        ((STUCK, replace(STUCK, name="checkout-2-1")), "waits for checkout-2-0, checkout-2-1"),
+    ],
+)
+def test_any_other_pod_is_left_to_a_person_and_named(waiting: tuple[PodView, ...], why: str) -> None:
+    """The rollback is then left to the person too, with the line that deletes the pods."""
+    plan = planned(held_up_view(*waiting))
+    assert plan.actions == ()
+    assert why in why_not(plan)
+    names = " ".join(pod.name for pod in waiting)
+    assert f"kubectl -n payments delete pod {names}" in why_not(plan)
+
+
+def test_a_rollback_is_never_planned_without_the_deletion_that_it_needs() -> None:
+    """Not where the action is off, where a runbook has no step for it, or where a controller rolls back."""
+    assert "not among ENABLED_ACTIONS" in why_not(planned(held_up_view(STUCK), LIMITS))
+    bare = Catalogue(
+        runbooks=tuple(
+            replace(one, steps=one.steps[:1]) if one.id == "roll-back-bad-release" else one
+            for one in CATALOGUE.runbooks
+        )
+    )
+    assert "the runbook has no step for it" in why_not(planned(held_up_view(STUCK), DELETES, bare))
+    owned = held_up_view(STUCK, managed_by="argocd")
+    assert "managed by argocd" in why_not(planned(owned))
+
+
+def test_nothing_is_deleted_after_a_rollback_that_reaches_every_pod() -> None:
+    """A Deployment, and a StatefulSet whose pods are replaced in parallel, replace the pod themselves."""
+    [only] = planned(replace(held_up_view(STUCK), one_by_one=False)).actions
+    assert (only.name, only.then_verify) == (ActionName.ROLLBACK, True)
+    assert len(planned(replace(held_up_view(STUCK), one_by_one=False), LIMITS).actions) == 1
+
+
+def test_after_the_rollback_only_the_pod_of_the_withdrawn_revision_is_deleted() -> None:
+    """A pod that runs the revision before that is the fault of something else."""
+    again = replace(BEFORE, number=3)
+    older = revision(0, -900)
+    after = workload([again, AFTER, older], (STUCK, *pods(BEFORE, 2)), one_by_one=True)
+    assert why_kept(after, rolled_back=True) is None
+    of_older = replace(STUCK, template_hash=older.template_hash)
+    other = workload([again, AFTER, older], (of_older, *pods(BEFORE, 2)), one_by_one=True)
+    assert "does not run the revision" in (why_kept(other, rolled_back=True) or "")
 
 
 def test_every_kind_says_what_may_be_changed_of_it_or_why_not() -> None:

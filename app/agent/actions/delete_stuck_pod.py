@@ -9,12 +9,15 @@ from app.agent.actions.preconditions import first_reason, owner_refuses
 from app.agent.actions.spec import (
     UNNAMED,
     ActionSpec,
+    Parameter,
     PlanLimits,
     Resolution,
     Resolved,
     Unmet,
+    Unneeded,
     no_pods,
 )
+from app.agent.evidence.cluster.held_up import waited_for, why_kept
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.evidence.format import counted
 from app.agent.evidence.pods import sound
@@ -24,6 +27,7 @@ from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import PodView, WorkloadView
 
+_HOLDS_UP_ROLLBACK = "holds_up_rollback"
 _EFFECT = "the stuck pod is deleted, and its controller makes another one in its place"
 
 STUCK_FOR = timedelta(minutes=2)
@@ -36,8 +40,13 @@ _OF_THE_POD = frozenset(
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs one failing pod whose template runs in healthy pods beside it."""
+    """Needs one failing pod whose template runs in healthy pods beside it.
+
+    With `when: holds_up_rollback` it is the pod that the rollback before it does not reach.
+    """
     workload = evidence.workload
+    if parameters.get("when") == _HOLDS_UP_ROLLBACK:
+        return _of_the_withdrawn_revision(workload)
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
@@ -46,7 +55,18 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         reason = _may_recover(failing[0], evidence) or _no_healthy_twin(failing[0], workload, evidence)
     if reason is not None:
         return Unmet(reason=reason)
-    [pod] = failing
+    return _deleted(failing[0], workload)
+
+
+def _of_the_withdrawn_revision(workload: WorkloadView | None) -> Resolution:
+    """The one pod of the withdrawn revision that the controller of the StatefulSet waits for."""
+    if workload is None or not waited_for(workload):
+        return Unneeded()
+    reason = first_reason(owner_refuses(workload), why_kept(workload, rolled_back=True))
+    return _deleted(waited_for(workload)[0], workload) if reason is None else Unmet(reason=reason)
+
+
+def _deleted(pod: PodView, workload: WorkloadView) -> Resolved:
     return Resolved(
         target=workload.target.ref.beside(POD, pod.name),
         parameters={},
@@ -86,7 +106,15 @@ def _no_healthy_twin(pod: PodView, workload: WorkloadView, evidence: Evidence) -
 SPEC = ActionSpec(
     name=ActionName.DELETE_STUCK_POD,
     risk=Risk.MEDIUM,
-    parameters=(),
+    parameters=(
+        Parameter(
+            name="when",
+            meaning="holds_up_rollback: only the pod of the withdrawn revision that was never ready, while "
+            "the controller of an ordered StatefulSet waits for it and replaces no other",
+            choices=(_HOLDS_UP_ROLLBACK,),
+            required=False,
+        ),
+    ),
     expected_effect=_EFFECT,
     undo=None,
     resolve=resolve,

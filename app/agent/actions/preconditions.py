@@ -6,6 +6,7 @@ cluster's own preconditions are checked later in addition.
 
 from __future__ import annotations
 
+from app.agent.evidence.cluster.held_up import delete_command, waited_for
 from app.agent.evidence.facts import PodFault, older_pods, trouble
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
@@ -22,7 +23,12 @@ def owner_refuses(workload: WorkloadView) -> str | None:
 
 
 def kind_refuses(workload: WorkloadView, part: str) -> str | None:
-    """Workloads of this kind, or with this update strategy, do not take the change."""
+    """Workloads of this kind, or with this update strategy, do not take the change now."""
+    return kind_lacks(workload, part) or held_up(workload)
+
+
+def kind_lacks(workload: WorkloadView, part: str) -> str | None:
+    """Workloads of this kind, or with this update strategy, never take the change."""
     ref = workload.target.ref
     why = WORKLOAD_KINDS[ref.kind].without.get(part) if ref.kind in WORKLOAD_KINDS else None
     if why is not None:
@@ -32,14 +38,20 @@ def kind_refuses(workload: WorkloadView, part: str) -> str | None:
             f"{ref} takes a new template only when someone deletes its pods (update strategy OnDelete): "
             "a person must do this"
         )
-    waited_for = [pod.name for pod in workload.pods if not (pod.ready or pod.leftover)]
-    if workload.one_by_one and waited_for:
-        return (
-            f"{ref} changes its pods one after another, and its controller waits for "
-            f"{', '.join(sorted(waited_for))} to be ready before it changes any: a person must delete "
-            "that pod after the change"
-        )
     return None
+
+
+def held_up(workload: WorkloadView, why: str | None = None) -> str | None:
+    """The controller waits for a pod, so that the change would not take effect; `why` is added."""
+    waiting = waited_for(workload)
+    if not waiting:
+        return None
+    names = ", ".join(pod.name for pod in waiting)
+    return (
+        f"{workload.target.ref} changes its pods one after another, and its controller waits for "
+        f"{names} to be ready before it changes any: a person must delete that pod after the change"
+        f"{'' if why is None else f' ({why})'}: {delete_command(workload)}"
+    )
 
 
 def would_be_reverted(workload: WorkloadView) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from app.agent.actions.application import refuses, through_application
 from app.agent.actions.preconditions import (
     first_reason,
-    kind_refuses,
+    held_up,
+    kind_lacks,
     owner_refuses,
     released_by_tool,
     rollout_paused,
@@ -27,6 +28,7 @@ from app.agent.actions.spec import (
     rolling_pods,
     template_change,
 )
+from app.agent.evidence.cluster.held_up import why_kept
 from app.agent.evidence.facts import (
     changed_fields,
     current_revision,
@@ -53,7 +55,7 @@ from app.agent.workload import Revision, RevisionHealth, WorkloadView
 _EFFECT = "the previous healthy revision runs again; the changes of the release are removed"
 
 
-def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
     """`to: previous_healthy` becomes `revision`, the number of the revision to run again."""
     workload = evidence.workload
     if workload is None:
@@ -64,9 +66,10 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     application = workload.application
     held = would_be_reverted(workload) if application is None else refuses(application)
     reason = first_reason(
-        kind_refuses(workload, TEMPLATE),
+        kind_lacks(workload, TEMPLATE),
         owner_refuses(workload),
         held,
+        _held_up(workload, limits),
         rollout_paused(workload),
         _barrier(workload),
     )
@@ -83,6 +86,16 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         passed_over.append(f"revision {revision.number} {objection}")
     told = "; ".join(passed_over) or "no older revision is kept"
     return Unmet(reason=f"there is no revision to go back to: {told}")
+
+
+def _held_up(workload: WorkloadView, limits: PlanLimits) -> str | None:
+    """Why a pod that the controller waits for stays; None where there is none, or it is deleted next."""
+    if workload.application is not None:
+        return held_up(workload, "a GitOps controller rolls it back")
+    if ActionName.DELETE_STUCK_POD not in limits.optional:
+        return held_up(workload, "delete_stuck_pod is not among ENABLED_ACTIONS")
+    why = why_kept(workload)
+    return None if why is None else held_up(workload, why)
 
 
 def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unmet:

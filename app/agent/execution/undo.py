@@ -64,7 +64,12 @@ def changed_by(undone: Intent, look: TargetLook) -> str | None:
 
 
 def since_then(record: IncidentRecord, intent: Intent, look: TargetLook) -> Since:
-    """What became of a change that the agent made; its own later changes of the object do not count."""
+    """What became of a change that the agent made; its own later changes of the object do not count.
+
+    An object that the agent deleted is gone, or another one has its name: that is the change.
+    """
+    if ACTIONS[intent.action.name].removes and (look.gone or look.target is not None):
+        return NOT_READ
     if look.gone:
         return Since(gone=frozenset({intent.id}))
     target = look.target

@@ -31,7 +31,16 @@ from app.sandbox.cluster.views import (
     revision_view,
     target_of,
 )
-from app.sandbox.objects import ClusterNode, ConfigMap, Deployment, Job, Pod, ReplicaSet, config_maps_of
+from app.sandbox.objects import (
+    ClusterNode,
+    ConfigMap,
+    Deployment,
+    Job,
+    Pod,
+    ReplicaSet,
+    StatefulSet,
+    config_maps_of,
+)
 from app.sandbox.operations import Target, own_cordon, snapshot_body
 
 _MAX_WARNINGS = 20
@@ -263,6 +272,9 @@ class SandboxReader:
             scaled=last_scaled(deployment),
             autoscalers=autoscalers_of(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
+            replaced_by_hand=isinstance(deployment, StatefulSet) and deployment.on_delete,
+            partition=deployment.partition if isinstance(deployment, StatefulSet) else 0,
+            one_by_one=isinstance(deployment, StatefulSet) and deployment.ordered,
             routes=self._routes(deployment),
             own_cordons=tuple(one.meta.name for one in world.api.list(ClusterNode) if own_cordon(one)),
         )

@@ -118,6 +118,7 @@ def pod_view(pod: Pod, owner: ReplicaSet) -> PodView:
     """A pod of a revision."""
     return PodView(
         name=pod.meta.name,
+        uid=pod.meta.uid,
         node=pod.node,
         phase=pod.phase,
         ready=pod.ready,

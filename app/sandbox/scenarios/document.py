@@ -64,9 +64,18 @@ class AutoscalerSpec(_Part, frozen=True, kw_only=True):
 
 
 class ServiceSpec(_Part, frozen=True, kw_only=True):
-    """A Deployment with the load on it."""
+    """A workload with the load on it."""
 
     name: Name
+    kind: Literal["Deployment", "StatefulSet", "DaemonSet"] = "Deployment"
+    ordered: bool = True
+    """Of a StatefulSet: each pod waits for the ones before it (`podManagementPolicy: OrderedReady`)."""
+    on_delete: bool = False
+    """Of a StatefulSet or DaemonSet: a pod takes a new version only when someone deletes it."""
+    partition: Count = 0
+    """Of a StatefulSet: pods with a lower ordinal keep their version."""
+    on_nodes: tuple[str, ...] | None = None
+    """Of a DaemonSet: the nodes that it runs on, one pod each; every node where it is missing."""
     version: str = "1.0.0"
     behaviour: BehaviourSpec = BehaviourSpec()
     replicas: Count = 3
@@ -153,7 +162,7 @@ class ReleaseEvent(_Event, frozen=True, kw_only=True, tag="release"):
 
 
 class EnvEvent(_Event, frozen=True, kw_only=True, tag="set_env"):
-    """Settings in the Deployment change; the image stays."""
+    """Settings in the workload change; the image stays."""
 
     service: Name
     env: dict[str, str]
@@ -278,6 +287,14 @@ class ScaleEvent(_Event, frozen=True, kw_only=True, tag="scale"):
     replicas: Count
 
 
+class DeletePodEvent(_Event, frozen=True, kw_only=True, tag="delete_pod"):
+    """A person deletes one pod, and the controller makes another one."""
+
+    service: Name
+    pod: Count = 0
+    """Its ordinal; of other kinds than StatefulSets the place of its name in their order."""
+
+
 class PauseEvent(_Event, frozen=True, kw_only=True, tag="pause"):
     """A person pauses the rollout, or resumes it."""
 
@@ -304,6 +321,7 @@ Event: TypeAlias = (
     | AdmissionEvent
     | RegistryEvent
     | ScaleEvent
+    | DeletePodEvent
     | PauseEvent
 )
 
@@ -370,6 +388,8 @@ class ScenarioFile(_Part, frozen=True, kw_only=True):
     vary: dict[str, RangeSpec | tuple[str | float | int | bool, ...]] = {}
     """What differs between variants: a range, or values taken in turn; used as `$name`."""
     variants: Some = 10
+    enables: tuple[ActionName, ...] = ()
+    """Actions of the agent that are enabled beside the default ones."""
     horizon: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 2100.0
     answer: Literal["approve", "deny"] = "approve"
     """How a person answers where the agent asks for an approval."""

@@ -15,6 +15,7 @@ from typing import cast
 
 import msgspec
 
+from app.agent.guardrails.workload_kinds import DAEMON_SET, DEPLOYMENT, STATEFUL_SET
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.agent.runbooks import Document, Place
 from app.errors import ConfigurationError
@@ -27,7 +28,10 @@ from app.sandbox.scenarios.document import (
     LoadEvent,
     NetworkEvent,
     NodeEvent,
+    PauseEvent,
+    PlacementEvent,
     RangeSpec,
+    ScaleEvent,
     ScenarioFile,
     TelemetryEvent,
 )
@@ -173,11 +177,34 @@ def _check(document: Document, scenario: ScenarioFile) -> None:
             raise document.error(("timeline", index, "at"), "it is not before the horizon")
         if scenario.control and event.role == "fault":
             raise document.error(("timeline", index), "a control has no fault: give it the role decoy")
+    for place, why in _unfit(scenario):
+        raise document.error(place, why)
     begun = scenario.fault_at is not None
     if not begun and not scenario.control and all(event.role != "fault" for event in scenario.timeline):
         raise document.error(
             ("timeline",), "no event has the role fault: is this a control, or is fault_at missing?"
         )
+
+
+def _unfit(scenario: ScenarioFile) -> Iterator[tuple[Place, str]]:
+    """What workloads of a kind do not have, and events that do not happen to them."""
+    kinds = {service.name: service.kind for service in scenario.topology.services}
+    for index, service in enumerate(scenario.topology.services):
+        at: Place = ("topology", "services", index)
+        if service.on_delete and service.kind == DEPLOYMENT:
+            yield (*at, "on_delete"), "a Deployment has no update strategy OnDelete"
+        if service.partition and service.kind != STATEFUL_SET:
+            yield (*at, "partition"), "only a StatefulSet has a partition"
+        if service.on_nodes is not None and service.kind != DAEMON_SET:
+            yield (*at, "on_nodes"), "only a DaemonSet has nodes of its own"
+        if service.autoscaler is not None and service.kind == DAEMON_SET:
+            yield (*at, "autoscaler"), "a DaemonSet has no replicas to scale"
+    for index, event in enumerate(scenario.timeline):
+        match event:
+            case ScaleEvent(service=name) | PlacementEvent(service=name) if kinds.get(name) == DAEMON_SET:
+                yield ("timeline", index, "service"), "a DaemonSet runs one pod on each of its nodes"
+            case PauseEvent(service=name) if kinds.get(name, DEPLOYMENT) != DEPLOYMENT:
+                yield ("timeline", index, "service"), f"the rollout of a {kinds[name]} cannot be paused"
 
 
 def _references(scenario: ScenarioFile) -> Iterator[tuple[Place, str, str, set[str]]]:
@@ -190,6 +217,8 @@ def _references(scenario: ScenarioFile) -> Iterator[tuple[Place, str, str, set[s
         at: Place = ("topology", "services", index)
         for number, call in enumerate(service.calls):
             yield (*at, "calls", number, "to"), "service or external", call.to, services | externals
+        for number, node in enumerate(service.on_nodes or ()):
+            yield (*at, "on_nodes", number), "node", node, nodes
         for number, config in enumerate(service.config_maps):
             yield (*at, "config_maps", number), "ConfigMap", config, set(topology.config_maps)
     for index, flag in enumerate(topology.flags):

@@ -9,18 +9,20 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
+from app.agent.guardrails.workload_kinds import STATEFUL_SET
 from app.agent.ids import ServiceKey
 from app.agent.models import ChangeKind, ConfigChange, Deploy, DeployStatus, Payload
 from app.clock import Clock
 from app.sandbox.autoscaler import Autoscaler
 from app.sandbox.cluster import IRREVERSIBLE
-from app.sandbox.objects import NODE_SELECTOR, PORT, PROBE, ConfigMap, Deployment, Template
+from app.sandbox.objects import NODE_SELECTOR, PORT, PROBE, WORKLOADS, ConfigMap, Template
 from app.sandbox.scenarios.document import (
     AdmissionEvent,
     BehaviourSpec,
     CallSpec,
     ConfigEvent,
     CredentialsEvent,
+    DeletePodEvent,
     EnvEvent,
     Event,
     ExternalEvent,
@@ -161,6 +163,8 @@ class ScenarioWorld:
                 world.set_pod_field(self.namespace, event.service, NODE_SELECTOR, event.node)
             case ScaleEvent():
                 world.set_replicas(self.namespace, event.service, event.replicas)
+            case DeletePodEvent():
+                world.delete_pod(self.namespace, event.service, event.pod)
             case PauseEvent():
                 world.set_paused(self.namespace, event.service, paused=event.paused)
             case AdmissionEvent():
@@ -205,7 +209,7 @@ class ScenarioWorld:
         world.surroundings.schemas[name] = max(
             world.surroundings.schemas.get(name, 1), event.behaviour.schema
         )
-        old = world.api.get(Deployment, *name).template
+        old = world.api.workload(*name).template
         fields = dict(old.pod_fields)
         fields |= {PROBE: event.probe} if event.probe is not None else {}
         fields |= {PORT: event.port} if event.port is not None else {}
@@ -264,7 +268,7 @@ class ScenarioWorld:
         )
 
     def _env(self, service: str) -> dict[str, str]:
-        return dict(self.world.api.get(Deployment, self.namespace, service).template.env)
+        return dict(self.world.api.workload(self.namespace, service).template.env)
 
 
 def image_of(service: str, version: str) -> str:
@@ -283,6 +287,11 @@ def _workload(service: ServiceSpec, namespace: str) -> Workload:
     return Workload(
         namespace=namespace,
         name=service.name,
+        kind=next(kind for kind in WORKLOADS if kind.kind == service.kind),
+        ordered=service.ordered and service.kind == STATEFUL_SET,
+        on_delete=service.on_delete,
+        partition=service.partition,
+        on_nodes=service.on_nodes,
         service=service.name,
         template=Template(
             image=image_of(service.name, service.version),

@@ -13,6 +13,7 @@ from itertools import islice
 
 from app.agent.batch.runs import BatchView
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
+from app.agent.evidence.cluster.held_up import delete_command, waited_for
 from app.agent.evidence.cluster.log_patterns import pattern_facts
 from app.agent.evidence.cluster.release_records import pending_words
 from app.agent.evidence.cluster.routes import (
@@ -155,11 +156,11 @@ def _facts_of_its_kind(workload: WorkloadView) -> list[str]:
         facts.append("its pods take a new template only when someone deletes them")
     if workload.partition:
         facts.append(f"pods with an ordinal below {workload.partition} keep their template (partition)")
-    waited_for = sorted(pod.name for pod in workload.pods if not (pod.ready or pod.leftover))
-    if workload.one_by_one and waited_for:
+    waiting = ", ".join(pod.name for pod in waited_for(workload))
+    if waiting:
         facts.append(
-            f"its controller changes no pod while {', '.join(waited_for)} is not ready: "
-            "after a change of the template someone must delete that pod"
+            f"its controller changes no pod while {waiting} is not ready: "
+            f"after a change of the template someone must delete that pod ({delete_command(workload)})"
         )
     return facts
 

@@ -18,6 +18,7 @@ from app.connectors.kubernetes.fields import (
     number,
     objects,
     text,
+    uid,
 )
 from app.connectors.kubernetes.views.events import sentence
 
@@ -67,6 +68,7 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
     unschedulable = text(scheduled, "status") == "False" and text(scheduled, "reason") == "Unschedulable"
     return PodView(
         name=name(pod),
+        uid=uid(pod),
         node=text(pod, "spec", "nodeName"),
         phase=text(pod, "status", "phase") or "Unknown",
         ready=text(ready, "status") == "True",

@@ -1,0 +1,1 @@
+"""How the controllers of StatefulSets and DaemonSets replace pods."""
