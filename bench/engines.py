@@ -114,7 +114,7 @@ class Engine:
             if process is not None:
                 process.check()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited in vain for {what}")
+                raise TimeoutError(f"timed out waiting for {what}")
             await asyncio.sleep(0.1)
 
     async def rows(self, statement: str) -> list[tuple[object, ...]]:

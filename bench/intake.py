@@ -271,7 +271,7 @@ def noop(folder: Path) -> Iterator[Peer]:
 
 @contextmanager
 def alertmanager(folder: Path) -> Iterator[Peer]:
-    """Debian's Alertmanager, alone, with a receiver that tells nobody."""
+    """Debian's Alertmanager, alone, with a receiver that sends no notification."""
     port = free_port()
     config = folder / "alertmanager.yml"
     config.write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
@@ -322,7 +322,7 @@ def _answers(url: str) -> bool:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A loopback port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

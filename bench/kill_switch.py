@@ -98,7 +98,7 @@ class StandIn:
         return ()
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
-        raise NotImplementedError(f"nobody diagnoses {key} here")
+        raise NotImplementedError(f"{key} is not diagnosed here")
 
     async def target(self, action: Action) -> TargetState:
         assert action.target is not None  # noqa: S101 - every action of the bench has one
@@ -188,7 +188,7 @@ async def _one(store: Store, executor: Executor, decide: IntakeDecider) -> None:
     incident_id = accepted.disposition.incident_id
     assert incident_id is not None  # noqa: S101 - a failed deploy opens an incident
     claim = await store.claims.take(incident_id, f"bench-{uuid.uuid4().hex}", LEASE, now)
-    assert claim is not None  # noqa: S101 - nobody else knows it
+    assert claim is not None  # noqa: S101 - no other process has it
     intent = await _decided(store, claim, incident_id, key, now)
     record = await store.incidents.get(incident_id)
     assert record is not None  # noqa: S101 - it was opened above

@@ -77,7 +77,7 @@ class Sender:
 
 @contextmanager
 def operator(server: Server, latencies: list[float]) -> Iterator[None]:
-    """Somebody who sets the kill switch again and again until the block ends."""
+    """A person who sets the kill switch again and again until the block ends."""
     over = threading.Event()
 
     def operate() -> None:

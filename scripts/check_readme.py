@@ -183,7 +183,7 @@ def get(port: int, path: str) -> Json:
 
 
 def status(port: int, path: str) -> int | None:
-    """The status of a GET; None while nobody listens."""
+    """The status of a GET; None while the port has no listener."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
             return int(response.status)

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 
 class TestbedError(Exception):
-    """The test bed cannot do what was asked; the message says what was seen and how to mend it."""
+    """The test bed cannot do what was asked; the message says what was seen and how to fix it."""
 
     __test__ = False

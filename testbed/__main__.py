@@ -32,7 +32,7 @@ _AGENT_URL = os.environ.get("TESTBED_AGENT_URL", "http://127.0.0.1:8000")
 
 
 class _Stop(Exception):
-    """Somebody asked the bed to go down."""
+    """A person asked the bed to go down."""
 
 
 def main() -> int:
@@ -159,7 +159,7 @@ def _tell(settings: Mapping[str, str]) -> None:
 
 
 def _running() -> int | None:
-    """The pid of this folder's bed; a dead one leaves a file that nobody locks."""
+    """The pid of this folder's bed; a dead one leaves a file without a lock."""
     try:
         with (FOLDER / "pid").open() as lock:
             try:

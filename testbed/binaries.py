@@ -102,7 +102,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def go_program() -> str:
-    """Where Go is; raises `TestbedError` with the mend when it is nowhere."""
+    """Where Go is; raises `TestbedError` with the fix when it is not installed."""
     go = shutil.which("go") or shutil.which("go", path=GO_FOLDER)
     if go is None:
         raise TestbedError(

@@ -2,7 +2,7 @@
 
 `python -m testbed.fleet`, started by `testbed.world`. It follows the control
 plane, so what is served is what the ready pods of a Deployment were started with.
-The file of targets it keeps tells Prometheus and the load generator where.
+Its file of targets names the addresses for Prometheus and the load generator.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class KafkaBroker:
             start_on_free_ports(2, lambda ports: self._first_start(libraries, ports), self._abandon)
 
     def kill(self) -> None:
-        """kill -9: nothing is flushed, nobody is told."""
+        """kill -9: nothing is flushed and no client is informed."""
         if self._process is not None:
             self._process.stop()
 
@@ -272,7 +272,7 @@ class KafkaBroker:
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
             "log.dirs": str(self._folder / "data"),
-            # After a crash the broker may register anew only when its old session is over.
+            # After a crash the broker may register again only when its old session is over.
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
             "auto.create.topics.enable": "false",

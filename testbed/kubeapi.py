@@ -240,7 +240,7 @@ class Api:
     async def follow(
         self, path: str, kind: type[T], **parameters: str
     ) -> AsyncIterator[Listed[T] | Seen[T] | Gone[T]]:
-        """List, then watch, for ever; lists anew after an expired version or a broken connection."""
+        """List, then watch, without end; list again after an expired version or a broken connection."""
         while True:
             try:
                 answer = await self._http.get(path, params=parameters)
@@ -250,7 +250,7 @@ class Api:
                 async for change in self._watch(path, kind, listing.metadata.resource_version, parameters):
                     yield change
             except (httpx2.HTTPError, msgspec.DecodeError) as error:
-                print(f"watch of {path}: {type(error).__name__}: {error}; listing anew", flush=True)
+                print(f"watch of {path}: {type(error).__name__}: {error}; listing again", flush=True)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _watch(

@@ -60,14 +60,14 @@ def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> 
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:
-    """A pod that nobody can make sense of must not take the others down; the log says why."""
+    """A pod that cannot be read must not stop the others; the log says why."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         print(f"a pod is left alone: {type(error).__name__}: {error}", flush=True)
 
 
 class PodWorker:
-    """One pod's life, told to the API server; one task, cancelled when the pod goes."""
+    """One pod's life, reported to the API server; one task, cancelled when the pod goes."""
 
     def __init__(self, api: Api, pod: Pod, ip: str) -> None:
         self._api = api
@@ -234,7 +234,7 @@ class PodWorker:
         await self._send("POST", f"/api/v1/namespaces/{meta.namespace}/events", body)
 
     async def _send(self, method: str, path: str, body: object) -> None:
-        """Until the server has answered; a pod that is gone or was replaced is nobody's business any more."""
+        """Until the server has answered; the status of a pod that is gone or was replaced is dropped."""
         while True:
             try:
                 answer = await self._api.request(method, path, body)

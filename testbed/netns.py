@@ -42,7 +42,7 @@ class Partition:
     far: Side
 
     def cut(self) -> None:
-        """From now on nothing gets across, and nobody is told."""
+        """From now on every packet is dropped, without a message to either side."""
         _ip("-n", self.far.name, "link", "set", _LINK, "down")
 
     def heal(self) -> None:

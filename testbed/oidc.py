@@ -31,7 +31,7 @@ _ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcUser:
-    """Somebody whom the provider knows."""
+    """A person with an account at the provider."""
 
     username: str
     password: str = field(repr=False)

@@ -128,7 +128,7 @@ class OpaServer:
         )
 
     def _system_policy(self) -> tuple[str, ...]:
-        """A rule that lets in whoever brings the token, and probes."""
+        """A rule that accepts requests with the token, and probes."""
         if self.token is None:
             return ()
         file = self.directory / "system.rego"

@@ -12,7 +12,7 @@ _ATTEMPTS = 3
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Loopback ports that nobody holds now; another process may still take one before it is used."""
+    """Loopback ports that are free now; another process may still take one before it is used."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

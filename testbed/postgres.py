@@ -125,7 +125,7 @@ class PostgresServer:
         thaw(*_children(postmaster), postmaster)
 
     def stop(self) -> None:
-        """Shut down in good order, breaking off every session. Safe to repeat."""
+        """Shut down regularly and close every session. Safe to repeat."""
         self._end(signal.SIGINT)
 
     def restart(self) -> None:

@@ -49,7 +49,7 @@ class RedisServer:
             self._process = None
 
     def stop(self) -> None:
-        """Shut down in good order. Safe to repeat."""
+        """Shut down regularly. Safe to repeat."""
         if self._process is not None:
             self._process.stop(grace_seconds=_START_SECONDS)
             self._process = None

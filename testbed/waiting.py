@@ -47,6 +47,6 @@ def wait_for(
             return answer
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(
-                f"waited {timeout_seconds:g} s for {what}, in vain; seen last: {answer.seen}"
+                f"timed out after {timeout_seconds:g} s waiting for {what}; seen last: {answer.seen}"
             )
         time.sleep(interval_seconds)

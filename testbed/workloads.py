@@ -82,7 +82,7 @@ class Workloads:
         return namespace
 
     def delete_namespace(self, namespace: str, *, wait: bool = False) -> None:
-        """With everything in it; returns at once unless told to wait until all is gone."""
+        """With everything in it; returns at once, or after everything is gone."""
         self.client.delete(Namespace, namespace)
 
         def check() -> bool | NotYet:
@@ -210,7 +210,7 @@ class Workloads:
         self._patch(namespace, name, {"spec": {"template": {"metadata": metadata}}})
 
     def restart(self, namespace: str, name: str) -> None:
-        """As `kubectl rollout restart` does it: new pods read their configuration anew."""
+        """As `kubectl rollout restart` does it: new pods read their configuration again."""
         stamp = {"kubectl.kubernetes.io/restartedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         self._patch(namespace, name, {"spec": {"template": {"metadata": {"annotations": stamp}}}})
 

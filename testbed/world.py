@@ -30,7 +30,7 @@ class TestBed(Workloads):
     __test__ = False
 
     def __init__(self, *, folder: Path | None = None, nodes: int = 3) -> None:
-        """`folder` is kept for whoever gave it; without one a temporary folder is used and removed."""
+        """`folder` is kept for the caller; without one a temporary folder is used and removed."""
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="heal-testbed-"))
         self._nodes = nodes

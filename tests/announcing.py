@@ -105,7 +105,7 @@ class FusedChannel:
 
 @dataclass(kw_only=True)
 class Theatre:
-    """One store, one chat, and whoever announces."""
+    """One store, one chat, and the announcer."""
 
     clock: VirtualClock
     database: Nearby
@@ -202,7 +202,7 @@ class Theatre:
             await self.clock.advance(every)
 
     async def complaints(self, *, once: bool = True) -> list[str]:
-        """What is on record and was not told, not in order, or more often than it had to be."""
+        """Entries on record that were not posted, not in order, or more often than necessary."""
         found: list[str] = []
         for incident_id in self.opened:
             record = await self.record(incident_id)

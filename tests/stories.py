@@ -89,7 +89,7 @@ class Story:
     async def restart(self, **settings_changes: Any) -> None:
         """As after kill -9: a new agent on the same store, in the same world, perhaps with other settings.
 
-        It takes over what its predecessor held, as a process does that opens the file anew.
+        It takes over what its predecessor held, as a process does that opens the file again.
         """
         self.agent, self.watcher, self.poller = self.start(**settings_changes)
         await self.agent.store.claims.release_owner(self.agent.loop.owner)
@@ -208,14 +208,14 @@ async def innocent_release_beside_a_dying_dependency(stage: Story) -> None:
 
 @dataclass
 class Listener:
-    """People who are told things; `deaf` ones cannot be reached."""
+    """People who receive notifications; `deaf` ones cannot be reached."""
 
     told: list[str] = field(default_factory=list)
     deaf: bool = False
 
     async def send(self, text: str, incident: Incident) -> None:
         if self.deaf:
-            raise TransientError("nobody answers")
+            raise TransientError("no answer")
         self.told.append(text)
 
 

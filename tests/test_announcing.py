@@ -33,7 +33,7 @@ from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel
 from tests.repositories import exchanged
 from tests.stories import messages, story
 
-DOWN = Fault(fate=Fate.FAILED, error=TransientError("nobody there"))
+DOWN = Fault(fate=Fate.FAILED, error=TransientError("no listener"))
 HANGS = Fault(fate=Fate.LOST)
 LOST = Fault(fate=Fate.LOST, error=UnknownOutcome("no answer"))
 PATIENCE = 95.0
@@ -48,7 +48,7 @@ def play() -> Iterator[Theatre]:
 async def a_whole_incident(play: Theatre, channel_sender: ChannelSender) -> None:
     """Opened, explained, announced, asked about, ended; the announcer looks in between.
 
-    The channel is known from before: what ends before it is first looked at is not told.
+    The channel is known from before: what ends before the first look is not announced.
     """
     await play.store.notifications.due("memory", play.clock.now(), 1)
     incident = await play.open()
@@ -65,7 +65,7 @@ async def a_whole_incident(play: Theatre, channel_sender: ChannelSender) -> None
     await channel_sender.round()
 
 
-# ------------------------------------------------------------ what is told
+# ------------------------------------------------------------ what is announced
 
 
 async def test_an_incident_is_told_from_its_beginning_to_its_end(play: Theatre) -> None:
@@ -142,7 +142,7 @@ def test_a_nonce_is_not_shown_by_accident() -> None:
 
 
 async def test_a_crash_at_any_point_loses_nothing_and_repeats_nothing() -> None:
-    """Before and after every write and every message: whoever comes next looks before it speaks."""
+    """Before and after every write and every message: the next worker looks before it posts."""
     with theatre() as play:
         fuse = Fuse()
         await a_whole_incident(play, play.channel_sender(fuse=fuse))
@@ -273,7 +273,7 @@ async def test_too_many_messages_pause_one_channel_as_a_whole(play: Theatre) -> 
 
 
 async def test_a_channel_that_hangs_delays_no_other(play: Theatre) -> None:
-    """And is itself told once it answers again."""
+    """And its end is announced once it answers again."""
     stuck, quick = Chat(clock=play.clock), Chat(clock=play.clock)
     hanging = True
     couriers = [
@@ -314,7 +314,7 @@ async def test_a_lost_answer_is_looked_for_before_anything_is_said_again(play: T
 async def test_what_is_refused_is_tried_again_seldom_and_said_once(
     play: Theatre, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A person may mend it, so it is never given up; other incidents are told all the while."""
+    """A person may fix it, so it is never given up; other incidents are announced all the while."""
     refused = await play.open()
     mended = play.clock.now() + timedelta(hours=3)
 

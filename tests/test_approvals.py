@@ -138,7 +138,7 @@ async def test_a_no_ends_with_a_person_and_says_whose_it_was(asking: Story) -> N
 
 
 async def test_nobody_answers(tmp_path: Path) -> None:
-    """It waits to the last second, then the request is expired and a person is told; late is too late."""
+    """It waits to the last second, then expires and notifies a person; a late answer is refused."""
     async with story(tmp_path, approval_timeout_seconds=900, **ASKING) as stage:
         stage.deploy()
         await stage.live(180)
@@ -244,7 +244,7 @@ async def test_a_yes_clicked_many_times_has_one_effect(tmp_path: Path) -> None:
 
 
 async def test_a_yes_for_what_was_there_does_not_cover_what_came_since(asking: Story) -> None:
-    """Promise 1: somebody releases 3 while 2 is asked about; the yes is void, 3 is asked about anew."""
+    """Promise 1: release 3 arrives while 2 awaits approval; the yes is void, 3 gets a request of its own."""
     await crash(asking)
     first = await asking.live_until_asked()
     asking.world.release(NAMESPACE, SERVICE, "shop:3-crash")
@@ -353,7 +353,7 @@ async def test_policy_that_has_become_stricter_since_wins_over_a_yes(tmp_path: P
 
 
 async def test_a_no_stands_although_policy_would_not_ask_any_more(tmp_path: Path) -> None:
-    """Somebody was asked and said no: that policy would allow it by now changes nothing."""
+    """A person said no: a policy that allows it now changes nothing."""
     engine = Moody()
     async with story(
         tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
@@ -424,7 +424,7 @@ async def test_one_no_beside_a_yes_is_a_no(tmp_path: Path) -> None:
 
 
 async def test_without_the_role_nobody_answers_until_it_is_escalated(tmp_path: Path) -> None:
-    """After the time that is set the next role is told, once, and may answer; the first one still may."""
+    """After the configured time the next role is notified, once, and may answer; the first one still may."""
     steps = [{"after_seconds": 600, "roles": ["lead"]}, {"after_seconds": 1200, "roles": ["boss"]}]
     async with story(tmp_path, approval_roles="sre", approval_escalation=steps, **ASKING) as stage:
         stage.deploy()
@@ -448,7 +448,7 @@ async def test_without_the_role_nobody_answers_until_it_is_escalated(tmp_path: P
 
 
 async def test_escalation_survives_a_restart_and_ends_with_the_request(tmp_path: Path) -> None:
-    """Each step is told once, whoever is at work; after the last nothing but the expiry is left."""
+    """Each step is notified once, by any worker; after the last only the expiry is left."""
     steps = [{"after_seconds": 300, "roles": ["lead"]}, {"after_seconds": 400, "roles": ["boss"]}]
     async with story(tmp_path, approval_escalation=steps, approval_timeout_seconds=900, **ASKING) as stage:
         stage.deploy()
@@ -467,7 +467,7 @@ async def test_escalation_survives_a_restart_and_ends_with_the_request(tmp_path:
 
 
 async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
-    """Whoever ran it by hand may deny what follows; the yes is somebody else's."""
+    """The person who ran it by hand may deny what follows; the yes must come from another."""
     await crash(asking)
     await asking.live_until(lambda record: record.incident.state is IncidentState.OPEN)
     await asking.agent.loop.run_once(SERVICE, None, requested_by="ann")
@@ -483,7 +483,7 @@ async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
 
 
 async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story) -> None:
-    """An earlier pass by somebody else does not open the way: the request is asked anew, without both."""
+    """Another person's earlier run does not approve it: a new request excludes both."""
     await crash(asking)
     await asking.live_until(lambda record: record.incident.state is IncidentState.OPEN)
     await asking.agent.loop.run_once(SERVICE, None, requested_by="pipeline")
@@ -498,7 +498,7 @@ async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story)
 
 
 async def report(stage: Story, by: str, version: str) -> None:
-    """Somebody with a token reports a failed deploy."""
+    """A person with a token reports a failed deploy."""
     now = stage.clock.now()
     signal = new_signal(
         key=KEY,
@@ -526,7 +526,7 @@ async def test_who_sent_a_signal_does_not_approve_what_rests_on_it(asking: Story
 
 
 async def test_a_signal_after_the_question_bars_its_sender_and_voids_no_other_yes(asking: Story) -> None:
-    """Whoever has reported meanwhile may say no and not yes; the yes of somebody else stands."""
+    """A person who has reported meanwhile may say no and not yes; another person's yes stands."""
     await crash(asking)
     approval = await asking.live_until_asked()
     await report(asking, "ann", "shop:2-crash")

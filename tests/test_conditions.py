@@ -49,7 +49,7 @@ async def test_a_deleted_config_map_is_named_and_nothing_is_rolled_back(tmp_path
 
 
 async def test_a_registry_that_fails_for_forty_seconds_is_waited_out(tmp_path: Path) -> None:
-    """The rollout comes to its end by itself, and nobody hears of it."""
+    """The rollout ends by itself, without an event."""
     async with story(tmp_path, **ACTING) as stage:
         await settled(stage)
         stage.world.set_registry(answers=False)

@@ -45,7 +45,7 @@ _EVERY = IncidentFilter()
 
 @dataclass
 class Moody:
-    """A metric source that answers as told instead of measuring."""
+    """A metric source with configured answers instead of measurements."""
 
     real: MetricSource
     error: AgentError | None = None
@@ -176,7 +176,7 @@ NO_ANSWERS = {
 async def test_no_remediation_rests_on_a_source_that_gives_no_usable_answer(
     tmp_path: Path, name: str
 ) -> None:
-    """A release that only makes errors, told by posted samples; the source fails as the incident opens."""
+    """A release that only fails, reported by posted samples; the source fails as the incident opens."""
     found: list[Moody] = []
     async with story(tmp_path, connected=with_moods(found), **ACTING) as stage:
         stage.deploy()

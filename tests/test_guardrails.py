@@ -45,7 +45,7 @@ async def acting(tmp_path: Path) -> AsyncIterator[Story]:
 
 @dataclass
 class Interrupted:
-    """A policy engine that allows; while it is being asked, somebody does something."""
+    """A policy engine that allows; while it is being asked, a person does something."""
 
     meanwhile: Callable[[], Coroutine[Any, Any, None]]
 
@@ -55,7 +55,7 @@ class Interrupted:
 
 
 async def test_what_is_not_decided_yet_is_denied(acting: Story) -> None:
-    """The incident ends with a person, who is told who engaged it and why."""
+    """The incident ends with a person, who gets the name and the reason of who engaged it."""
     await acting.brake(engaged=True, by="carol")
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
     record = await acting.live_until_ended()
@@ -102,7 +102,7 @@ async def test_a_verification_under_way_goes_on_to_its_verdict(acting: Story) ->
 
 
 async def test_an_undo_is_not_stopped(acting: Story) -> None:
-    """Promise 11: what did not help is taken back, and proved to be, whatever is engaged."""
+    """Promise 11: what did not help is undone, with proof, whatever is engaged."""
     await innocent_release_beside_a_dying_dependency(acting)
     await acting.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
     await acting.brake(engaged=True)
@@ -184,7 +184,7 @@ async def test_a_window_that_starts_after_the_decision_holds_all_the_same(tmp_pa
 
 
 async def test_an_undo_goes_on_within_a_freeze_window(tmp_path: Path) -> None:
-    """The window starts when the action has begun: what did not help is taken back within it."""
+    """The window starts when the action has begun: what did not help is undone within it."""
     async with story(tmp_path, **ACTING) as stage:
         stage.deploy()
         await stage.live(180)
@@ -247,7 +247,7 @@ async def test_an_undo_needs_no_leave(acting: Story) -> None:
 
 @pytest.mark.parametrize("opted_in", [True, False])
 async def test_where_owners_must_let_it_in_only_they_do(tmp_path: Path, opted_in: bool) -> None:
-    """REQUIRE_OPT_IN: without a word from anybody nothing is done."""
+    """REQUIRE_OPT_IN: without an opt-in nothing is done."""
     async with story(tmp_path, require_opt_in=True, **ACTING) as stage:
         stage.deploy()
         if opted_in:

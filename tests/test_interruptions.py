@@ -122,7 +122,7 @@ async def test_an_effect_that_did_happen_is_adopted(tmp_path: Path) -> None:
 
 
 async def test_an_effect_that_kills_twice_is_left_to_a_person(tmp_path: Path) -> None:
-    """No third attempt: the outcome is unknown, and somebody is asked to look."""
+    """No third attempt: the outcome is unknown, and a person is asked to look."""
     async with deadly(tmp_path, before=5) as (stage, writer):
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         await dies(stage)
@@ -159,7 +159,7 @@ async def test_the_kill_switch_stops_a_second_attempt(tmp_path: Path) -> None:
 
 
 async def test_an_interrupted_undo_is_tried_again_under_the_kill_switch(tmp_path: Path) -> None:
-    """Promise 11: taking back one's own change is never stopped, in no attempt."""
+    """Promise 11: an undo of the agent's own change is never stopped, in no attempt."""
     async with deadly(tmp_path, before=1, only=ActionName.RESTORE) as (stage, writer):
         await innocent_release_beside_a_dying_dependency(stage)
         left = await dies(stage)
@@ -235,7 +235,7 @@ async def test_an_incident_that_kills_ten_workers_is_given_to_a_person(tmp_path:
 
 
 async def test_nine_deaths_and_a_good_end_are_forgotten(tmp_path: Path) -> None:
-    """Only deaths in a row count: a pass that came to its end begins the count anew."""
+    """Only interruptions in a row count: a pass that ended resets the count."""
     readers: list[Fatal] = []
 
     def connected(world: Adapters) -> Adapters:
@@ -284,7 +284,7 @@ async def test_run_once_waits_for_the_worker_that_holds_the_incident(tmp_path: P
 
 
 async def test_run_once_takes_over_from_a_worker_whose_lease_ran_out(tmp_path: Path) -> None:
-    """Nobody waits for the dead for longer than their lease."""
+    """The takeover from a dead worker waits no longer than its lease."""
     async with story(tmp_path, on_file=True) as stage:
         stage.deploy()
         await stage.live(180)

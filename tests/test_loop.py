@@ -188,7 +188,7 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
     assert "Undo verified" in messages(record.timeline)
     assert record.incident.lesson is not None
     assert record.incident.lesson.worked is False
-    # Looking anew forgets the verdict; what took place stays told as such.
+    # Re-evaluation clears the verdict; what took place stays recorded as such.
     looked_anew = replace(record, incident=replace(record.incident, verdict=None))
     assert "did not help" in why_escalated(looked_anew)
     # The person who takes over finds the workload, on the page and from the timeline.
@@ -304,7 +304,7 @@ async def test_a_service_account_without_rights_is_said_and_escalated(tmp_path: 
 
 @dataclass
 class LosesAnswers:
-    """A writer whose first answer never arrives: the write happened, nobody heard."""
+    """A writer whose first answer never arrives: the write happened, the answer was lost."""
 
     inner: ClusterWriter
     applied: list[IntentId] = field(default_factory=list)
@@ -320,7 +320,7 @@ class LosesAnswers:
 
 
 async def test_a_write_whose_answer_was_lost_is_adopted_not_repeated(tmp_path: Path) -> None:
-    """Promise 2: the object's mark tells that the effect took place."""
+    """Promise 2: the object's mark shows that the effect took place."""
     writers: list[LosesAnswers] = []
 
     def lossy(world: Adapters) -> Adapters:
@@ -351,7 +351,7 @@ async def test_the_budget_of_actions_holds(tmp_path: Path) -> None:
 
 @dataclass
 class MeddlingPerson:
-    """A policy engine that allows; while it is being asked, somebody mends the service by hand."""
+    """A policy engine that allows; while it is being asked, a person fixes the service by hand."""
 
     meddle: Callable[[], None]
 
@@ -361,7 +361,7 @@ class MeddlingPerson:
 
 
 async def test_a_change_between_decision_and_write_is_decided_anew(tmp_path: Path) -> None:
-    """Promise 1: the decision is bound to the state it saw; a person's mend in between is left alone."""
+    """Promise 1: the decision is bound to the state it saw; a person's fix in between is left alone."""
     stages: list[Story] = []
 
     def mend() -> None:
@@ -400,7 +400,7 @@ async def test_an_escalation_tells_people_and_ends_even_if_nobody_listens(tmp_pa
 @pytest.mark.parametrize(
     ("people", "expected"),
     [(Listener(), OutcomeKind.DONE), (Listener(deaf=True), OutcomeKind.FAILED), (None, OutcomeKind.REFUSED)],
-    ids=["told", "not reached", "nobody configured"],
+    ids=["notified", "not reached", "no channel configured"],
 )
 async def test_a_runbook_may_tell_people(
     tmp_path: Path, people: Listener | None, expected: OutcomeKind
@@ -470,7 +470,7 @@ async def test_a_plan_is_void_once_the_object_it_was_made_for_has_changed(tmp_pa
 async def test_a_decision_that_could_not_be_carried_out_for_long_is_not_carried_out_late(
     tmp_path: Path,
 ) -> None:
-    """Promise 1: what was right an hour ago is judged anew; the service has recovered meanwhile."""
+    """Promise 1: a reason of an hour ago is judged again; the service has recovered meanwhile."""
     parts: list[Unreachable] = []
 
     def flaky(world: Adapters) -> Adapters:
@@ -525,7 +525,7 @@ async def test_a_sample_from_the_future_does_not_blind_the_agent(dry: Story) -> 
 
 
 async def test_a_soak_nobody_watched_proves_nothing(acting: Story) -> None:
-    """Promise 8: the agent was away between two healthy looks, so the soak begins anew."""
+    """Promise 8: the agent was away between two healthy looks, so the soak starts again."""
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
     record = await acting.newest()
     while record is None or (v := record.incident.verification) is None or v.healthy_since is None:
@@ -539,7 +539,7 @@ async def test_a_soak_nobody_watched_proves_nothing(acting: Story) -> None:
 
 
 async def test_a_revision_that_a_person_left_is_not_branded(acting: Story) -> None:
-    """A release during the soak is somebody else's: the revision the agent went back to did not fail."""
+    """A release by a person during the soak: the revision the agent went back to did not fail."""
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
     while acting.image() != "shop:1":
         await acting.live(5)

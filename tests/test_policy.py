@@ -84,7 +84,7 @@ QUESTION = Question(
 
 
 def test_an_enabled_action_within_its_limits_is_allowed() -> None:
-    """Nothing speaks against it."""
+    """Nothing is against it."""
     assert guard(QUESTION, LIMITS) == ()
 
 
@@ -145,7 +145,7 @@ def test_every_reason_is_given_not_just_the_first() -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """A policy engine that answers what it is told to, and keeps what it was asked."""
+    """A policy engine with a configured answer, which keeps the questions."""
 
     kind: DecisionKind
     asked: list[JsonObject]
@@ -288,7 +288,7 @@ async def test_a_decision_is_bound_to_plan_and_live_state() -> None:
 
 
 def test_an_undo_is_allowed_and_recorded() -> None:
-    """Promise 11: no brake stops taking back one's own change."""
+    """Promise 11: no guardrail stops an undo of the agent's own change."""
     done = Intent(
         id=IntentId("int_1"),
         incident_id=IncidentId("inc_1"),
@@ -345,7 +345,7 @@ async def test_risks_that_ask_for_a_person_are_settings(
 
 
 async def test_no_approval_is_asked_for_what_is_denied_anyway() -> None:
-    """A person's yes could not lift it, so nobody is bothered."""
+    """A person's yes could not lift it, so no person is asked."""
     limits = replace(LIMITS, approval_for=frozenset({Risk.HIGH}), allow_high_risk=False)
     assert (await Policy(limits=limits).decide(QUESTION)).kind is DecisionKind.DENY
 

@@ -267,7 +267,7 @@ async def test_a_recovery_measured_by_the_agent_ends_the_incident_without_action
 
 
 async def test_a_healthy_sample_withdraws_what_posted_samples_opened(tmp_path: Path) -> None:
-    """Whoever reported the breach reports that it is over."""
+    """The reporter of the breach reports that it is over."""
     async with innocent(tmp_path) as setting:
         for _ in range(3):
             await setting.stage.tell(MetricSample(error_rate=0.4))
@@ -533,7 +533,7 @@ async def test_a_repeat_keeps_the_reason_fresh(tmp_path: Path) -> None:
 
 
 async def test_an_incident_does_not_recover_while_the_alert_that_opened_it_fires(tmp_path: Path) -> None:
-    """After an action the levels are within the objective, and the alert goes on: recovery cannot be told."""
+    """After an action the levels are within the objective, and the alert still fires: the verdict is open."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(

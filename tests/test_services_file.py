@@ -233,7 +233,7 @@ async def test_autonomy_only_narrows(autonomy: Autonomy, *, high_risk: bool, exp
 
 
 def test_a_file_for_many_services_is_read(tmp_path: Path) -> None:
-    """A limit that is reached while somebody narrows a service would leave it as it was."""
+    """A limit that is reached while a person narrows a service would leave it as it was."""
     entries = "".join(
         f"  prod/service-{number}: {{owner: a-team, autonomy: observe}}\n" for number in range(2000)
     )

@@ -56,7 +56,7 @@ class Silences:
 async def alerted(
     directory: Path, *, error_rate: float | None = None, armed: bool = False
 ) -> AsyncIterator[tuple[Story, Silences, Alert]]:
-    """A service just released, whose alert fires; its errors are measured once somebody silences it."""
+    """A service just released, whose alert fires; its errors are measured once a person silences it."""
     silences = Silences()
     metrics = Metrics(says=lambda at: SliSample(at=at, error_rate=error_rate if silences.found else None))
 

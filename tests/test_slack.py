@@ -68,7 +68,7 @@ async def shown(people: Stage, approval: Approval) -> str:
 
 
 async def test_a_click_lets_the_agent_act_once(tmp_path: Path) -> None:
-    """Shown, pressed, rolled back, recovered; pressed again it is told that it was used."""
+    """Shown, pressed, rolled back, recovered; pressed again it answers that it was used."""
     async with in_slack(tmp_path) as (told, people):
         approval = await told.live_until_asked()
         click = interaction(people.slack.click(ANN, await shown(people, approval)))
@@ -86,7 +86,7 @@ async def test_a_click_lets_the_agent_act_once(tmp_path: Path) -> None:
 
 
 async def test_a_click_on_what_was_there_does_not_cover_what_came_since(tmp_path: Path) -> None:
-    """Somebody releases while people are asked: the yes is void, and the old button answers nothing new."""
+    """A release while people are asked: the yes is void, and the old button answers nothing new."""
     async with in_slack(tmp_path) as (told, people):
         first = await told.live_until_asked()
         old = await shown(people, first)

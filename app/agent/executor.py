@@ -192,7 +192,7 @@ class Executor:
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
     ) -> bool:
-        """Decide to restore what `undone` changed; False if somebody else changed it since."""
+        """Decide to restore what `undone` changed; False if another manager changed it since."""
         now = self.clock.now()
         action = restore_of(undone.action)
         if action is None:

@@ -192,7 +192,7 @@ class Traffic:
                     yield seconds * level.requests_per_second * share.weight, share
 
     def _measured(self, name: Name, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The parts of a period, in order, in which somebody answered and the telemetry saw it."""
+        """The parts of a period, in order, in which the service answered and the telemetry saw it."""
         levels = self._tracks[name].levels if name in self._tracks else []
         for index, level in enumerate(levels):
             until = levels[index + 1].since if index + 1 < len(levels) else end

@@ -78,7 +78,7 @@ class Driver:
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Claim nothing new, and let running passes finish.
 
-        After `grace_seconds` those that still wait for somebody are interrupted and
+        After `grace_seconds` those that still wait for another process are interrupted and
         their claims given back, so that a successor takes them up at once. An
         interruption is harmless at every point: it looks like a crash (promise 2).
         """

@@ -24,7 +24,7 @@ from app.connectors.kubernetes.errors import KubernetesCall
 DEADLINE = "progressDeadlineSeconds"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _UNREAD = frozenset({"annotations", "labels", "data", "env"})
-"""Fields whose values are nobody's times but their authors'."""
+"""Fields whose times were set by their authors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,7 +199,7 @@ async def given_up(container: Container, approval_id: ApprovalId) -> None:
     """The incident moves on without the approval, and without its plan."""
     claim, record, now = await _held(container, approval_id)
     dropped = replace(record.incident, state=IncidentState.OPEN, plan=None)
-    await container.store.incidents.save(claim, dropped, [_note(now, 0, Stage.PLAN, "Looking anew.")])
+    await container.store.incidents.save(claim, dropped, [_note(now, 0, Stage.PLAN, "Re-evaluating.")])
     await container.store.claims.release(claim, now)
 
 

@@ -1,4 +1,4 @@
-"""With identity required nobody is heard without a token, and a token is good for its scopes alone."""
+"""With identity required a request needs a token, and a token allows its scopes alone."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_an_administrator_makes_tokens_and_nobody_sees_them_again(tmp_path: Path
     ],
 )
 def test_an_unfit_token_is_refused_by_field(tmp_path: Path, body: dict[str, Any], field: str) -> None:
-    """The problem document names the field and the mend."""
+    """The problem document names the field and the fix."""
     with guarded(tmp_path) as api:
         root = token(api, "root", Scope.ADMIN)
         problem = assert_problem(api.post("/tokens", json=body, headers=root), 422)
@@ -228,7 +228,7 @@ def test_an_unfit_token_is_refused_by_field(tmp_path: Path, body: dict[str, Any]
 
 
 def test_without_identity_nobody_gets_a_key_for_later(api: Harness) -> None:
-    """Whoever reaches the loopback address today must not keep a token for the day when one is needed."""
+    """A caller at the loopback address today must not keep a token for the day when one is needed."""
     problem = assert_problem(api.post("/tokens", json={"name": "eve", "scopes": ["admin"]}), 409)
     assert "heal token create" in problem["detail"]
     assert api.get("/tokens").json() == {"items": []}
@@ -396,7 +396,7 @@ def test_a_wrong_token_does_not_sign_on_and_counts_as_a_guess(tmp_path: Path) ->
 
 
 def test_a_page_for_somebody_else_says_so(tmp_path: Path) -> None:
-    """Signed on, but without the right: a page, not a document."""
+    """Signed in, but without the right: a page, not a document."""
     with guarded(tmp_path) as api:
         text = token(api, "ci", Scope.INGEST)["Authorization"].removeprefix("Bearer ")
         page = api.get("/dashboard", headers=_cookie(text))
@@ -523,7 +523,7 @@ def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
 
 
 def test_without_identity_a_proxy_brings_nobody_in(tmp_path: Path) -> None:
-    """Whoever comes from further away is refused, save where a signature or a token is asked for."""
+    """Callers from other hosts are refused, except where a signature or a token is required."""
     with harness(make_settings(tmp_path), client=("203.0.113.9", 1)) as api:
         body = {"engaged": False, "by": "x"}
         assert_problem(api.request("PUT", "/brakes/kill-switch", json=body), 403)

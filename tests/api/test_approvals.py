@@ -106,7 +106,7 @@ def test_the_same_answer_again_is_answered_with_the_record(api: Harness) -> None
     ids=["another says no", "another says yes", "the same changes their mind"],
 )
 def test_the_first_answer_stands(api: Harness, late: dict[str, str]) -> None:
-    """Whoever comes later is told who was first."""
+    """A later answer gets the name of the person who was first."""
     approval_id = api.run(awaiting(api.container))
     api.post(f"/approvals/{approval_id}", json=YES)
     document = assert_problem(api.post(f"/approvals/{approval_id}", json=late), 409)
@@ -116,7 +116,7 @@ def test_the_first_answer_stands(api: Harness, late: dict[str, str]) -> None:
 
 
 def test_of_many_at_once_one_counts(api: Harness) -> None:
-    """Twenty people click at the same moment: one is recorded, nineteen are told whom."""
+    """Twenty people click at the same moment: one answer is recorded, nineteen get that person's name."""
     approval_id = api.run(awaiting(api.container))
 
     async def click(number: int, client: httpx2.AsyncClient) -> httpx2.Response:
@@ -134,7 +134,7 @@ def test_of_many_at_once_one_counts(api: Harness) -> None:
 
 
 def test_too_late_is_too_late(api: Harness) -> None:
-    """From the expiry on nobody can answer, whether or not the loop has looked already."""
+    """After the expiry no answer is accepted, whether or not the loop has looked already."""
     approval_id = api.run(awaiting(api.container))
     api.run(api.clock.advance(4 * 3600))
     document = assert_problem(api.post(f"/approvals/{approval_id}", json=YES), 409)
@@ -234,7 +234,7 @@ def test_pages_of_approvals_lose_nothing(api: Harness) -> None:
 
 
 def test_approvals_are_filtered_by_state(api: Harness) -> None:
-    """What waits is told from what was answered; an unknown state is refused with those there are."""
+    """Pending and answered requests differ; an unknown state is refused with the list of states."""
     first = api.run(awaiting(api.container))
     second = api.run(awaiting(api.container, service="shop"))
     api.post(f"/approvals/{first}", json=NO)

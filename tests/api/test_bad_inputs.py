@@ -1,4 +1,4 @@
-"""Bad input gets a problem document that names the field, the value and the mend, and leaves no trace."""
+"""Bad input gets a problem document that names the field, the value and the fix, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_deploy_that_cannot_be_true_is_refused(api: Harness, changes: dict[str
 
 @pytest.mark.parametrize("field", ["service", "environment", "version", "status", "timestamp"])
 def test_a_missing_field_is_named(api: Harness, field: str) -> None:
-    """What is missing has no value to show, and a mend."""
+    """A missing field has no value to show, and a fix."""
     body = {name: value for name, value in DEPLOY.items() if name != field}
     document = assert_problem(api.post("/events/deploy", json=body), 422)
     assert document["errors"][0] == {

@@ -1,4 +1,4 @@
-"""The HTTP contract as it is written down: bodies, answers, paging, and what a pass of the loop tells."""
+"""The HTTP contract as documented: bodies, answers, paging, and the report of a pass of the loop."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_old_timestamps_open_a_stale_incident(api: Harness) -> None:
 
 
 def test_the_same_event_twice_is_one_observation(api: Harness) -> None:
-    """A repeated event names the signal that told it first."""
+    """A repeated event names the first signal."""
     first = api.post("/events/deploy", json=DEPLOY).json()
     again = api.post("/events/deploy", json=DEPLOY).json()
     assert again["disposition"] == "deduplicated"
@@ -246,7 +246,7 @@ def test_run_once_judges_without_waiting(api: Harness) -> None:
 
 
 def test_run_once_for_an_unknown_service_says_so(api: Harness) -> None:
-    """No incidents, no steps, and a sentence that names the mend."""
+    """No incidents, no steps, and a sentence that names the fix."""
     answer = api.post("/agent/run-once?service=nobody&environment=prod").json()
     assert answer["incidents"] == []
     assert answer["steps"] == []
@@ -255,7 +255,7 @@ def test_run_once_for_an_unknown_service_says_so(api: Harness) -> None:
 
 
 def test_run_once_for_a_healthy_service_says_so(api: Harness) -> None:
-    """A service that is known and well is told apart from one that is not known."""
+    """A healthy service and an unknown service get different answers."""
     api.post("/events/metric", json={**METRIC, "error_rate": 0, "p95_latency_ms": 5, "crash_looping": False})
     answer = api.post("/agent/run-once?service=payments-api").json()
     assert answer["incidents"] == []

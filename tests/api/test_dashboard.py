@@ -88,7 +88,7 @@ def test_filters_narrow_the_list(api: Harness) -> None:
     "query", ["state=closed", "service=UPPER", "cursor=nonsense", "surplus=1", "limit=0"]
 )
 def test_a_filter_that_fits_nothing_is_explained(api: Harness, query: str) -> None:
-    """The page stays, with the mend in it."""
+    """The page stays, with the fix in it."""
     response = api.get(f"/dashboard?{query}")
     assert response.status_code == 422
     assert 'role="alert"' in response.text
@@ -163,7 +163,7 @@ def test_nothing_sent_becomes_markup(api: Harness) -> None:
 
 
 def test_a_hostile_version_posted_over_http_stays_text(api: Harness) -> None:
-    """The way in from outside: a version that is markup is stored as told and shown as text."""
+    """Input from outside: a version that is markup is stored as received and shown as text."""
     version = "<img src=x onerror=alert(1)>"
     answer = api.post("/events/deploy", json={**DEPLOY, "version": version}).json()
     page = api.get(f"/dashboard/incidents/{answer['incident_id']}").text
@@ -180,7 +180,7 @@ def test_an_unknown_incident_is_a_page_too(api: Harness) -> None:
 
 @pytest.mark.parametrize(("dry_run", "said"), [(True, "DRY RUN"), (False, "LIVE")])
 def test_the_mode_is_said_on_every_page(tmp_path: Path, dry_run: bool, said: str) -> None:
-    """Nobody has to guess whether the agent acts."""
+    """The page shows whether the agent acts."""
     with harness(make_settings(tmp_path, dry_run=dry_run)) as api:
         incident_id = api.run(opened(api.container))
         for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard/incidents/none"):
@@ -267,7 +267,7 @@ def test_the_second_person_is_told_who_was_first(api: Harness) -> None:
     ],
 )
 def test_a_form_that_says_nothing_usable_answers_nothing(api: Harness, form: str, status: int) -> None:
-    """The page says what to mend."""
+    """The page says what to fix."""
     approval_id = api.run(awaiting(api.container))
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     response = api.post(f"/dashboard/approvals/{approval_id}", content=form, headers=headers)
@@ -293,7 +293,7 @@ def test_an_expired_request_has_no_form(api: Harness) -> None:
 
 
 def test_hostile_text_in_what_is_asked_and_answered_stays_text(api: Harness) -> None:
-    """Reasons come from policy engines, names and comments from anybody."""
+    """Reasons come from policy engines, names and comments from any person."""
     approval_id = api.run(awaiting(api.container, text=HOSTILE))
     path = f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}"
     before = _parsed(api.get(path).text)

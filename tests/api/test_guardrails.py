@@ -48,7 +48,7 @@ def test_it_is_engaged_and_released(api: Harness) -> None:
     ],
 )
 def test_a_setting_that_is_none_is_refused(api: Harness, body: dict[str, Any], field: str) -> None:
-    """The field is named, with the mend, and the switch stays as it was."""
+    """The field is named, with the fix, and the switch stays as it was."""
     document = assert_problem(api.request("PUT", PATH, json=body), 422)
     assert document["errors"][0]["field"] == field
     assert api.get(PATH).json()["engaged"] is False

@@ -100,7 +100,7 @@ async def test_the_start_says_that_only_this_machine_is_heard(
 
 @pytest.mark.parametrize("path", ["/incidents", "/healthz", "/docs"])
 def test_without_identity_nobody_further_away_is_heard(api: Harness, path: str) -> None:
-    """Whatever address the server was told to listen on, the one that a connection came in by decides."""
+    """The address that the connection used decides, not the configured one."""
     transport = httpx2.ASGITransport(app=api.transport.app)
 
     async def ask() -> httpx2.Response:
@@ -212,7 +212,7 @@ def _arrives(
 def test_what_a_proxy_brings_is_refused_without_identity(
     api: Harness, headers: dict[str, str], by: tuple[object, object]
 ) -> None:
-    """Whatever it says of the sender: nobody can tell who that is."""
+    """Whatever the forged headers say, they name no sender."""
     for method, path in (("GET", "/incidents"), ("GET", "/docs"), ("POST", "/events/deploy")):
         answer = assert_problem(_arrives(api, method, path, headers, by, json.dumps(DEPLOY).encode()), 403)
         assert "REQUIRE_IDENTITY" in answer["detail"]
@@ -250,7 +250,7 @@ def test_this_machine_is_answered_by_whatever_way_it_asks(api: Harness, by: tupl
 def test_probes_get_a_status_and_nothing_else(
     api: Harness, headers: dict[str, str], by: tuple[object, object]
 ) -> None:
-    """Whoever runs the agent behind a proxy may ask whether it is up, and learns nothing about it."""
+    """The operator behind a proxy may ask whether the agent is up, and learns nothing else about it."""
     for path in ("/healthz", "/readyz"):
         answer = _arrives(api, "GET", path, headers, by)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -271,7 +271,7 @@ def test_a_probe_from_elsewhere_is_not_told_what_is_missing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("headers", [*FORWARDING, {"Host": "heal.example.com"}], ids=str)
 def test_webhooks_prove_themselves_behind_a_proxy_too(tmp_path: Path, headers: dict[str, str]) -> None:
-    """With its token Alertmanager is heard through a proxy; without one no proxy brings anybody."""
+    """With its token Alertmanager is accepted through a proxy; without one no proxy gives access."""
     body = json.dumps({"version": "4", "alerts": []}).encode()
     path = "/webhooks/alertmanager"
     for token, status in ((SecretStr("s3cret"), 202), (None, 403)):

@@ -152,7 +152,7 @@ def _crash(pod: str) -> dict[str, Any]:
 
 
 def test_the_owner_of_a_pod_is_asked_where_a_cluster_is_connected(tmp_path: Path) -> None:
-    """A name of 63 characters or more tells no Deployment; the cluster does, and knows its service."""
+    """A name of 63 characters or more names no Deployment; the cluster does, and knows its service."""
     with _connected(tmp_path) as (api, cluster):
         pod = cluster.api.list(Pod, "prod")[0].meta.name
         assert len(pod) >= 63

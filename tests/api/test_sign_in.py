@@ -1,4 +1,4 @@
-"""Signing on against an issuer that errs or lies, and against whoever would turn it to their use."""
+"""Sign-in against an issuer that errs or lies, and against attackers who misuse the flow."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _attributes(cookie: str) -> set[str]:
 
 
 def test_a_callback_that_did_not_begin_here_opens_nothing(visit: Visit) -> None:
-    """Login CSRF: somebody sends another the end of a sign-on of their own."""
+    """Login CSRF: an attacker sends a victim the end of the attacker's own sign-in."""
     address = visit.until_callback(ANN)
     victim = Visit(api=visit.api)
     refused = victim.request("GET", address)
@@ -190,7 +190,7 @@ def test_a_callback_that_did_not_begin_here_opens_nothing(visit: Visit) -> None:
 
 
 def test_a_session_that_was_there_before_is_not_taken_over(visit: Visit) -> None:
-    """Session fixation: a cookie that somebody else planted is replaced by a fresh one."""
+    """Session fixation: a cookie that an attacker planted is replaced by a fresh one."""
     visit.sign_on(BEN)
     planted = visit.cookies[SESSION_COOKIE]
     visit.cookies.set(SESSION_COOKIE, planted, domain="localhost.local", path="/")
@@ -289,7 +289,7 @@ def test_a_callback_with_a_wrong_state_is_refused(
     ],
 )
 def test_the_issuer_may_say_no(visit: Visit, told: dict[str, str], status: int) -> None:
-    """The page tells what to do in the agent's own words; the attempt is over."""
+    """The page says what to do in the agent's own words; the attempt is over."""
     state = parse_qs(urlsplit(visit.request("GET", "/sign-on").headers["location"]).query)["state"][0]
     answer = visit.request("GET", "/sign-on/callback", params={**told, "state": state})
     assert answer.status_code == status
@@ -350,7 +350,7 @@ def _without(said: Claims, name: str) -> Claims:
 def test_an_id_token_that_is_not_for_this_sign_on_is_not_believed(
     visit: Visit, issuer: OidcStandIn, lie: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Signed by the issuer, and yet for somebody or something else."""
+    """Signed by the issuer, and yet for another person or client."""
     issuer.alter = LIES[lie]
     refused = visit.sign_on(ANN)
     assert refused.status_code == 503
@@ -418,7 +418,7 @@ def test_new_keys_are_learned(visit: Visit, issuer: OidcStandIn) -> None:
 
 
 def test_the_issuer_s_own_description_is_asked_for_once_an_hour(visit: Visit, issuer: OidcStandIn) -> None:
-    """However many sign on."""
+    """For any number of sign-ins."""
     for _ in range(3):
         visit.sign_on(ANN)
     documents = ("/.well-known/openid-configuration", "/keys")
@@ -519,7 +519,7 @@ def test_an_issuer_that_answers_wrongly_opens_no_session(
 
 
 def test_the_agent_starts_while_the_issuer_is_down(tmp_path: Path) -> None:
-    """Nothing is asked before somebody signs on; then they are told, and the rest is served."""
+    """The issuer gets no request before the first sign-in; then a person sees an error, the rest works."""
     with visiting(oidc_settings(tmp_path, "http://127.0.0.1:1")) as visit:
         assert visit.request("GET", "/healthz").status_code == 200
         refused = visit.request("GET", "/sign-on")
@@ -642,7 +642,7 @@ def test_a_session_that_cannot_be_kept_is_none(visit: Visit) -> None:
 
 
 def test_a_page_can_show_who_is_signed_on() -> None:
-    """With the way out; the name is text, and nobody is shown where nobody is."""
+    """With the way out; the name is text, and absent for anonymous viewers."""
     shown = render("person.html", person=Person(name="<b>ann</b>"))
     assert "&lt;b&gt;ann" in shown
     assert 'method="post" action="/sign-off"' in shown

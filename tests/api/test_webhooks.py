@@ -44,7 +44,7 @@ def _delivery(*alerts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_firing_alert_opens_an_incident(api: Harness) -> None:
-    """A delivery is answered entry by entry, and told twice it is one observation."""
+    """A delivery is answered entry by entry; a repeated delivery is one observation."""
     response = api.post(PATH, json=_delivery(_alert()))
     assert response.status_code == 202
     first = response.json()["items"][0]

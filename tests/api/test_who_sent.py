@@ -85,7 +85,7 @@ def test_the_token_that_sent_a_signal_is_named(tmp_path: Path) -> None:
 
 
 def test_a_webhook_with_its_own_secret_is_named_as_such(tmp_path: Path) -> None:
-    """Whoever knows the secret is nobody in particular."""
+    """A shared secret identifies no person."""
     with harness(make_settings(tmp_path, alertmanager_token=SecretStr("s3cret"))) as api:
         headers = {"Authorization": "Bearer s3cret"}
         told = api.post(ALERTS, json=_delivery(_alert("shop")), headers=headers).json()["items"][0]

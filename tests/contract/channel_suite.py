@@ -1,4 +1,4 @@
-"""What every `Channel` must do, told over a world that each kind of channel provides.
+"""What every `Channel` must do, tested over a world that each kind of channel provides.
 
 A world is a stand-in that speaks the channel's own protocol. The announcer in
 `app.workers.notifier` relies on exactly this: whether a message certainly did
@@ -60,7 +60,7 @@ class Trouble(StrEnum):
 
     NONE = "none"
     ABSENT = "absent"
-    """Nobody listens at the address."""
+    """The address has no listener."""
     LOST = "lost"
     """It takes the message, and closes the connection without an answer."""
     HANGS = "hangs"
@@ -89,7 +89,7 @@ class ChannelWorld(Protocol):
 
     @property
     def live_markup(self) -> Sequence[str]:
-        """What of `HOSTILE` would call everybody, or show a link as something else, if it stood there so."""
+        """The parts of `HOSTILE` that would mention everyone, or show a link as something else, unescaped."""
         ...
 
     async def open(self) -> Channel:
@@ -359,7 +359,7 @@ class ChannelContract:
             assert secret not in "\n".join(shown)
 
     async def test_foreign_text_stays_text(self, world: ChannelWorld) -> None:
-        """It calls nobody, disguises no link, and forges no line, wherever it comes in."""
+        """It mentions no person, disguises no link and forges no line, wherever it comes in."""
         channel = await world.open()
         hostile = replace(
             asked(HOSTILE), incident=record(state=IncidentState.ESCALATED, summary=HOSTILE).incident

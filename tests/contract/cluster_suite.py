@@ -1,4 +1,4 @@
-"""The promises of the four cluster ports, told once for every cluster behind them.
+"""The promises of the four cluster ports, written once for every cluster behind them.
 
 A test module of an adapter imports these tests with `*` and defines a fixture
 `cluster` that yields a fresh `ClusterHarness`.
@@ -494,7 +494,7 @@ async def test_what_an_action_changed_stays_as_it_left_it_while_others_change_th
 
 
 async def test_a_template_that_somebody_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
-    """Whoever changed it is named, and a pause holds the undo of a template off as well."""
+    """The author of the change is named, and a pause holds back the undo of a template as well."""
     await deploy_shop(cluster)
     await release(cluster, BETTER_IMAGE)
     act = action(ActionName.ROLLBACK, deployment(cluster), revision=1)
@@ -928,7 +928,7 @@ async def test_pause_and_resume_hold_and_release_a_rollout(cluster: ClusterHarne
 
 
 async def test_the_marker_is_readable_after_the_write(cluster: ClusterHarness) -> None:
-    """Whoever comes after a crash can see whose effect the object carries."""
+    """After a crash the next worker can see whose effect the object carries."""
     await deploy_shop(cluster)
     await cluster.quiet()
     act = action(ActionName.SCALE, deployment(cluster), replicas=3)
@@ -1147,14 +1147,14 @@ class Listening:
             self._told.put_nowait(event.key)
 
     async def until(self, *wanted: ServiceKey) -> None:
-        """Return once every key in `wanted` has been told at least once from here on."""
+        """Return once every key in `wanted` has been reported at least once from here on."""
         missing = set(wanted)
         async with asyncio.timeout(EVENT_SECONDS):
             while missing:
                 missing.discard(await self._told.get())
 
     async def silence(self) -> int:
-        """Return once nothing has been told for a while; how much was told until then."""
+        """Return once no report arrived for a while; how many had arrived until then."""
         told = 0
         async with asyncio.timeout(EVENT_SECONDS):
             while True:
@@ -1213,7 +1213,7 @@ async def test_the_watch_begins_with_every_known_service(
 async def test_the_watch_tells_of_every_kind_of_change(
     cluster: ClusterHarness, listening: Callable[[], Listening]
 ) -> None:
-    """Deployments, pods and ConfigMaps that move are told as the service they belong to."""
+    """A change of a Deployment, pod or ConfigMap is reported as the service it belongs to."""
     await deploy_shop(cluster, config={"mode": "fast"})
     stream = listening()
     await stream.until(key_of(cluster))

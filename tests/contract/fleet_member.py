@@ -1,4 +1,4 @@
-"""A process of the fleet that does what it is told, until it is killed or its input ends.
+"""A process of the fleet that executes commands from its input, until it is killed or its input ends.
 
 Run as `python -m tests.contract.fleet_member DATABASE_URL OWNER`. It enters, says so,
 and answers each line of its input with a line: `claim INCIDENT` and `elect DUTY` with
@@ -48,7 +48,7 @@ class Member:
         await self.process.wait()
 
     async def dismiss(self) -> None:
-        """Let it leave in good order."""
+        """Let it leave regularly."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         async with asyncio.timeout(120):

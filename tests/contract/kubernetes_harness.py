@@ -95,7 +95,7 @@ def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
 
 
 class KubernetesHarness:
-    """One namespace, arranged by an administrator, seen by the agent and by nobody."""
+    """One namespace, arranged by an administrator, seen by the agent and by a user without rights."""
 
     environment = "prod"
 

@@ -1,7 +1,7 @@
 """A loopback HTTP server between the connector and its API server that misbehaves on demand.
 
 With an upstream it relays and can cut, freeze or swallow; without one it only
-answers what a test tells it to.
+gives the answer that a test configures.
 """
 
 from __future__ import annotations

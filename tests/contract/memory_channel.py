@@ -1,4 +1,4 @@
-"""A channel in memory, with threads and edits as a chat has them, that fails as it is told."""
+"""A channel in memory, with threads and edits as a chat has them, that fails on request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Shown:
 
 @dataclass(kw_only=True)
 class Chat:
-    """What everybody sees; outlives the channels that write to it."""
+    """The public messages; outlives the channels that write to it."""
 
     clock: Clock = field(default_factory=SystemClock)
     messages: list[Shown] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What every `MetricSource` must do, told over roles that each world fills with its own services.
+"""What every `MetricSource` must do, over roles that each world fills with its own services.
 
 A world is a monitoring system with known data: a subclass provides the `world`
 fixture. The fake of the sandbox and the real Prometheus run the same tests, so
@@ -108,7 +108,7 @@ class MetricSourceContract:
             assert sample.at <= world.silent_since
 
     async def test_a_range_is_ordered_and_shows_the_change(self, world: MetricWorld) -> None:
-        """History comes oldest first, inside its bounds, well before the fault and unwell after."""
+        """History comes oldest first, inside its bounds, healthy before the fault and unhealthy after."""
         start = world.failing_since - 2 * world.window
         samples = await world.source.sli_range(world.failing, start, world.now, STEP)
         times = [sample.at for sample in samples]

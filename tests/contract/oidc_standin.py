@@ -95,7 +95,7 @@ class OidcStandIn:
                 return Reply(status=404)
 
     def claims(self, user: OidcUser) -> Claims:
-        """What is told of a user besides the subject."""
+        """The claims about a user besides the subject."""
         told: Claims = {"email": user.email, "email_verified": user.email_verified, "name": user.username}
         return told if user.groups is None else {**told, "groups": list(user.groups)}
 

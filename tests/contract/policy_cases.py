@@ -1,7 +1,7 @@
 """The policy cases as data, and the documents that are made from them: equal for every engine.
 
 A case is the shared document with some fields set or removed, perhaps with another
-configuration or a module of one's own beside the shipped policy.
+configuration or a custom module beside the shipped policy.
 """
 
 from __future__ import annotations

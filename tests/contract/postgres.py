@@ -1,7 +1,7 @@
 """A private PostgreSQL cluster for tests: on a Unix socket in a temporary directory, gone afterwards.
 
 Use it as a plugin: `pytest_plugins = ["tests.contract.postgres"]`, then ask for
-`postgres_url` (a migrated database of one's own) or `postgres` (the cluster).
+`postgres_url` (a migrated database for one test) or `postgres` (the cluster).
 PostgreSQL refuses to run as root, so under root it runs as another account.
 """
 

@@ -1,4 +1,4 @@
-"""The whole application with an issuer, and a browser in front of both, for the sign-on's contract."""
+"""The whole application with an issuer, and a browser in front of both, for the contract of sign-in."""
 
 from __future__ import annotations
 

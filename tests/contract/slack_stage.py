@@ -1,4 +1,4 @@
-"""The whole application beside a stand-in for Slack: people press and type, the store tells what counts."""
+"""The whole application beside a stand-in for Slack: people press and type, the store holds the result."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Stage:
         return found
 
     async def answer(self, approval_id: ApprovalId, *, approve: bool = True, by: str = "ann") -> None:
-        """Somebody answers at another door."""
+        """A person answers by another channel."""
         await self.store.approvals.answer(
             approval_id, approve=approve, by=Person(name=by), comment="", at=self.container.clock.now()
         )
@@ -124,7 +124,7 @@ class Stage:
 
 @asynccontextmanager
 async def slack_stage(folder: Path, store: Store, **changes: Any) -> AsyncIterator[Stage]:
-    """An agent over the store; the store is closed by whoever opened it, once more."""
+    """An agent over the store; the fixture that opened the store closes it."""
     async with slack_standin() as slack:
         settings = slack_settings(folder, slack, **changes)
         container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())

@@ -109,7 +109,7 @@ class Slack:
         self.faults.setdefault(method, []).extend(faults)
 
     def remove(self, ts: str) -> None:
-        """Somebody deletes a message."""
+        """A person deletes a message."""
         self.messages = [one for one in self.messages if one.ts != ts]
 
     async def stop_listening(self) -> None:
@@ -214,7 +214,7 @@ class Slack:
         )
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
-        """A response address: what one person alone is told."""
+        """A response address: the messages that one person alone sees."""
         pending = self.faults.get("response_url")
         body: Json = await request.json()
         if pending:
@@ -226,12 +226,12 @@ class Slack:
         return web.Response(text="ok")
 
     async def until_told(self, number: int = 1) -> list[str]:
-        """What people were told, once there were so many messages."""
+        """The private replies, once there are so many."""
 
         async def enough() -> bool:
             return len(self.told) >= number
 
-        await eventually(enough, f"{number} people are told")
+        await eventually(enough, f"{number} private replies")
         assert all(one["response_type"] == "ephemeral" for one in self.told)
         return [one["text"] for one in self.told]
 
@@ -295,7 +295,7 @@ class Slack:
     # -------------------------------------------------------- people
 
     def click(self, user: str, value: str, *, approve: bool = True, **changes: Any) -> Json:
-        """What Slack says when somebody presses a button."""
+        """What Slack sends when a person presses a button."""
         action_id = "heal_approve" if approve else "heal_deny"
         return {
             "type": "block_actions",
@@ -312,7 +312,7 @@ class Slack:
         }
 
     def typed(self, user: str, text: str, **changes: str) -> dict[str, str]:
-        """What Slack says when somebody types a command."""
+        """What Slack sends when a person types a command."""
         return {
             "command": "/heal",
             "text": text,
@@ -377,7 +377,7 @@ def limited(seconds: int) -> Fault:
 
 
 async def answer_lost(slack: Slack, request: web.Request, arguments: Json) -> web.StreamResponse | None:
-    """It is done, and the connection breaks before anybody hears so."""
+    """It is done, and the connection breaks before the answer arrives."""
     slack.do(request.match_info["method"], arguments)
     assert request.transport is not None
     request.transport.abort()
@@ -400,7 +400,7 @@ def saying(error: str, **more: str) -> Fault:
 
 
 async def silence(slack: Slack, request: web.Request, arguments: Json) -> web.StreamResponse | None:
-    """It is done, and nobody says so."""
+    """The call is done, and the answer is lost."""
     slack.do(request.match_info["method"], arguments)
     await asyncio.Event().wait()
     return None

@@ -1,4 +1,4 @@
-"""What every `SignalStream` must do, told over a world that each kind of stream provides.
+"""What every `SignalStream` must do, over a world that each kind of stream provides.
 
 A world is a real server with one fresh stream and one group of consumers. The
 reader in `app.workers.stream_reader` relies on exactly this: nothing is lost between
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One entry among the dead letters, as somebody would find it who looks there."""
+    """One entry among the dead letters, as an operator finds it."""
 
     body: bytes
     key: str | None
@@ -73,7 +73,7 @@ async def until(what: str, check: Callable[[], Awaitable[object]]) -> None:
     """Repeat `check`, which waits by itself, until it answers something true; fail when patience ends."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not await check():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out after {PATIENCE_SECONDS:g} s waiting for {what}"
 
 
 async def take_in_time(stream: SignalStream, limit: int = 100) -> tuple[StreamMessage, ...]:
@@ -174,7 +174,7 @@ class SignalStreamContract:
             assert of_key == list(range(20))
 
     async def test_what_was_acknowledged_is_over(self, world: StreamWorld) -> None:
-        """After it nobody is handed the message again."""
+        """After it no reader gets the message again."""
         for number in range(5):
             await world.append(b"%d" % number, key="prod/payments")
         first = await world.open()
@@ -228,7 +228,7 @@ class SignalStreamContract:
         await stream.close()
 
     async def test_a_rejected_message_stands_among_the_dead_letters(self, world: StreamWorld) -> None:
-        """Whole, with the reason and where it stood; nobody is handed it again, and it holds nobody up."""
+        """Whole, with the reason and its position; no reader gets it again, and no other message waits."""
         await world.append(b"good", key="prod/payments")
         await world.append(b"\xff bad", key="prod/payments", headers={"trace": "42"})
         await world.append(b"good too", key="prod/payments")
@@ -308,7 +308,7 @@ class SignalStreamContract:
         await until("every message to be handed out", all_done)
 
     async def test_a_cancelled_take_loses_nothing(self, world: StreamWorld) -> None:
-        """Whoever stops waiting may take again: what had arrived meanwhile is handed out then."""
+        """A reader that stops waiting may take again: it then gets what arrived meanwhile."""
         stream = await world.open()
         assert await take_in_time(stream) == ()
         waiting = asyncio.create_task(stream.take(10))
@@ -320,7 +320,7 @@ class SignalStreamContract:
         assert [message.body for message in found] == [b"%d" % number for number in range(10)]
 
     async def test_a_server_out_of_reach_blocks_nobody(self, world: StreamWorld) -> None:
-        """It is told as such, and meanwhile everything else in the process goes on."""
+        """The error is reported as such, and meanwhile everything else in the process continues."""
         stream = await world.unreachable()
         turns = 0
 

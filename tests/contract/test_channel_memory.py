@@ -15,7 +15,7 @@ from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel
 
 FAULTS = {
     Trouble.NONE: WELL,
-    Trouble.ABSENT: Fault(fate=Fate.FAILED, error=TransientError("nobody there")),
+    Trouble.ABSENT: Fault(fate=Fate.FAILED, error=TransientError("no listener")),
     Trouble.LOST: Fault(fate=Fate.LOST, error=UnknownOutcome("no answer")),
     Trouble.HANGS: Fault(fate=Fate.LOST, error=UnknownOutcome("no answer in time")),
     Trouble.LIMITED: Fault(

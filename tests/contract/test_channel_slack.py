@@ -242,7 +242,7 @@ async def test_a_reply_stands_in_the_thread(told: Told, loud: bool) -> None:
 
 
 async def test_only_the_apps_own_message_is_found(told: Told) -> None:
-    """Somebody else who posts the same metadata hides nothing from anybody."""
+    """Another app that posts the same metadata hides no message."""
     bulletin = await told.asked()
     await told.channel.begin(bulletin)
     told.only.bot_id = "B0OTHER"
@@ -300,7 +300,7 @@ async def test_a_removed_message_of_a_closed_incident_stays_removed(told: Told) 
 
 
 async def test_what_is_told_below_a_removed_message_is_told_all_the_same(told: Told) -> None:
-    """Nobody can follow the thread, so it stands by itself; and it is found there."""
+    """Readers cannot open the thread, so the message is posted to the channel; and it is found there."""
     reference = await told.channel.begin(await told.asked())
     told.slack.remove(told.only.ts)
     await told.channel.reply(reference, REPLY)

@@ -99,7 +99,7 @@ async def test_the_document_says_what_a_program_needs(world: WebhookWorld) -> No
 
 
 async def test_an_announcement_says_which_incident_it_is_about(world: WebhookWorld) -> None:
-    """As it was told last; the id is the reply's own, whenever it is sent."""
+    """As it was sent last; the id is the reply's own, whenever it is sent."""
     hook = await world.open()
     reference = await hook.begin(Bulletin(record=record()))
     await hook.reply(reference, loud("Rollback is denied.", "inc_1-a7"))

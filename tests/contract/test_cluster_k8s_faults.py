@@ -140,7 +140,7 @@ async def test_a_write_that_loses_the_race_at_the_server_is_a_conflict(
 
 
 async def test_an_intent_is_not_applied_again_on_a_later_state(cluster: KubernetesHarness) -> None:
-    """Whoever asks twice for one intent, even after reading anew, gets one effect."""
+    """Two writes for one intent, even with another read in between, have one effect."""
     await deploy_shop(cluster)
     await cluster.quiet()
     restart = action(ActionName.RESTART, deployment(cluster))
@@ -157,7 +157,7 @@ async def test_an_intent_is_not_applied_again_on_a_later_state(cluster: Kubernet
 async def test_reading_rights_alone_rehearse_and_write_nothing(
     cluster: KubernetesHarness, testbed_world: TestBed
 ) -> None:
-    """An agent that may only look is told that it may not patch, in dry run and in earnest."""
+    """An agent with read rights only gets a refusal of its patch, in dry run and with writes allowed."""
     await deploy_shop(cluster)
     await cluster.quiet()
     readonly = cluster_for(testbed_world, cluster.namespace, READONLY)
@@ -211,7 +211,7 @@ async def test_a_write_whose_answer_is_lost_is_unknown_and_leaves_its_marker(
 async def test_a_write_without_an_answer_is_unknown(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path, fate: Fate
 ) -> None:
-    """Nobody at this end can tell whether the server saw it."""
+    """This side cannot know whether the server saw it."""
     await deploy_shop(cluster)
     await cluster.quiet()
     scale = action(ActionName.SCALE, deployment(cluster), replicas=3)

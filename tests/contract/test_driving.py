@@ -168,7 +168,7 @@ class Worker:
         return driver
 
     async def report(self, number: int = 0, *, age: timedelta = timedelta(days=30)) -> IncidentId:
-        """A failed deploy of a service, told to intake; an old one is never acted on, and soon at its end."""
+        """A failed deploy of a service, sent to intake; an old one is never acted on, and soon at its end."""
         now = self.container.clock.now()
         (accepted,) = await self.container.intake.accept(
             [
@@ -211,7 +211,7 @@ class Worker:
 async def worker(
     directory: Path, database_url: str, *, clock: Clock | None = None, **changes: object
 ) -> AsyncIterator[Worker]:
-    """An agent over a database, driven by nobody yet."""
+    """An agent over a database, not driven yet."""
     settings = settings_for(directory, **{"database_url": database_url, **QUICK, **changes})
     opened, fleet = await open_shared(database_url)
     book, bell = Book(), LocalRunner()
@@ -248,7 +248,7 @@ def file_url(tmp_path: Path) -> str:
 
 
 async def test_an_incident_is_driven_to_its_end_by_nobody(tmp_path: Path, database_url: str) -> None:
-    """Accepting the signal is all that anybody does."""
+    """Accepting the signal is the only call."""
     async with worker(tmp_path, database_url) as agent, attended(agent.container, agent.bell):
         incident_id = await agent.report()
         assert (await agent.ends(incident_id)).incident.lesson is not None
@@ -279,7 +279,7 @@ async def test_an_incident_opened_while_nobody_was_there_is_found(tmp_path: Path
 async def test_what_a_dead_worker_held_goes_on_when_its_lease_has_run_out(
     tmp_path: Path, file_url: str
 ) -> None:
-    """Nobody released it, nobody found its owner dead: the expiry alone is enough."""
+    """Without a release and without a peer that reaps the owner: the expiry alone is enough."""
     clock = VirtualClock()
     async with worker(tmp_path, file_url, clock=clock) as agent:
         incident_id = await agent.report()
@@ -307,7 +307,7 @@ async def test_a_second_agent_on_one_sqlite_file_is_refused(tmp_path: Path, file
 async def test_two_drivers_share_incidents_and_never_work_on_one_together(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    """Promise 3: fifty incidents, two workers: whoever writes is whoever took it, until it was released."""
+    """Promise 3: fifty incidents, two workers: only the worker that took one writes it, until the release."""
     async with worker(tmp_path, postgres_url) as one, worker(tmp_path, postgres_url) as two:
         two.book = two.claims.book = two.incidents.book = one.book
         await one.container.fleet.enter(one.container.loop.owner)
@@ -415,9 +415,9 @@ def _true(holds: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 
 
 async def test_a_defect_in_a_pass_is_told_and_the_incident_tried_again(tmp_path: Path, file_url: str) -> None:
-    """What nobody foresaw stands in the timeline once, and the next pass goes on."""
+    """An unexpected error is recorded in the timeline once, and the next pass continues."""
     clock = VirtualClock()
-    left = [RuntimeError("nobody foresaw this")] * 2
+    left = [RuntimeError("unexpected error")] * 2
 
     async def broken(_: IncidentId) -> None:
         if left:
@@ -428,7 +428,7 @@ async def test_a_defect_in_a_pass_is_told_and_the_incident_tried_again(tmp_path:
         async with driving(agent.driver(before=broken)):
             await clock.run_until(_until_closed(agent, incident_id, clock))
         record = await agent.record(incident_id)
-        told = [entry.message for entry in record.timeline if "nobody foresaw this" in entry.message]
+        told = [entry.message for entry in record.timeline if "unexpected error" in entry.message]
         assert len(told) == 1
         assert "internal error" in told[0]
         assert len(agent.book.passes) >= 3
@@ -478,7 +478,7 @@ async def test_a_store_out_of_reach_is_tried_again_until_it_is_back(
 
 @contextmanager
 def _out_of_reach(database_url: str, request: pytest.FixtureRequest) -> Iterator[None]:
-    """While this lasts, the database serves nobody of the agent."""
+    """While this lasts, the database serves no call of the agent."""
     if database_url.startswith("sqlite"):
         holder = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -499,7 +499,7 @@ def _out_of_reach(database_url: str, request: pytest.FixtureRequest) -> Iterator
 
 
 async def test_a_stopped_driver_lets_its_passes_end(tmp_path: Path, database_url: str) -> None:
-    """And takes nothing new; what it worked on is released, for whoever comes next."""
+    """And takes nothing new; its incident is released for the next worker."""
     entered, going = asyncio.Event(), asyncio.Event()
 
     async def slow(_: IncidentId) -> None:

@@ -1,4 +1,4 @@
-"""Duties: one process at a time works, and stops before its lease could be somebody else's."""
+"""Duties: one process at a time works, and stops before another could hold its lease."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Shift:
 
 
 class Ballot(Alone):
-    """A fleet that votes as it is told: for, against, out of reach, or never."""
+    """A fleet with configured votes: for, against, out of reach, or never."""
 
     def __init__(self) -> None:
         self.vote = "for"
@@ -111,7 +111,7 @@ async def test_whoever_is_not_elected_does_not_work_and_keeps_asking() -> None:
 
 @pytest.mark.parametrize("vote", ["against", "out of reach", "never"])
 async def test_work_stops_before_a_lease_that_cannot_be_renewed_runs_out(vote: str) -> None:
-    """Lost, out of reach, or without any answer at all: somebody else may lead when the lease is over."""
+    """Lost, out of reach, or without any answer at all: another process may lead when the lease is over."""
     clock = VirtualClock()
     shift, fleet = Shift(clock=clock), Ballot()
     async with standing(fleet, shift):
@@ -126,7 +126,7 @@ async def test_work_stops_before_a_lease_that_cannot_be_renewed_runs_out(vote: s
 
 
 async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody foresaw ends one attempt, and not the duty."""
+    """An unexpected error ends one attempt, and not the duty."""
     monkeypatch.setattr("app.workers.elected._RESTART_AFTER_SECONDS", 0.01)
     attempts = 0
     again = asyncio.Event()
@@ -135,7 +135,7 @@ async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch)
         nonlocal attempts
         attempts += 1
         if attempts == 1:
-            raise RuntimeError("nobody foresaw this")
+            raise RuntimeError("unexpected error")
         again.set()
         await asyncio.Event().wait()
 
@@ -157,7 +157,7 @@ async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_when_the_leader_dies_another_leads(postgres_url: str) -> None:
-    """Silent until its lease ran out, or gone in good order: another takes over, one at a time."""
+    """Silent until its lease ran out, or gone regularly: another takes over, one at a time."""
     lease = timedelta(seconds=1.5)
     stores, fleets = [], []
     for owner in ("one", "two"):

@@ -62,7 +62,7 @@ async def there(postgres_url: str) -> AsyncIterator[Process]:
 
 
 def asked(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:
-    """The rows of a statement, run by nobody of the fleet."""
+    """The rows of a statement, run by a client outside the fleet."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(statement.encode(), values)
         return found.fetchall() if found.description else []
@@ -110,7 +110,7 @@ def fleet_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 
 @pytest.fixture
 async def fleet(fleet_url: str | None) -> AsyncIterator[Fleet]:
-    """A fleet of each kind that nobody has entered."""
+    """A fleet of each kind without members."""
     if fleet_url is None:
         yield Alone()
         return
@@ -121,7 +121,7 @@ async def fleet(fleet_url: str | None) -> AsyncIterator[Fleet]:
 
 
 async def test_the_only_process_is_alive_leads_and_leaves(fleet: Fleet) -> None:
-    """Nobody is dead, every duty is its own for as long as it likes, and leaving twice is harmless."""
+    """It has no dead members, keeps every duty for as long as it likes, and leaving twice is harmless."""
     await fleet.enter("me")
     assert await fleet.reap() == ()
     for minutes in range(3):
@@ -143,7 +143,7 @@ async def test_it_can_enter_again_after_leaving(fleet: Fleet) -> None:
 
 
 async def test_waiting_for_the_bell_can_be_given_up(fleet: Fleet) -> None:
-    """A process that stops is not held up by a bell that nobody rings, and hears the next one."""
+    """A process that stops does not wait for a notification that never comes, and receives the next one."""
     await fleet.enter("me")
     for _ in range(3):
         waiting = asyncio.create_task(fleet.rung())
@@ -217,7 +217,7 @@ async def test_the_living_are_never_reaped(here: Process, there: Process, postgr
 
 
 async def test_whoever_leaves_in_good_order_is_gone_at_once(here: Process, postgres_url: str) -> None:
-    """Nobody has to find out: claims and leases are free when it is gone."""
+    """No peer has to reap it: claims and leases are free when it is gone."""
     incident = await opened(here.store)
     async with AsyncExitStack() as stack:
         leaving = await entered(stack, postgres_url, "leaving")
@@ -262,7 +262,7 @@ async def test_a_living_one_that_was_buried_comes_back(
 
 
 async def test_one_that_is_not_on_record_any_more_enters_anew(here: Process, postgres_url: str) -> None:
-    """Its connection stands, its row is gone: without a row nobody would ever find it dead."""
+    """Its connection stands, its row is gone: without a row no peer would ever find it dead."""
     asked(postgres_url, "DELETE FROM workers")
     assert await here.fleet.reap() == ()
     assert counted(postgres_url) == ["here"]
@@ -272,7 +272,7 @@ async def test_one_that_is_not_on_record_any_more_enters_anew(here: Process, pos
 async def test_after_a_restart_of_the_database_the_first_one_back_buries_nobody(
     here: Process, there: Process, postgres_url: str
 ) -> None:
-    """Everybody's connection broke: the others are as alive as the one that is back first."""
+    """All connections broke: the others are as alive as the one that is back first."""
     incident = await opened(here.store)
     claim = await claimed(there.store, incident, "there")
     for owner in ("here", "there"):
@@ -311,7 +311,7 @@ async def test_entering_that_is_given_up_leaves_no_connection(postgres_url: str)
 
 
 async def test_an_incident_that_opens_in_another_process_rings(here: Process, postgres_url: str) -> None:
-    """In the transaction that opens it, so that whoever heard it finds it due."""
+    """In the transaction that opens it, so that a worker that is notified finds it due."""
     await here.fleet.rung()  # entering may ring, for what happened before
     async with AsyncExitStack() as stack:
         other = await entered(stack, postgres_url, "other")
@@ -322,7 +322,7 @@ async def test_an_incident_that_opens_in_another_process_rings(here: Process, po
 
 
 async def test_voided_claims_ring(here: Process, there: Process) -> None:
-    """Whoever finds a dead one tells the others that there is work."""
+    """The worker that finds a dead one notifies the others that there is work."""
     await claimed(here.store, await opened(here.store), "dead")
 
     async def quiet() -> bool:
@@ -365,7 +365,7 @@ async def test_of_many_that_stand_for_election_one_leads(here: Process, there: P
 
 
 async def test_a_lease_is_renewed_by_its_holder_and_runs_out_without(here: Process, there: Process) -> None:
-    """Until the last moment nobody else leads; from then on somebody else may, and the old leader may not."""
+    """Until the last moment no other process leads; after it another may, and the old leader may not."""
     assert await here.fleet.elect(WATCH, "here", LEASE, NOW)
     assert await here.fleet.elect(WATCH, "here", LEASE, NOW + LEASE / 2)
     assert not await there.fleet.elect(WATCH, "there", LEASE, NOW + LEASE)
@@ -374,7 +374,7 @@ async def test_a_lease_is_renewed_by_its_holder_and_runs_out_without(here: Proce
 
 
 async def test_whoever_resigns_frees_its_own_duty_alone(here: Process, there: Process) -> None:
-    """At once; a resignation by somebody else changes nothing."""
+    """At once; a resignation by another process changes nothing."""
     assert await here.fleet.elect(WATCH, "here", LONG, NOW)
     assert await there.fleet.elect("sweep", "there", LONG, NOW)
     await there.fleet.resign(WATCH, "there")
@@ -403,7 +403,7 @@ async def test_a_second_process_on_one_file_is_refused_until_the_first_is_gone(t
 
 
 async def test_what_a_killed_predecessor_held_is_free_when_its_successor_starts(tmp_path: Path) -> None:
-    """Nobody else can hold anything; the interruption counts, and its late token would be refused."""
+    """No other process can hold anything; the interruption counts, and its late token would be refused."""
     url = f"sqlite:///{tmp_path}/heal.db"
     store, fleet = await open_shared(url)
     incident = await opened(store)

@@ -52,7 +52,7 @@ class _World:
         return self.images[-1][0] if self.images else None
 
     def now(self) -> datetime:
-        """A minute passes before each apply: within seconds, two commits cannot be told apart."""
+        """A minute passes before each apply: two commits within seconds cannot be distinguished."""
         return datetime.now(UTC) + len(self.images) * timedelta(minutes=1)
 
     def deploy(self, image: str) -> None:

@@ -196,7 +196,7 @@ async def test_a_query_that_prometheus_rejects_is_told_in_its_own_words(
 
 
 async def test_the_wrong_path_is_told_apart_from_a_wrong_query(recorded: str) -> None:
-    """An address that is not Prometheus' root is a mistake that repeating will not mend."""
+    """An address that is not Prometheus' root is a mistake that a retry does not fix."""
     source = PrometheusSource.from_settings(settings(f"{recorded}/nowhere"))
     with pytest.raises(NotFound, match="PROMETHEUS_URL"):
         await source.ping()

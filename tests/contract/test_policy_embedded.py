@@ -37,7 +37,7 @@ async def test_every_case_is_decided_as_it_should(case: Case, tmp_path: Path) ->
 
 
 def test_there_are_cases_of_every_answer() -> None:
-    """At least sixty, none told twice."""
+    """At least sixty, without duplicates."""
     all_cases = cases()
     assert len({case.name for case in all_cases}) == len(all_cases) >= 60
     assert {case.decision for case in all_cases} == set(DecisionKind)

@@ -26,7 +26,7 @@ TOKEN = "t0p-secret"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OpaServer]:
-    """An OPA of one's own to hurt, that wants a token."""
+    """An OPA for this test alone, which requires a token."""
     supervisor = Supervisor()
     try:
         one = OpaServer(supervisor=supervisor, directory=tmp_path, policies=shipped_policies(), token=TOKEN)

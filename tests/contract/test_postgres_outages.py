@@ -95,7 +95,7 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
                 return
         except TransientError:
             pass
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
+        assert asyncio.get_running_loop().time() < deadline, f"timed out waiting for {what}"
         await asyncio.sleep(0.05)
 
 
@@ -104,7 +104,7 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
 
 @dataclass
 class Load:
-    """Callers that read, accept and take without end, and the books of what they were told."""
+    """Callers that read, accept and take without end, and the record of their answers."""
 
     store: Store
     accepted: list[str] = field(default_factory=list)
@@ -204,7 +204,7 @@ async def test_a_short_restart_is_not_even_noticed(server: PostgresServer, store
 async def test_a_long_outage_fails_at_once(
     server: PostgresServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once it has been away for longer than anybody waits, callers do not pile up."""
+    """Once it has been away for longer than any caller waits, callers do not pile up."""
     monkeypatch.setattr(postgresql, "PATIENCE_SECONDS", 0.5)
     server.stop()
     with pytest.raises(TransientError):
@@ -273,7 +273,7 @@ async def test_a_read_that_was_cut_off_runs_again(database: PostgresDatabase) ->
 async def test_a_unit_cut_off_during_its_commit_is_left_to_the_caller(
     server: PostgresServer, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
-    """Nobody here can tell whether it happened, so it never runs twice (promise 2)."""
+    """The caller cannot know whether it happened, so it never runs twice (promise 2)."""
     runs = 0
 
     def work(connection: Connection) -> None:
@@ -429,7 +429,7 @@ async def test_one_session_that_hangs_hurts_nobody_else(
 async def test_the_server_ends_what_takes_too_long(
     server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch, limit: str, statement: str
 ) -> None:
-    """A slow statement or a lock that somebody sits on is a passing trouble, not a defect."""
+    """A slow statement or a lock that another session holds is a transient error, not a defect."""
     monkeypatch.setitem(servers.LIMITS, limit, "200")
     database = await open_postgresql(make_url(url))
     try:
@@ -489,7 +489,7 @@ async def test_migrations_may_take_their_time(
 async def test_no_connection_left_is_transient_and_says_when_to_ask_again(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else's storm takes every connection; what this process has goes on working."""
+    """Another program's storm takes every connection; this process keeps its own and continues."""
     monkeypatch.setattr(postgresql, "PATIENCE_SECONDS", 0.5)
     settings = {"max_connections": "12", "superuser_reserved_connections": "0"}
     with postgres_server(supervisor, settings=settings) as server, ExitStack() as storm:
@@ -533,7 +533,7 @@ async def test_a_standby_takes_over_under_load(supervisor: Supervisor, form: str
         second.follow(first)
         first.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
         first.execute("SELECT pg_reload_conf()")
-        # The standby is named first: whoever takes any host that answers fails at once.
+        # The standby is named first: a client that takes any host that answers fails at once.
         both = {
             "hosts": f"postgresql://{SUPERUSER}@127.0.0.1:{second.port},127.0.0.1:{first.port}/{name}",
             "query": f"postgresql://{SUPERUSER}@/{name}?host=127.0.0.1,127.0.0.1"
@@ -627,7 +627,7 @@ def test_a_url_names_its_servers_as_for_libpq(
 async def test_nobody_is_taken_for_dead_because_the_database_restarted(
     server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is back first leaves the others the time to come back; one that does not is buried after it."""
+    """The first one back gives the others time to come back; one that does not is declared dead."""
     (store, mine), (other_store, other) = [await open_shared(url) for _ in range(2)]
     await mine.enter("mine")
     await other.enter("other")

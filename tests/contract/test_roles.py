@@ -100,7 +100,7 @@ async def test_each_role_starts_its_part(
 
 @pytest.mark.parametrize("role", list(Role))
 async def test_workers_tell_the_channels(tmp_path: Path, postgres_url: str, role: Role) -> None:
-    """One of those that drive does it for all; whoever runs a pass puts announcements on record."""
+    """One of the drivers does it for all; the process that runs a pass records announcements."""
     async with process(tmp_path, postgres_url, role, channels=True) as container:
         assert isinstance(container.loop.stages.closer.notifier, Announcements)
         tells = role in (Role.ALL, Role.WORKER)
@@ -115,7 +115,7 @@ async def test_workers_tell_the_channels(tmp_path: Path, postgres_url: str, role
 
 @pytest.mark.parametrize("role", [Role.ALL, Role.WORKER])
 async def test_the_one_process_of_an_sqlite_file_does_everything(tmp_path: Path, role: Role) -> None:
-    """There is nobody to share with, so a worker watches too."""
+    """It has no peer, so a worker watches too."""
     async with process(tmp_path, f"sqlite:///{tmp_path}/heal.db", role):
 
         async def everything() -> bool:
@@ -227,7 +227,7 @@ async def test_roles_as_processes_share_the_work(agents: Agents, postgres_url: s
             await eventually(lambda: _ready(watcher), "the watcher is ready")
             assert (await watcher.get("/incidents")).status_code == 404
         first = await incident("first")
-        # The API is seen at work for a while: it finds out that the watcher died. Nobody drives meanwhile.
+        # The API is seen at work for a while: it notices that the watcher died. No worker drives meanwhile.
         watch.kill()
         watch.wait()
         await eventually(lambda: _counted(postgres_url, 1), "the API finds the watcher dead")

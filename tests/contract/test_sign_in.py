@@ -111,7 +111,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(visit: Visit) -> No
 
 
 def test_somebody_without_groups_has_no_roles(visit: Visit) -> None:
-    """What they may do is what is granted to everybody."""
+    """They may do what is granted to every account."""
     visit.sign_on(BEN)
     session = visit.session()
     assert session is not None
@@ -129,7 +129,7 @@ def test_a_wrong_password_opens_no_session(visit: Visit) -> None:
 
 
 def test_an_email_that_is_not_verified_names_nobody(visit: Visit) -> None:
-    """Anybody could have given it; the page says what to do."""
+    """Any person could have entered it; the page says what to do."""
     refused = visit.sign_on(LEA)
     assert refused.status_code == 403
     assert "not verified your email address" in refused.text
@@ -153,7 +153,7 @@ def test_a_code_is_good_for_nothing_twice(visit: Visit) -> None:
 
 
 def test_signing_off_ends_the_session(visit: Visit) -> None:
-    """Here and for whoever copied the cookie; the trail says who did."""
+    """Here and for a copied cookie; the audit trail says who did."""
     visit.sign_on(ANN)
     cookie = visit.cookies[SESSION_COOKIE]
     gone = visit.request("POST", "/sign-off")

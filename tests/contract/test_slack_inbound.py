@@ -1,4 +1,4 @@
-"""Answers and commands from Slack: signed, of somebody known, recorded once, never claimed otherwise.
+"""Answers and commands from Slack: signed, of a known person, recorded once, never claimed otherwise.
 
 Promise 1. Over HTTP and over Socket Mode, with the whole application, over SQLite and PostgreSQL.
 """
@@ -84,7 +84,7 @@ async def stage(store: Store, tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.mark.parametrize("approve", [True, False])
 async def test_a_button_answers_in_the_name_of_who_pressed_it(stage: Stage, approve: bool) -> None:
-    """Recorded with name, role, door and proof, in the trail too; the person alone is told."""
+    """Recorded with name, role, channel and proof, in the audit trail too; only the person is answered."""
     approval_id = await stories.awaiting(stage.container)
     response = await stage.press(ANN, await stage.button(approval_id), approve=approve)
     assert response.status_code == 200
@@ -103,7 +103,7 @@ async def test_a_button_answers_in_the_name_of_who_pressed_it(stage: Stage, appr
 
 
 async def test_over_the_socket_it_is_the_same(stage: Stage) -> None:
-    """An envelope is answered, acknowledged and told as a request is."""
+    """An envelope is answered, acknowledged and recorded as a request is."""
     approval_id = await stories.awaiting(stage.container)
     async with stage.connected():
         value = await stage.button(approval_id)
@@ -254,7 +254,7 @@ async def test_a_button_answers_only_what_it_was_made_for(stage: Stage) -> None:
 
 @pytest.mark.parametrize("value", ["", "apr_1", ".", "apr_1.", ".nonce", "x" * 5000, "apr_none.nonce"])
 async def test_a_button_that_says_nothing_sensible_changes_nothing(stage: Stage, value: str) -> None:
-    """Its value comes from outside, whoever signed it."""
+    """Its value comes from outside, signed or not."""
     assert (await stage.press(ANN, value)).status_code == 200
     assert "Nothing changed" in (await stage.slack.until_told())[0]
 
@@ -263,7 +263,7 @@ async def test_a_button_that_says_nothing_sensible_changes_nothing(stage: Stage,
 
 
 async def test_somebody_who_is_not_listed_is_told_what_to_do(stage: Stage) -> None:
-    """SLACK_USERS names who may; nobody else's click changes anything, their nonce included."""
+    """SLACK_USERS names who may; a click of another person changes nothing, and keeps their nonce."""
     approval_id = await stories.awaiting(stage.container)
     value = await stage.button(approval_id)
     for user in (STRANGER, "", ANN.lower()):
@@ -348,7 +348,7 @@ async def test_the_kill_switch_by_command(stage: Stage) -> None:
 
 
 async def test_a_command_sent_again_is_not_carried_out_again(stage: Stage) -> None:
-    """A replayed release does not undo the brake that somebody set since, over HTTP or the socket."""
+    """A replayed release does not undo a kill switch that was engaged since, over HTTP or the socket."""
     release = stage.slack.typed(ANN, "brake off all is well")
     await stage.send(command(release))
     await stage.type(BEN, "brake on it is not")
@@ -371,7 +371,7 @@ async def test_strangers_neither_brake_nor_see(stage: Stage) -> None:
 
 
 async def test_what_waits_can_be_listed(stage: Stage) -> None:
-    """With the page to answer on; whatever a service is called, it mentions nobody."""
+    """With the page to answer on; whatever a service is called, it mentions no person."""
     assert "No pending approvals" in await stage.type(READER, "approvals")
     approval_id = await stories.awaiting(stage.container, service="a<!channel>b")
     shown = (await stage.send(command(stage.slack.typed(READER, "approvals")))).json()
@@ -456,7 +456,7 @@ async def test_in_a_dry_run_answers_still_count(tmp_path: Path) -> None:
 
 @contextmanager
 def held(database_url: str) -> Iterator[None]:
-    """Somebody else holds the database, so that nothing can be written."""
+    """Another session holds the database, so that nothing can be written."""
     if database_url.startswith("sqlite:///"):
         lock = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
@@ -490,7 +490,7 @@ async def test_no_answer_of_the_database_in_time_is_no_claim(
 
 
 async def test_a_database_that_is_down_is_said_so(tmp_path: Path) -> None:
-    """Not acknowledged, so that Slack shows that it failed; and told, with what to do."""
+    """Not acknowledged, so that Slack shows that it failed; the person sees what to do."""
     store = await open_store(f"sqlite:///{tmp_path}/heal.db")
     async with slack_stage(tmp_path, store) as stage:
         approval_id = await stories.awaiting(stage.container)
@@ -503,7 +503,7 @@ async def test_a_database_that_is_down_is_said_so(tmp_path: Path) -> None:
 
 
 async def test_a_response_address_that_fails_harms_nothing(stage: Stage) -> None:
-    """The answer stands, and the next person is told again."""
+    """The answer stands, and the next person sees it again."""
     approval_id = await stories.awaiting(stage.container)
     stage.slack.fail("response_url", answering(500, "no"), answering(302, "elsewhere"))
     value = await stage.button(approval_id)
@@ -575,10 +575,10 @@ async def test_a_socket_that_breaks_is_opened_anew(stage: Stage) -> None:
         before = stage.slack.count("apps.connections.open")
         await stage.slack.sockets[-1].send_json({"type": "disconnect", "reason": "refresh_requested"})
 
-        async def anew() -> bool:
+        async def registered_again() -> bool:
             return stage.slack.count("apps.connections.open") > before and len(stage.slack.sockets) == 1
 
-        await eventually(anew)
+        await eventually(registered_again)
         second = await stories.awaiting(stage.container, service="ledger")
         await stage.slack.push(stage.slack.click(ANN, await stage.button(second)))
         await stage.slack.until_told(2)

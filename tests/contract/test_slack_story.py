@@ -3,7 +3,7 @@
 Everything runs as `heal run` starts it: watcher, poller, driver, announcer, the
 store on SQLite, and Slack's real libraries. Only the cluster, the metrics and
 Slack are stand-ins, and the clock is fast. A slow machine makes calls late, and
-what is asserted holds all the same: nothing is lost, nothing is told twice.
+what is asserted holds all the same: nothing is lost, nothing is posted twice.
 """
 
 from __future__ import annotations

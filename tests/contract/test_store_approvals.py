@@ -142,7 +142,7 @@ async def test_an_answer_does_not_disturb_a_pass_under_way(store: Store) -> None
 
 
 async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
-    """Forty-nine are told whose answer stands, and the timeline has one."""
+    """Forty-nine get the name of the person whose answer stands, and the timeline has one answer."""
     _, waiting, request = await asked(store)
     answers = await asyncio.gather(
         *(
@@ -349,7 +349,7 @@ async def test_requests_of_an_incident_come_oldest_first(store: Store) -> None:
 
 
 async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store: Store) -> None:
-    """Ten people click five times each: two of them count, everybody else hears that it is over."""
+    """Ten people click five times each: two of the answers count, the others learn that it is over."""
     incident = await opened(store)
     claim = await claimed(store, incident)
     request = replace(approval(incident), terms=ApprovalTerms(people=2))
@@ -360,7 +360,7 @@ async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store:
         *(answered(store, request, by=f"person {n % 10}") for n in range(50)), return_exceptions=True
     )
     given = [each for each in said if not isinstance(each, BaseException)]
-    # As they were stored: whoever called first may come second.
+    # As they were stored: the first caller may come second.
     given.sort(key=lambda each: len(each.answers))
     assert [each.state for each in given] == [ApprovalState.PENDING, ApprovalState.APPROVED]
     assert all(isinstance(each, Conflict) for each in said if isinstance(each, BaseException))

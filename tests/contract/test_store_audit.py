@@ -170,7 +170,7 @@ async def test_a_first_signal_outlives_its_duplicates(store: Store) -> None:
 
 
 async def test_duplicates_that_come_while_firsts_are_forgotten_never_name_nothing(store: Store) -> None:
-    """Whichever is first, the other sees it: repeated, or decided anew."""
+    """The second sees the first: repeated, or decided again."""
     firsts = [signal(at=NOW - 9 * DAY, dedup_key=f"race {number}") for number in range(60)]
     await store.signals.accept(firsts, IGNORING, dry_run=True)
     repeats = [signal(dedup_key=one.dedup_key) for one in firsts]
@@ -215,7 +215,7 @@ async def test_a_loss_on_one_day_is_not_made_up_for_on_another(store: Store, dat
 
 
 async def test_the_database_keeps_what_led_to_something(store: Store, database_url: str) -> None:
-    """A statement that would delete it fails, whoever sends it."""
+    """A statement that would delete it fails, from any sender."""
     await opened(store)
     with pytest.raises(Exception, match="is kept"), engine_of(database_url).begin() as connection:
         connection.execute(text("DELETE FROM signals"))
@@ -259,7 +259,7 @@ async def test_signals_that_name_nothing_are_astray(store: Store, database_url: 
 
 
 async def test_an_incident_that_nobody_drives_is_astray(store: Store) -> None:
-    """Long due and held by nobody; held, or due in good time, it is none."""
+    """Long due without a claim; one that is held, or due later, is none."""
     incident = await opened(store)
     assert (await audited(store, later=timedelta(minutes=4))).adds_up
     found = await audited(store, later=timedelta(minutes=6))
@@ -272,7 +272,7 @@ async def test_an_incident_that_nobody_drives_is_astray(store: Store) -> None:
 
 
 async def test_an_intent_under_way_in_an_ended_incident_is_astray(store: Store) -> None:
-    """Nobody would ever look whether it had its effect."""
+    """No worker would ever check whether it had its effect."""
     incident = await opened(store)
     claim = await claimed(store, incident)
     one = intent(incident)
@@ -345,7 +345,7 @@ async def test_an_incident_that_would_oversleep_is_woken(store: Store) -> None:
 
 
 async def test_an_incident_in_hand_is_not_woken(store: Store) -> None:
-    """Whoever holds it will say when it is due."""
+    """Its holder will say when it is due."""
     incident = await opened(store)
     claim = await claimed(store, incident)
     await store.claims.release(claim, NOW + 365 * DAY)

@@ -108,7 +108,7 @@ async def test_an_undo_is_not_braked(store: Store) -> None:
 
 
 async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
-    """Set while forty intents begin: whoever set it sees, when it returns, every intent that ever will."""
+    """Set while forty intents begin: when the setter returns, it has seen every intent that ever will."""
     claims = []
     for n in range(40):
         incident = await opened(store, key(n))

@@ -40,7 +40,7 @@ CLUSTER = Limits(cluster_breaker=TWICE)
 
 
 async def failed(store: Store, number: int, limits: Limits, minutes: int = 0) -> None:
-    """A service is acted on in vain."""
+    """Actions on a service that do not help."""
     claim, act = await ready(store, key(number))
     assert (await begin(store, claim, act, limits, NOW + minutes * MINUTE)).begun is Begun.YES
     await ended(store, claim, act, IncidentState.ESCALATED)

@@ -57,7 +57,7 @@ async def test_renewal_keeps_the_token_and_moves_the_expiry(store: Store) -> Non
 
 
 async def test_holding_on_moves_the_expiry_of_the_very_claim(store: Store) -> None:
-    """Nobody else gets it before the new lease ends, and the token stays."""
+    """No other worker gets it before the new lease ends, and the token stays."""
     incident = await opened(store)
     first = await claimed(store, incident)
     await store.claims.renew(first, LEASE, NOW + 5 * MINUTE)
@@ -69,7 +69,7 @@ async def test_holding_on_moves_the_expiry_of_the_very_claim(store: Store) -> No
 
 @pytest.mark.parametrize("how", ["released", "taken over", "closed"])
 async def test_a_lost_claim_is_not_taken_anew_by_holding_on(store: Store, how: str) -> None:
-    """`ClaimLost`, and whoever is there may have it at once."""
+    """`ClaimLost`, and another worker may have it at once."""
     incident = await opened(store)
     lost = await claimed(store, incident, "a")
     match how:
@@ -127,7 +127,7 @@ async def test_of_many_claimers_one_wins(store: Store) -> None:
 
 
 async def test_release_frees_at_once_and_voids_the_claim(store: Store) -> None:
-    """The next claim has a higher token, whoever takes it, and the released one writes no more."""
+    """The next claim has a higher token, whichever worker takes it, and the released one writes no more."""
     incident = await opened(store)
     first = await claimed(store, incident, "a")
     await store.claims.release(first)
@@ -149,7 +149,7 @@ async def test_releasing_a_lost_claim_is_no_error_and_frees_nothing(store: Store
 
 
 async def test_every_claim_of_a_dead_owner_is_voided(store: Store) -> None:
-    """How many is told; other owners keep theirs."""
+    """The number is returned; other owners keep theirs."""
     incidents = [await opened(store, key(n)) for n in range(3)]
     dead = [await claimed(store, incident, "dead") for incident in incidents[:2]]
     alive = await claimed(store, incidents[2], "alive")
@@ -219,7 +219,7 @@ async def resting(store: Store, incident: Incident, until: datetime) -> None:
 
 
 async def test_a_new_incident_is_due_and_handed_out_once(store: Store) -> None:
-    """Whoever takes it holds it: a claim like any other, and nobody else is given it."""
+    """A claim like any other: no other worker gets the incident."""
     incident = await opened(store)
     [claim] = await store.claims.take_due("a", LEASE, NOW, 5)
     assert (claim.incident_id, claim.owner, claim.expires_at) == (incident.id, "a", NOW + LEASE)
@@ -266,7 +266,7 @@ async def test_a_new_incident_is_due_by_every_clock(store: Store) -> None:
 
 
 async def test_the_next_due_time_is_told(store: Store) -> None:
-    """Of open incidents that nobody holds; None without any."""
+    """Of open incidents without a claim; None without any."""
     assert await store.claims.next_due() is None
     incidents = [await opened(store, key(n)) for n in range(3)]
     for n in (1, 2):
@@ -307,7 +307,7 @@ async def test_what_a_dead_owner_held_is_due_at_once(store: Store) -> None:
 
 
 async def test_a_claim_makes_a_resting_incident_due(store: Store) -> None:
-    """Whoever was killed in a run-once leaves it to be found long before it would have been looked at."""
+    """A process killed in a run-once leaves it to be found long before it would have been due."""
     incident = await opened(store)
     await resting(store, incident, NOW + 600 * MINUTE)
     await claimed(store, incident, "run-once", NOW + MINUTE)
@@ -349,7 +349,7 @@ async def test_two_takers_at_once_share_without_overlap(store: Store) -> None:
 
 
 async def test_taking_does_not_wait_for_a_row_that_somebody_else_works_on(postgres_url: str) -> None:
-    """On PostgreSQL a peer's long transaction over one incident keeps nobody from the others."""
+    """On PostgreSQL a peer's long transaction over one incident delays none of the others."""
     store = await open_store(postgres_url)
     busy, free = await opened(store, key(1)), await opened(store, key(2))
     async with await psycopg.AsyncConnection.connect(postgres_url) as peer:

@@ -70,7 +70,7 @@ async def test_an_upgrade_leaves_word_whom_it_serves(database_url: str) -> None:
 
 
 def test_every_migration_says_whom_it_serves() -> None:
-    """Since the third one; the oldest served never becomes older again, and nobody is promised the future."""
+    """Since the third one; the oldest served never becomes older again, and no future version is promised."""
     oldest_first = [one for one in reversed(list(_script().walk_revisions())) if one.revision >= "0003"]
     promised = [str(one.module.compatible_since) for one in oldest_first]
     assert promised == sorted(promised)

@@ -104,7 +104,7 @@ async def test_a_server_that_does_not_answer_is_transient() -> None:
 
 
 async def test_a_missing_postgresql_database_is_a_configuration_error(postgres: PostgresCluster) -> None:
-    """Nothing but a person can mend it."""
+    """Only a person can fix it."""
     with pytest.raises(ConfigurationError, match="does not exist"):
         await open_store(postgres.url("nowhere"))
 
@@ -269,7 +269,7 @@ async def test_postgresql_connections_that_died_are_replaced(
 
 
 async def test_a_cancelled_caller_does_not_disturb_others(store: Store) -> None:
-    """Its work may or may not have happened; everybody else's has."""
+    """Its work may or may not have happened; that of all others has."""
     tasks = [
         asyncio.create_task(store.signals.accept([signal()], Deciding(), dry_run=True)) for _ in range(20)
     ]

@@ -110,7 +110,7 @@ async def test_another_secret_proves_nothing(store: Store) -> None:
 
 
 async def test_a_token_ends_when_its_time_is_over_or_when_it_is_revoked(store: Store) -> None:
-    """Revoked once, by whoever is first; the reason is told."""
+    """Revoked once, by the first caller; the reason is returned."""
     short = await store.credentials.get(await _token(store, lifetime=MINUTE))
     assert short is not None
     assert short.refusal(NOW) is None
@@ -212,7 +212,7 @@ async def test_decisions_at_one_moment_form_one_chain(store: Store, database_url
 async def test_the_database_refuses_to_alter_the_trail(
     store: Store, database_url: str, statement: str
 ) -> None:
-    """Whoever has the table still has to go about it with more than a statement."""
+    """Write access to the table is not enough for one statement to change it."""
     await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
     with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
         connection.execute(text(statement))

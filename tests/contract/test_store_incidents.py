@@ -121,7 +121,7 @@ async def test_saving_stores_everything_and_raises_the_version(store: Store) -> 
 
 
 async def test_an_old_version_is_refused(store: Store) -> None:
-    """Whoever read before the last save must read again; its notes are not kept."""
+    """A writer that read before the last save must read again; its notes are not kept."""
     incident = await opened(store)
     claim = await claimed(store, incident)
     await store.incidents.save(claim, incident, [])
@@ -369,7 +369,7 @@ async def test_a_cursor_of_nobodys_is_invalid(store: Store, cursor: str) -> None
 
 
 async def test_a_limit_below_one_is_invalid(store: Store) -> None:
-    """An endless list of empty pages helps nobody."""
+    """An endless list of empty pages is of no use."""
     with pytest.raises(Invalid, match="limit"):
         await store.incidents.find(IncidentFilter(), limit=0, cursor=None)
 

@@ -121,7 +121,7 @@ async def test_opening_makes_an_open_incident_with_a_first_entry(store: Store) -
 
 
 async def test_the_same_observation_is_recorded_as_a_duplicate_without_a_decision(store: Store) -> None:
-    """A dedup key seen before names the first signal and asks nobody."""
+    """A dedup key seen before names the first signal without another decision."""
     decide = Deciding()
     first, second = signal(dedup_key="one"), signal(dedup_key="one")
     await store.signals.accept([first], decide, dry_run=True)
@@ -144,7 +144,7 @@ async def test_duplicates_inside_one_delivery_are_found(store: Store) -> None:
 
 
 async def test_concurrent_tellings_of_one_observation_are_decided_once(store: Store) -> None:
-    """Of twenty copies, told for two services at once, one is first."""
+    """Of twenty copies, sent for two services at once, one is first."""
     others = ServiceKey(environment="prod", service="other")
     copies = [signal(dedup_key="same", key=(PAYMENTS, others)[n % 2]) for n in range(20)]
     answers = await asyncio.gather(
@@ -250,7 +250,7 @@ async def test_hostile_text_is_stored_and_not_fatal(store: Store) -> None:
 
 
 async def test_a_time_without_zone_is_invalid(store: Store) -> None:
-    """Nobody can tell which instant it was."""
+    """It names no instant."""
     one = signal(at=NOW.replace(tzinfo=None))
     with pytest.raises(Invalid, match="no zone"):
         await store.signals.accept([one], Deciding(), dry_run=True)
@@ -496,7 +496,7 @@ async def test_run_once_lets_pending_signals_join_the_open_incident(store: Store
 
 
 async def test_an_incident_from_stale_pending_signals_is_stale(store: Store) -> None:
-    """Nothing fresh was told, so no real action may follow."""
+    """Nothing fresh was reported, so no real action may follow."""
     await store.signals.accept([signal(stale=True), signal(stale=True)], pending(), dry_run=False)
     incident_id = await store.signals.open_from_pending(PAYMENTS, [Trigger.CRASH_LOOP], dry_run=False, at=NOW)
     assert incident_id is not None

@@ -455,7 +455,7 @@ async def test_nothing_begins_on_reasons_that_left_the_record_meanwhile(store: S
 
 
 async def test_an_undo_needs_no_reason(store: Store) -> None:
-    """Taking back one's own change is never refused for want of a reason."""
+    """An undo of the agent's own change is never refused for want of a reason."""
     incident = await opened(store)
     claim = await claimed(store, incident)
     act = intent(incident)

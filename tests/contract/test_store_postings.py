@@ -1,4 +1,4 @@
-"""The contract of the outbox and of what channels were told, over SQLite and PostgreSQL."""
+"""The contract of the outbox and of each channel's progress, over SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def grow(store: Store, incident: Incident, at: datetime = NOW) -> Incident
 
 
 async def told(store: Store, incident_id: IncidentId, channel: str = "chat", at: datetime = NOW) -> Posting:
-    """Everything that is on record was told."""
+    """Everything on record was posted."""
     record = await store.incidents.get(incident_id)
     assert record is not None
     before = await store.notifications.get(channel, incident_id)
@@ -68,7 +68,7 @@ async def told(store: Store, incident_id: IncidentId, channel: str = "chat", at:
 
 
 async def test_announcements_keep_their_order_and_their_words(store: Store) -> None:
-    """Numbers grow over all incidents; those after a number are what is still to be told."""
+    """Numbers grow over all incidents; those after a number are still to be posted."""
     one, other = await opened(store), await opened(store, key(1))
     await store.notifications.announce(one.id, "first", NOW)
     await store.notifications.announce(other.id, "elsewhere", NOW)
@@ -82,13 +82,13 @@ async def test_announcements_keep_their_order_and_their_words(store: Store) -> N
 
 
 async def test_an_announcement_about_nothing_is_refused(store: Store) -> None:
-    """There is nobody to tell it to."""
+    """There is no channel to send it to."""
     with pytest.raises(NotFound):
         await store.notifications.announce(IncidentId("inc_nowhere"), "hello", NOW)
 
 
 async def test_announcements_at_the_same_time_become_visible_in_their_order(store: Store) -> None:
-    """Whoever has seen a number has seen all before it: no channel can be told past one."""
+    """A reader that has seen a number has seen all before it: no channel skips one."""
     incident = await opened(store)
     seen: list[list[int]] = []
 
@@ -223,7 +223,7 @@ async def test_what_was_missed_for_days_is_told(store: Store) -> None:
 
 
 async def test_the_end_of_a_long_incident_is_told(store: Store) -> None:
-    """It opened long before the mark, and was told all along."""
+    """It opened long before the mark, and was posted all along."""
     await unshown(store)
     incident = await opened(store, at=NOW + MINUTE)
     await told(store, incident.id)
@@ -320,7 +320,7 @@ async def test_of_two_announcers_one_stores(store: Store) -> None:
 
 
 async def test_several_announcers_may_ask_about_a_new_channel_at_once(store: Store) -> None:
-    """Whoever is first sets its mark; nobody fails."""
+    """The first writer sets its mark; no call fails."""
     incident = await opened(store)
     for found in await asyncio.gather(*(unshown(store) for _ in range(5))):
         assert found == [incident.id]

@@ -64,7 +64,7 @@ async def serves(store: Store, of: ServiceKey) -> None:
 
 
 async def test_above_the_limit_openings_are_queued_and_none_is_lost(store: Store) -> None:
-    """They neither expire nor count as astray; each is opened when another of the sender has ended."""
+    """They neither expire nor count as discrepancies; each is opened when another of the sender has ended."""
     signals = [opening(key(number)) for number in range(10)]
     kinds = await accepted(store, *signals)
     assert kinds == [DispositionKind.OPENED] * LIMIT + [DispositionKind.PENDING] * 7
@@ -97,7 +97,7 @@ async def test_other_senders_and_known_services_are_not_held_up(store: Store) ->
 
 
 async def test_a_queued_opening_joins_what_another_sender_opened(store: Store) -> None:
-    """At most one incident of a service is open, whoever reports it."""
+    """At most one incident of a service is open, for any number of reporters."""
     await accepted(store, *(opening(key(number)) for number in range(LIMIT)))
     queued = opening(key(7))
     assert await accepted(store, queued) == [DispositionKind.PENDING]

@@ -1,4 +1,4 @@
-"""A sign-on has one session at most, over SQLite and PostgreSQL, however often it is finished."""
+"""A sign-in has one session at most, over SQLite and PostgreSQL, however often it is finished."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_nonce_seen_before_keeps_nothing(store: Store) -> None:
 
 
 async def test_of_many_at_once_one_counts(store: Store) -> None:
-    """The others are told so; the trail stays whole."""
+    """The others get that answer; the audit trail stays whole."""
     made = [session() for _ in range(10)]
     said = await asyncio.gather(
         *(

@@ -431,7 +431,7 @@ CASES = [
 
 
 async def test_proposals_are_judged_by_what_happened(store: Store) -> None:
-    """A matching change, a recovery without one, or nothing that tells; each is judged once, after hours."""
+    """A matching change, a recovery without one, or no evidence; each is judged once, after hours."""
     for number, (change, recovered, again, _) in enumerate(CASES):
         await _proposed(store, key(number), f"case@{number}", change, recovered=recovered, again=again)
     long_ago = NOW - timedelta(days=7)
@@ -451,7 +451,7 @@ async def test_proposals_are_judged_by_what_happened(store: Store) -> None:
 
 
 async def test_a_change_that_may_have_been_forgotten_is_not_missed(store: Store) -> None:
-    """Where changes are not kept for as long, a recovery without one tells nothing."""
+    """Where changes are not kept for as long, a recovery without one is no evidence."""
     await _proposed(store, key(1), "case@1", None, recovered=True, again=False)
     assert await store.statistics.judge(NOW + timedelta(hours=7), NOW + timedelta(hours=1)) == 1
     where = StatsFilter(since=NOW, until=NOW + timedelta(minutes=1))

@@ -26,7 +26,7 @@ UNPROTECT = {
 
 
 def directly(database_url: str, *statements: str) -> None:
-    """Run SQL past the store, as somebody with access to the database would."""
+    """Run SQL past the store, as a person with access to the database would."""
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1))
     try:
         with engine.begin() as connection:
@@ -37,7 +37,7 @@ def directly(database_url: str, *statements: str) -> None:
 
 
 def unprotected(database_url: str, *statements: str) -> None:
-    """The same by somebody who removed the protection first."""
+    """The same by a person who removed the protection first."""
     directly(database_url, *UNPROTECT[database_url.partition(":")[0]], *statements)
 
 
@@ -132,7 +132,7 @@ async def test_postgresql_refuses_to_truncate_a_timeline(postgres_url: str) -> N
     ],
 )
 async def test_tampering_shows(store: Store, database_url: str, tampering: str, broken: int) -> None:
-    """Whoever gets past the protection still breaks the chain, at the entry they touched."""
+    """A writer that gets past the protection still breaks the chain, at the entry it changed."""
     incident = await with_entries(store)
     if database_url.startswith("sqlite"):
         tampering = tampering.replace("+00:00", ".000000")

@@ -189,7 +189,7 @@ class Worker:
 
 
 def assert_nothing_missed(workers: Sequence[Worker], services: int, numbers: Iterable[int]) -> None:
-    """Everything was seen, and nobody saw a number of a service before the one in front of it."""
+    """Everything was seen, and no reader saw a number of a service before the one in front of it."""
     wanted = set(numbers)
     for service in range(services):
         of_service = [worker.numbers().get(f"prod/{service}", []) for worker in workers]
@@ -253,7 +253,7 @@ async def test_what_a_consumer_held_comes_to_the_one_that_takes_over(world: Kafk
 
 
 async def test_a_broker_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
-    """Over kill -9 and restart the consumer goes on by itself; taking tells of the trouble meanwhile."""
+    """Over kill -9 and restart the consumer continues by itself; taking reports the outage meanwhile."""
     async with AsyncExitStack() as stack:
         broker = stack.enter_context(KafkaBroker(folder=tmp_path / "kafka"))
         world = KafkaWorld(broker, stack)
@@ -292,7 +292,7 @@ async def test_a_broker_killed_in_the_middle_loses_nothing(tmp_path: Path) -> No
 
 
 async def test_an_outage_longer_than_the_session_repeats_what_was_in_hand(tmp_path: Path) -> None:
-    """The consumer joins anew by itself; acknowledging and rejecting what was lost meanwhile is harmless."""
+    """The consumer joins again by itself; acknowledging and rejecting what was lost meanwhile is harmless."""
     async with AsyncExitStack() as stack:
         broker = stack.enter_context(KafkaBroker(folder=tmp_path / "kafka"))
         world = KafkaWorld(broker, stack)
@@ -341,7 +341,7 @@ async def test_a_dead_letter_is_the_record_itself(world: KafkaWorld) -> None:
 
 
 async def test_a_dead_letter_that_is_too_large_keeps_its_place(world: KafkaWorld) -> None:
-    """Where the topic has no room for the value the letter says where it stands, and nobody is held up."""
+    """Without room in the topic for the value the dead letter gives its position; no message waits."""
     world.broker.create_topic(f"{world.topic}.dead", settings={"max.message.bytes": "2000"})
     await world.append(b"x" * 5000, key="prod/payments")
     stream = await world.open()
@@ -374,7 +374,7 @@ async def test_the_marks_of_transactions_are_no_lag(world: KafkaWorld) -> None:
 
 
 async def test_a_group_that_began_at_the_end_stays_there(world: KafkaWorld) -> None:
-    """With start=latest what was there before is left out, and what comes while nobody reads is not."""
+    """With start=latest earlier messages are left out, and messages that arrive between readers are not."""
     await world.append(b"old")
     first = await world.open(f"{QUICK}&start=latest")
     assert await take_rest(first) == []
@@ -383,7 +383,7 @@ async def test_a_group_that_began_at_the_end_stays_there(world: KafkaWorld) -> N
     assert [one.body for one in await take_rest(await world.open(f"{QUICK}&start=latest"))] == [b"new"]
 
 
-async def test_a_topic_made_anew_has_new_positions(world: KafkaWorld) -> None:
+async def test_a_topic_made_again_has_new_positions(world: KafkaWorld) -> None:
     """The same place in another topic of that name is another message."""
     await world.append(b"first", key="prod/payments")
     stream = await world.open()
@@ -392,14 +392,14 @@ async def test_a_topic_made_anew_has_new_positions(world: KafkaWorld) -> None:
     admin = AdminClient({"bootstrap.servers": world.broker.address})
     await asyncio.to_thread(admin.delete_topics([world.topic])[world.topic].result)
 
-    async def made_anew() -> bool:
+    async def made_again() -> bool:
         try:
             await asyncio.to_thread(world.broker.create_topic, world.topic, partitions=PARTITIONS)
         except TestbedError:
             return False
         return True
 
-    await until("the topic to be made anew", made_anew)
+    await until("the topic to be made again", made_again)
     await world.append(b"other", key="prod/payments")
     [new] = await take_count(await world.open(), 1)
     assert old.position.partition("#")[0] == new.position.partition("#")[0]
@@ -407,7 +407,7 @@ async def test_a_topic_made_anew_has_new_positions(world: KafkaWorld) -> None:
 
 
 async def test_a_topic_that_comes_late_is_read(shared_broker: KafkaBroker) -> None:
-    """A missing topic is told by name, and read as soon as it is there."""
+    """A missing topic is reported by name, and read as soon as it is there."""
     topic = f"late-{uuid4().hex}"
     stream = KafkaStream(parse_kafka_url(f"kafka://{shared_broker.address}/{topic}"))
     with pytest.raises(TransientError, match=f"{topic}.*create it"):
@@ -420,7 +420,7 @@ async def test_a_topic_that_comes_late_is_read(shared_broker: KafkaBroker) -> No
 
 
 async def test_an_account_is_needed_where_the_broker_asks_for_one(tmp_path: Path) -> None:
-    """User and password of the address open the door; a wrong password is told as such."""
+    """User and password of the address are accepted; a wrong password is reported as such."""
     secured = {
         "listener.security.protocol.map": "CLIENTS:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "CLIENTS",

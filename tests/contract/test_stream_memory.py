@@ -31,7 +31,7 @@ class MemoryWorld:
         ]
 
     async def unreachable(self) -> MemoryStream:
-        return MemoryStream(MemoryTopic(outage="nobody there"))
+        return MemoryStream(MemoryTopic(outage="no listener"))
 
 
 class TestMemoryStream(SignalStreamContract):

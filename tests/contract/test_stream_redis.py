@@ -195,7 +195,7 @@ class TestRedisStream(SignalStreamContract):
 
 
 async def test_an_entry_becomes_a_message(bench: Bench) -> None:
-    """Field `body` is the body, `key` the key, everything else a header; the server's time is told."""
+    """Field `body` is the body, `key` the key, everything else a header; the server's time is reported."""
     stream = bench.consumer()
     (entry,) = await bench.append('{"a":1}', key="prod/payments-api", type="deploy")
 
@@ -311,7 +311,7 @@ async def test_a_consumer_that_leaves_hands_back_at_once(bench: Bench) -> None:
 
 
 async def test_a_consumer_that_held_nothing_leaves_no_trace(bench: Bench) -> None:
-    """A process that starts and stops in good order does not pile up names in the group."""
+    """A process that starts and stops regularly leaves no names behind in the group."""
     stream = bench.consumer(name="mine")
     await bench.append("a")
     await stream.acknowledge(await take_until(stream, 1))
@@ -385,7 +385,7 @@ async def test_an_answer_lost_on_the_way_is_asked_for_again(bench: Bench) -> Non
     async with bench.redis.pipeline(transaction=True) as at_once:
         at_once.client_kill_filter(_id=blocked)
         at_once.xadd(bench.stream, {"body": "a"})
-        at_once.xreadgroup("heal", "mine", {bench.stream: ">"})  # the answer that nobody gets
+        at_once.xreadgroup("heal", "mine", {bench.stream: ">"})  # the answer that is lost
         await at_once.execute()
     with pytest.raises(TransientError):
         await taking
@@ -496,7 +496,7 @@ async def test_only_what_every_group_has_finished_is_trimmed(bench: Bench) -> No
 
 
 async def test_acknowledging_keeps_the_stream_short(bench: Bench) -> None:
-    """Trimming happens by itself; `trim=no` leaves it to somebody else."""
+    """Trimming happens by itself; `trim=no` leaves it to the operator."""
     stream, other = bench.consumer(), bench.consumer(more="&trim=no")
     await bench.append("a", "b")
     (first,), (second,) = await stream.take(1), await other.take(1)
@@ -540,7 +540,7 @@ async def test_lag_is_unknown_where_redis_cannot_tell(bench: Bench) -> None:
 
 
 async def test_a_flush_begins_again_from_the_first_entry(tmp_path: Path) -> None:
-    """With stream and group gone the group is made anew; held messages end quietly, names may come again."""
+    """With stream and group gone the group is made again; held messages end quietly, names may come again."""
     async with running(tmp_path) as server, bench_on(server) as bench:
         stream = bench.consumer()
         await bench.append("a", "x", entry="*")
@@ -637,7 +637,7 @@ async def test_a_replica_and_a_full_memory_pass(tmp_path: Path) -> None:
 
 
 async def test_accounts(tmp_path: Path) -> None:
-    """A wrong password or a missing right is told as such, without the password; the right one works."""
+    """A wrong password or a missing right is reported as such, without the password; the right one works."""
     async with running(tmp_path, "--requirepass", "open sesame") as server:
         port = server.port
         for account in ("", ":wrong-secret@"):
@@ -680,7 +680,7 @@ async def test_the_documented_rights_suffice(tmp_path: Path) -> None:
 
 
 async def test_something_else_under_the_streams_name_is_no_stream(bench: Bench) -> None:
-    """A key of another type is told, and never read around."""
+    """A key of another type is reported, and never skipped."""
     await bench.redis.set(bench.stream, "in the way")
 
     with pytest.raises(AgentError, match="WRONGTYPE"):
@@ -702,7 +702,7 @@ class Crowd:
         self._tasks.append(asyncio.create_task(self._consume()))
 
     async def leave(self) -> None:
-        """One consumer stops in good order."""
+        """One consumer stops regularly."""
         task = self._tasks.pop(0)
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=DEADLINE_SECONDS)
@@ -738,7 +738,7 @@ class Crowd:
 
 
 async def test_every_entry_is_finished_over_kills_of_everything(tmp_path: Path) -> None:
-    """Redis is killed and restarted, consumers die, leave and join: each entry is finished by somebody."""
+    """Redis is killed and restarted, consumers die, leave and join: each entry is finished by one of them."""
     total = 400
     async with running(tmp_path) as server, bench_on(server) as bench, Crowd(bench) as crowd:
 
@@ -767,7 +767,7 @@ async def test_every_entry_is_finished_over_kills_of_everything(tmp_path: Path) 
         await bench.reconnected()
         await crowd.until(total)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while await bench.pending():  # noqa: ASYNC110 - Redis rings nobody
+            while await bench.pending():  # noqa: ASYNC110 - Redis sends no notification
                 await asyncio.sleep(0.02)
 
         assert crowd.finished == {str(number) for number in range(total)}

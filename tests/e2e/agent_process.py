@@ -34,7 +34,7 @@ FAST = {
     "PROMETHEUS_POLL_SECONDS": "1",
     "PROMETHEUS_WINDOW": "5s",
 }
-"""Minutes become seconds; nothing else differs from how the agent runs in earnest."""
+"""Minutes become seconds; otherwise the agent runs as in production."""
 
 ACTING = {"DRY_RUN": "false", "ALLOW_HIGH_RISK_ACTIONS": "true"}
 

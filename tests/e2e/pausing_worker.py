@@ -1,4 +1,4 @@
-"""A worker that stops at one chosen point of its first incident until it is told to go on.
+"""A worker that stops at one chosen point of its first incident until a command continues it.
 
 Run as a program by the tests of partitions. The product is whole; only the adapters
 handed to `assemble` are wrapped, and the world is the counting stand-in. PAUSE_AT

@@ -3,7 +3,7 @@
 The worker runs in a network namespace whose link to the database's is cut at a chosen
 point; another one beside it reaches the database over a Unix socket and takes over,
 either because the server notices that the first is gone or because the claim's lease
-runs out. The target counts effects: an intent has at most one, whoever carries it
+runs out. The target counts effects: an intent has at most one, whichever worker carries it
 out (promise 2), and the first worker's late writes are refused (promise 3).
 
 Six cases of some minutes each; needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN.
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.real
 TARGET_PORT = 8080
 PATIENCE_SECONDS = 900.0
 LONG_LEASE_SECONDS = 10 * PATIENCE_SECONDS
-"""Nobody waits for it: what is taken over in time was taken over because the server noticed."""
+"""So long that no test waits for it: a takeover in time is due to the server's notice."""
 SHORT_LEASE_SECONDS = 3
 """Over before the server's keepalives give up, which takes them eleven seconds."""
 ENDS = {IncidentState.RECOVERED, IncidentState.ESCALATED}
@@ -178,7 +178,7 @@ class Scene:
 async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
     deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while not await holds():
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
+        assert asyncio.get_running_loop().time() < deadline, f"timed out waiting for {what}"
         await asyncio.sleep(0.05)
 
 

@@ -168,7 +168,7 @@ def test_audit_log_tells_dry_runs_apart(
 
 
 def test_rights_of_the_users(testbed_world: TestBed, control_plane: ControlPlane, namespace: str) -> None:
-    """`readonly` reads and may not write, not even in a dry run; `nobody` may nothing; `agent` no deletes."""
+    """`readonly` may not write, not even in a dry run; `nobody` has no rights; `agent` no deletes."""
     testbed_world.deploy(namespace, "pay", "shop/pay:1.0", replicas=1)
     body = {"spec": {"replicas": 2}}
     assert control_plane.client("readonly").get(Deployment, "pay", namespace=namespace)

@@ -18,7 +18,7 @@ from testbed.workloads import Workloads
 
 pytestmark = pytest.mark.real
 NO_AGENT = "http://127.0.0.1:9"
-"""Nobody listens there: a test's alerts must not reach an agent that a person runs."""
+"""It has no listener: a test's alerts must not reach an agent that a person runs."""
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -67,7 +67,7 @@ def test_an_acknowledged_message_survives_kill_9(broker: KafkaBroker) -> None:
 
 
 def test_a_clean_stop_keeps_everything_too(broker: KafkaBroker) -> None:
-    """Stopped in good order and started again it has the same messages."""
+    """Stopped regularly and started again it has the same messages."""
     broker.create_topic("signals")
     _append(broker.address, "signals", b"kept")
     broker.stop()

@@ -137,7 +137,7 @@ async def test_load_ends_by_itself_and_counts_what_fails(tmp_path: Path) -> None
 
 
 def test_ports_taken_in_between_are_given_up() -> None:
-    """A port race is tried again with other ports; any other failure is told at once."""
+    """A port race is tried again with other ports; any other failure is raised at once."""
     tried: list[tuple[int, ...]] = []
 
     def start(ports: tuple[int, ...]) -> None:

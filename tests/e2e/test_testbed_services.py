@@ -67,7 +67,7 @@ def test_traffic_is_spread_by_ready_pods(monitored_world: TestBed, namespace: st
 
 
 def test_without_ready_pods_every_answer_is_503(monitored_world: TestBed, loaded: str) -> None:
-    """A service nobody serves counts as failing, not as silent."""
+    """A service without serving pods counts as failing, not as silent."""
     bed = monitored_world
     bed.deploy(loaded, "pay", "shop/pay:missing")
     bed.wait_waiting(loaded, "pay", "ImagePullBackOff")

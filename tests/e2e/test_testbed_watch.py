@@ -75,7 +75,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[_Server, Api]]:
 
 
 async def test_watch_survives_every_way_of_ending(served: tuple[_Server, Api]) -> None:
-    """A quiet end resumes where it was; a break, a 410 and an ERROR event list anew."""
+    """A quiet end resumes where it was; after a break, a 410 or an ERROR event the watch lists again."""
     script, api = served
     changes: list[str] = []
     async with asyncio.timeout(120):

@@ -56,7 +56,7 @@ def _available(bed: TestBed, namespace: str) -> int:
 def test_a_revert_is_not_begun_where_its_restart_could_make_no_pods(
     agents: Agents, monitored_world: TestBed, control_plane: ControlPlane, namespace: str
 ) -> None:
-    """An admission policy refuses new pods: nothing is written, all four go on, and the reason is told."""
+    """An admission policy refuses new pods: nothing is written, all four stay, the reason is recorded."""
     bed, agent = monitored_world, agents(**ACTING)
     settings = {"FAIL_RATIO": "0", "COLOUR": "green"}
     bed.deploy(namespace, SERVICE, GOOD, replicas=4, rolling=("50%", 0), config_map=settings)
@@ -109,7 +109,7 @@ def test_an_undo_whose_pods_are_refused_is_not_called_verified(
 def test_an_autoscaler_does_not_hold_the_undo_of_a_rollback_off(
     agents: Agents, monitored_world: TestBed, namespace: str
 ) -> None:
-    """Its replicas stay, the innocent release comes back, and nobody is blamed."""
+    """Its replicas stay, the innocent release comes back, and no change is named as the cause."""
     bed, agent = monitored_world, agents(VERIFY_TIMEOUT_SECONDS="10", **ACTING)
     _dying_dependency(bed, namespace)
     load = bed.start_load(namespace, rps=20)

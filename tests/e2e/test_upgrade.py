@@ -2,7 +2,7 @@
 
 On PostgreSQL processes of both versions work on one database while the present one
 migrates it; on SQLite one stops and the other goes on with its file. The cluster is
-the counting stand-in: it tells how often each intent took effect (promise 2).
+the counting stand-in: it counts how often each intent took effect (promise 2).
 
 Two cases, some two minutes each.
 """
@@ -180,7 +180,7 @@ class Stage:
         return Counter(line["intent"] for line in lines if line["kind"] == "effect")
 
     def post(self, port: int, path: str, **event: Any) -> None:
-        """Accepted at once, or the test fails: nobody has to repeat anything during an upgrade."""
+        """Accepted at once, or the test fails: no sender has to repeat anything during an upgrade."""
         body = {"environment": "prod", "timestamp": datetime.now(UTC).isoformat(), **event}
         answer = httpx2.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=120)
         assert answer.status_code == 202, answer.text
@@ -259,7 +259,7 @@ class Stage:
 
     @contextmanager
     def migrations_held_up(self) -> Iterator[None]:
-        """Whoever wants to migrate, or to open a store, waits meanwhile: as behind a slow colleague."""
+        """Other processes that migrate or open a store wait meanwhile, as behind a slow peer."""
         slot = zlib.crc32(b"migrations") % locks.SLOTS
         with engine_of(self.database_url).connect() as connection:
             connection.execute(text(f"SELECT pg_advisory_lock({int(locks.Space.SCHEMA)}, {slot})"))
@@ -267,7 +267,7 @@ class Stage:
 
     def somebody_waits_to_migrate(self) -> bool | NotYet:
         waiting = self.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        return True if waiting else NotYet("nobody waits")
+        return True if waiting else NotYet("no process waits")
 
     def wait(self, what: str, holds: Callable[[], bool | NotYet]) -> None:
         """Until it holds; fails at once, with the end of its log, when a process has ended."""
@@ -497,7 +497,7 @@ def test_a_wait_fails_with_the_log_of_a_process_that_ended(supervisor: Superviso
 def test_on_sqlite_the_present_version_goes_on_with_the_file(
     supervisor: Supervisor, old: Version, tmp_path: Path
 ) -> None:
-    """Killed with incidents in every state; the next start is the new version, which may be taken back."""
+    """Killed with incidents in every state; the next start is the new version, which may be rolled back."""
     new = present_version()
     (port,) = free_ports(1)
     url = f"sqlite:///{tmp_path / 'heal.db'}"

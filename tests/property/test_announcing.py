@@ -16,7 +16,7 @@ from tests.contract.memory_channel import WELL, Fate, Fault, scripted
 FAULTS = st.sampled_from(
     [
         WELL,
-        Fault(fate=Fate.FAILED, error=TransientError("nobody there")),
+        Fault(fate=Fate.FAILED, error=TransientError("no listener")),
         Fault(fate=Fate.FAILED, error=TransientError("too many", retry_after=timedelta(seconds=20))),
         Fault(fate=Fate.FAILED, error=Forbidden("not you")),
         Fault(fate=Fate.FAILED, error=UnknownOutcome("no answer, and nothing arrived")),
@@ -41,7 +41,7 @@ STEPS = st.lists(st.one_of(CHANGES, ROUNDS, ROUNDS, WAITS), max_size=25)
 def test_nothing_is_lost_and_a_thread_keeps_its_order(
     steps: Sequence[tuple[object, ...]], searchable: bool
 ) -> None:
-    """Where the channel can be searched nothing is said twice either; once it is well, all of it is told."""
+    """Where the channel can be searched nothing is posted twice; once it works, everything is posted."""
     asyncio.run(_played(steps, searchable))
 
 

@@ -75,7 +75,7 @@ def asked(*, with_roles: bool, people: int, not_by: tuple[str, ...]) -> Approval
 def test_a_yes_counts_once_for_each_entitled_person_and_one_no_ends_it(
     sayings: list[Said], with_roles: bool, people: int, not_by: tuple[str, ...]
 ) -> None:
-    """Told again by rules of its own: sets of names, looked at once more from the beginning each time."""
+    """Computed again by separate rules: sets of names, evaluated from the beginning each time."""
     approval = asked(with_roles=with_roles, people=people, not_by=not_by)
     yes: set[str] = set()
     over = False
@@ -110,14 +110,14 @@ def answer(said: Said) -> Answer:
 
 @pytest.mark.parametrize("state", [s for s in ApprovalState if s is not ApprovalState.PENDING])
 def test_what_has_ended_takes_no_answer(state: ApprovalState) -> None:
-    """Whatever it ended as, a late answer is told so, before anything is said about roles."""
+    """A late answer gets the request's end, before any check of roles."""
     ended = replace(asked(with_roles=True, people=1, not_by=()), state=state, answered_by="bob")
     with pytest.raises(Conflict):
         with_answer(ended, Answer(by="ann", approve=True, at=NOW))
 
 
 def test_who_asked_for_it_may_still_say_no() -> None:
-    """Stopping what one set off needs nobody's leave."""
+    """A person may stop what they set off without any other role."""
     approval = asked(with_roles=False, people=1, not_by=("ann",))
     assert with_answer(approval, Answer(by="ANN", approve=False, at=NOW)).state is ApprovalState.DENIED
 
@@ -155,7 +155,7 @@ def test_settings_and_policy_together_ask_for_no_less_than_either(
 def test_a_yes_does_while_none_of_those_who_gave_it_is_barred(
     said_yes: list[str], barred: frozenset[str], barred_then: frozenset[str]
 ) -> None:
-    """Whoever else came to be barred since then takes nothing from it."""
+    """Other people who were barred since then take nothing from it."""
     terms = ApprovalTerms(not_by=tuple(sorted(barred)))
     asked_on = ApprovalTerms(not_by=tuple(sorted(barred_then)))
     assert terms.met_by(asked_on, said_yes) is not bool(
@@ -167,7 +167,7 @@ def test_a_yes_does_while_none_of_those_who_gave_it_is_barred(
     "other", ["ANN", " ann ", "\uff41\uff4e\uff4e", "ann\u3164", "a\u200bnn", "an\ufe0fn"], ids=ascii
 )
 def test_one_person_under_two_spellings_is_one(other: str) -> None:
-    """Case, width, spaces and what no display shows make nobody somebody else."""
+    """Case, width, spaces and invisible characters make no other person."""
     assert same_person("ann", other)
     assert not same_person("anna", other)
 

@@ -1,4 +1,4 @@
-"""Circuit breakers over generated histories, told again from the record as text by an oracle of its own."""
+"""Circuit breakers over generated histories, compared with an oracle that reads the record as text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Begun:
 
 
 def played(fates: list[Fate], breaker: Breaker) -> tuple[list[Begun], list[tuple[datetime, int]]]:
-    """What began when everybody asks the breaker, and who was refused with how much on record."""
+    """The actions that begin when every service asks the breaker, and the refusals with the record."""
     at = NOW
     begun: list[Begun] = []
     refused: list[tuple[datetime, int]] = []
@@ -92,7 +92,7 @@ def test_no_action_begins_through_an_open_breaker(fates: list[Fate], failures: i
 
 @given(FATES, st.integers(1, 4))
 def test_nothing_is_held_back_for_nothing(fates: list[Fate], failures: int) -> None:
-    """Whoever is refused finds failures in a row, and the time not over or somebody trying."""
+    """A refusal means failures in a row, and the time not over or another attempt running."""
     begun, refused = played(fates, Breaker(failures=failures, open_for=OPEN_FOR))
     for at, known in refused:
         before = begun[:known]
@@ -104,7 +104,7 @@ def test_nothing_is_held_back_for_nothing(fates: list[Fate], failures: int) -> N
 
 @given(FATES)
 def test_the_order_in_which_the_record_is_read_does_not_matter(fates: list[Fate]) -> None:
-    """What is told follows from what is on record, not from how a database returns it."""
+    """The reason follows from the record, not from the order in which a database returns it."""
     breaker = Breaker(failures=2, open_for=OPEN_FOR)
     begun, _ = played(fates, breaker)
     at = NOW + 60 * MINUTE

@@ -1,4 +1,4 @@
-"""Freeze windows: told again by walking through every day, clocks changing or not."""
+"""Freeze windows: compared with a walk through every day, clocks changing or not."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_window_that_happens_once() -> None:
 def test_it_holds_for_whom_it_names(
     environments: tuple[str, ...], services: tuple[str, ...], holds: bool
 ) -> None:
-    """Everybody where nobody is named; the longest window is the one that is told."""
+    """Every service where none is named; the reason names the longest window."""
     at = datetime(2026, 5, 4, 12, tzinfo=UTC)
     short = FreezeWindow(
         name="short",

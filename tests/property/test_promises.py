@@ -192,7 +192,7 @@ async def _suffer(directory: Path, plan: dict[int, Misfortune], image: str) -> N
 
 
 async def _live_through(stage: Story) -> None:
-    """Live until every incident has ended, starting anew after each crash."""
+    """Run until every incident has ended, with a new start after each crash."""
     lived = 0.0
     while lived < LIMIT_SECONDS:
         lived += 5

@@ -118,7 +118,7 @@ class Stage:
 
 @dataclass
 class Watched:
-    """An adapter that tells the stage what it shows, and over which the process may die."""
+    """An adapter that reports to the stage what it shows, and over which the process may die."""
 
     inner: Any
     stage: Stage

@@ -138,7 +138,7 @@ class Reader(_Port):
         return NodeLoad(node=node.name)
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
-        """Nobody in this world keeps the agent off."""
+        """In this world no owner holds the agent back."""
         return OptOut()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
@@ -222,7 +222,7 @@ class Writer(_Port):
 
 
 class Metrics(_Port):
-    """A `MetricSource`; what it told is kept on the tape."""
+    """A `MetricSource`; its answers are kept on the tape."""
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
         def read() -> SliSample | AgentError:
@@ -292,7 +292,7 @@ class Metrics(_Port):
 
 
 class Silences(_Port):
-    """A `SilenceSource`; what it told is kept on the tape."""
+    """A `SilenceSource`; its answers are kept on the tape."""
 
     async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
         def read() -> tuple[Silencing, ...]:

@@ -131,7 +131,7 @@ def _last_did_not_help(case: Case, record: IncidentRecord, at: datetime) -> bool
 
 
 def undone_on_request(case: Case) -> Iterator[str]:
-    """10: an undo on request has a request, one effect, a target that nobody changed, and is verified."""
+    """10: an undo on request has a request, one effect, a target without other changes, and is verified."""
     asked: dict[str, set[str]] = defaultdict(set)
     ended: set[str] = set()
     requested = requested_undos(case)
@@ -145,7 +145,7 @@ def undone_on_request(case: Case) -> Iterator[str]:
             if intent is not None and intent.requested_by not in asked[entry.incident]:
                 yield f"{entry.incident}: {intent.requested_by} never requested the undo {entry.intent}"
             elif entry.incident in ended and not asked[entry.incident]:
-                yield f"{entry.incident} had ended, and an undo was decided that nobody requested"
+                yield f"{entry.incident} had ended, and an undo was decided without a request"
     yield from _undone_once(case, requested)
     for record in case.records:
         yield from _verified(case, record)

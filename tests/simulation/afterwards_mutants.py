@@ -151,7 +151,7 @@ AFTERWARDS_MUTANTS = (
         name="watch-acts",
         promise=10,
         afterwards=True,
-        told="the recovery watch has the last change undone, which nobody requested",
+        told="the recovery watch has the last change undone, without a request",
         patches=[(RecoveryWatch, "_look", _has_it_undone)],
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Who tells the agent things, and what they were told in return: the ledger of promise 9.
+"""The senders of reports, and the answers they received: the ledger of promise 9.
 
 A client repeats what was not acknowledged, as monitoring systems, pipelines and
 streams do: with an idempotency key, without one (a new request with the same
@@ -54,7 +54,7 @@ class Door(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """One thing to be told at a moment."""
+    """One report at a moment."""
 
     at: float
     observed: float
@@ -196,7 +196,7 @@ def _with_id(signal: Signal, signal_id: SignalId) -> Signal:
 
 
 def requests_of(dice: Random, scenario: Scenario) -> list[list[Telling]]:
-    """All that is told in a seed, in the order of telling; now and then several things in one request."""
+    """All reports of a seed, in order; now and then several in one request."""
     keys = [service_key(number) for number in range(scenario.services)]
     tellings: list[Telling] = []
     for illness in scenario.illnesses:
@@ -255,7 +255,7 @@ def _noise(dice: Random, key: ServiceKey, until: float) -> list[Telling]:
 
 
 def _disturbed(dice: Random, telling: Telling) -> Telling:
-    """Told later than what came after it."""
+    """Reported later than what came after it."""
     if dice.random() >= 0.15:
         return telling
     return replace(telling, at=telling.at + dice.uniform(5, 30), kinds=(*telling.kinds, Kind.REORDERED))

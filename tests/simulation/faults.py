@@ -32,7 +32,7 @@ class Kind(StrEnum):
     WRITE_CONFLICT = "object moves right before a write"
     WRITE_UNHEARD = "write applied, answer lost"
     WRITE_LATE = "write arrives long after its sender gave up"
-    WRITE_LOST = "write never arrives, and nobody says so"
+    WRITE_LOST = "write never arrives, without an error"
     CLUSTER_DOWN = "cluster does not answer"
     CHANGED_BY_OTHER = "someone else changes the object"
     SCALED_BY_OTHER = "an autoscaler changes the replicas"
@@ -76,7 +76,7 @@ class Odds:
     policy_down: float = 0.0
     deaf: float = 0.0
     meddled: float = 0.0
-    """Somebody else changes the object just when the agent has decided, or begun."""
+    """Another person changes the object just when the agent has decided, or begun."""
     silenced: float = 0.0
     """The metrics of a service go missing just when an action on it is put to the test."""
     braked: float = 0.0
@@ -88,7 +88,7 @@ class Odds:
 
     @classmethod
     def of(cls, dice: Random) -> Odds:
-        """A mix of its own for each seed: some seeds see only one kind of trouble, some see all."""
+        """A separate mix for each seed: some seeds see only one kind of fault, some see all."""
 
         def some(most: float) -> float:
             return dice.choice((0.0, most / 4, most))

@@ -214,7 +214,7 @@ class SimulatedFleet:
         return await self._host.database.write(elected)
 
     async def resign(self, duty: str, owner: str) -> None:
-        """No host of a simulation leaves in good order."""
+        """A simulated host never leaves regularly."""
 
     async def rung(self) -> None:
         await self._host.wire.there()

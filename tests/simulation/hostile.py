@@ -1,7 +1,7 @@
 """Histories that tempt the agent to act without a reason, and the checks that it does not.
 
 Drawn by dice of their own, so that everything else in a seed is as it would be
-without: a metric source that refuses one service, a service that hardly anybody
+without: a metric source that refuses one service, a service that hardly any client
 calls, a release made by hand while an incident is open. The checks belong to the
 promises about evidence (8 and 13).
 """
@@ -62,9 +62,9 @@ class Hostile:
     refusals: tuple[Stretch, ...] = ()
     """The metric source answers a question about the service with an error that lasts."""
     quiets: tuple[Stretch, ...] = ()
-    """Hardly anybody calls the service."""
+    """The service has hardly any requests."""
     hand_releases: tuple[Stretch, ...] = ()
-    """`start` is when somebody releases a version by hand, with the incident open."""
+    """`start` is when a person releases a version by hand, with the incident open."""
     mutes: tuple[Mute, ...] = ()
 
     @classmethod
@@ -124,7 +124,7 @@ def own_measurement_outranks(case: Case) -> Iterator[str]:
 
 
 def no_verdict_on_a_handful(case: Case) -> Iterator[str]:
-    """No recovery from errors is declared while hardly anybody calls the service."""
+    """No recovery from errors is declared while the service has hardly any requests."""
     measured = _measured(case)
     for record in case.records:
         incident, verdict = record.incident, record.incident.verdict

@@ -342,7 +342,7 @@ MUTANTS = {
         Mutant(
             name="no-budget",
             promise=4,
-            told="nobody counts the actions of an incident",
+            told="the actions of an incident are not counted",
             swaps=[(intents._begun, always(0)), (begun_intents, always(()))],
         ),
         Mutant(

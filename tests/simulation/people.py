@@ -23,7 +23,7 @@ _TRIES = 10
 
 
 class OnCall:
-    """Whoever is on call, in front of some process of the agent."""
+    """The person on call, in front of some process of the agent."""
 
     def __init__(self, ground: Ground, dice: Random) -> None:
         self._ground = ground
@@ -38,7 +38,7 @@ class OnCall:
         self._begin(lambda host: host.store.guardrails.set_kill_switch(brake))
 
     def asked(self, approval: str) -> None:
-        """Somebody says yes or no after a while, perhaps twice; or nobody says anything."""
+        """A person answers after a while, perhaps twice, or does not answer."""
         if self._dice.random() < 0.15:
             return
         for _ in range(self._dice.choice((1, 1, 2))):
@@ -57,7 +57,7 @@ class OnCall:
         )
 
     def undo(self, incident: str, by: str) -> None:
-        """Somebody asks, as `POST /v1/incidents/{id}/undo` does, to undo the agent's last change."""
+        """A person asks, as `POST /v1/incidents/{id}/undo` does, to undo the agent's last change."""
         tape = self._ground.tape
         tape.write(UndoAsked(at=tape.now(), who="people", incident=incident, by=by))
         self._begin(lambda host: self._asked_at(host, incident, by))
@@ -71,7 +71,7 @@ class OnCall:
         tape.write(UndoAnswered(at=tape.now(), who="people", incident=incident, by=by, refused=refused))
 
     def write_note(self, incident: str) -> None:
-        """Somebody writes a note to an incident, and asks for nothing."""
+        """A person writes a note to an incident, and asks for nothing."""
         self._begin(
             lambda host: respond(
                 host.agent, incident, ResponderAct.NOTE, Person(name=""), "the third on call", "looked at it"

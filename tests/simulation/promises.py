@@ -1,7 +1,7 @@
 """The thirteen promises of the product, each a named check over what a simulated seed left behind.
 
 A check reads the tape (written by triggers and by the world), the records as the
-store tells them, and the clients' ledger. It yields what is wrong, in words; a
+store holds them, and the clients' ledger. It yields what is wrong, in words; a
 seed without any words kept every promise. The numbers are the product's own.
 """
 
@@ -108,7 +108,7 @@ def allowed_first(case: Case) -> Iterator[str]:
                 f"and changed {effect.token_before}"
             )
         if intent.decision.plan_hash not in _hashes(record, intent):
-            yield f"{effect.action} on {effect.service} was decided for a plan that nobody recorded"
+            yield f"{effect.action} on {effect.service} was decided for a plan without a record"
         if intent.approval is not None:
             yield from _bound_to_approval(record, intent)
 
@@ -122,7 +122,7 @@ def _ground(token: str | None, intent: Intent) -> str:
 
 
 def _hashes(record: IncidentRecord, intent: Intent) -> set[str]:
-    """The hashes that the timeline recorded for plans, and the present one worked out anew."""
+    """The hashes that the timeline recorded for plans, and the present one computed again."""
     told = {str(e.data["hash"]) for e in record.timeline if "rejected" in e.data and "hash" in e.data}
     plan = record.incident.plan
     if plan is not None and intent.action in plan.actions:
@@ -135,7 +135,7 @@ def _bound_to_approval(record: IncidentRecord, intent: Intent) -> Iterator[str]:
     assert intent.approval is not None
     approval = given.get(intent.approval)
     if approval is None or approval.answered_by is None:
-        yield f"intent {intent.id} used an approval that nobody gave"
+        yield f"intent {intent.id} used an approval without an answer"
     elif (approval.plan_hash, _ground(approval.target_token, intent)) != (
         intent.decision.plan_hash,
         _ground(intent.decision.target_token, intent),
@@ -202,7 +202,7 @@ def one_at_a_time(case: Case) -> Iterator[str]:
 def _holds(case: Case, who: str, owner: str | None, what: str) -> Iterator[str]:
     holder = case.owners.get(owner) if owner is not None else None
     if holder != who:
-        yield f"{what} was moved by {who}, while {holder or 'nobody'} holds it"
+        yield f"{what} was moved by {who}, while {holder or 'no worker'} holds it"
 
 
 def within_budget(case: Case) -> Iterator[str]:
@@ -394,7 +394,7 @@ def _quieted_after_recovery(case: Case, signal: str, given: Disposition) -> Iter
 
 
 def unhelpful_is_undone(case: Case) -> Iterator[str]:
-    """10: what did not help is undone, and proved to be, or a person is told why not; never repeated."""
+    """10: what did not help is undone, with proof, or the timeline says why not; never repeated."""
     restored = {e.intent: e for e in case.tape.of(Effect) if e.action == ActionName.RESTORE}
     yield from undone_on_request(case)
     yield from watch_does_nothing(case)
@@ -438,11 +438,11 @@ def _innocent(case: Case, record: IncidentRecord) -> Iterator[str]:
             continue
         later = [e for e in effects.values() if e.service == service and e.at > effect.at]
         if not later and not any(at >= effect.at for at in touched):
-            yield f"{undone.action.name} of {record.incident.id} was not undone although nobody changed it"
+            yield f"{undone.action.name} of {record.incident.id} was not undone without another change"
 
 
 def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
-    """No end calls a change in place, or credits it, that somebody else changed well before that end."""
+    """No end calls a change in place, or credits it, that another person changed well before that end."""
     service, summary = record.incident.key.service, record.incident.summary
     ends = [m.at for m in case.tape.of(IncidentMoved) if m.incident == record.incident.id]
     look = _SLOW_LOOK_SECONDS if case.scenario.odds.slow or case.scenario.pauses else _LOOK_SECONDS
@@ -466,7 +466,7 @@ def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
 
 
 def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:
-    """Each action that took place and was judged, with whether it helped; told by the timeline."""
+    """Each action that took place and was judged, with whether it helped; read from the timeline."""
     done = {str(i.id): i for i in record.intents}
     testing: Intent | None = None
     for entry in record.timeline:
@@ -605,7 +605,7 @@ def everything_ends(case: Case) -> Iterator[str]:
                 yield f"{record.incident.id} ended, and its intent {intent.id} is {intent.state}"
     yield from requests_end(case)
     for defect in case.defects:
-        yield f"an error that nobody foresaw: {defect}"
+        yield f"an unexpected error: {defect}"
 
 
 def _intents(case: Case) -> tuple[dict[str, str], set[str]]:

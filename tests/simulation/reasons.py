@@ -27,7 +27,7 @@ from tests.simulation.tape import (
 _SLACK = 2.5
 """Seconds: clocks of hosts differ, and an answer is under way for a moment."""
 _UNKNOWABLE = 200.0
-"""How old something is, nobody can tell by a clock that jumps."""
+"""A clock that jumps gives no age."""
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 

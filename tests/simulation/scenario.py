@@ -98,7 +98,7 @@ class Scenario:
     jumps: tuple[Span, ...]
     """`end` is by how many seconds the clock of host `number` jumps."""
     meddlings: tuple[Span, ...]
-    """When somebody else changes service `number`; a negative `end` deletes and recreates it."""
+    """When another person changes service `number`; a negative `end` deletes and recreates it."""
     scalings: tuple[Span, ...]
     """When an autoscaler gives service `number` one replica more."""
     silences: tuple[Span, ...]

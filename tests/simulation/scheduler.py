@@ -22,7 +22,7 @@ START = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
 
 
 class Stuck(AssertionError):
-    """Nothing is ready, nobody waits for a timer: time could bring no change."""
+    """Nothing is ready and no timer is pending: time could bring no change."""
 
 
 class _Time:

@@ -71,7 +71,7 @@ class Case:
     unfinished: tuple[str, ...] = ()
     """Incidents that never ended, although the faults did."""
     defects: tuple[str, ...] = ()
-    """What the product logged with a traceback: errors that nobody foresaw."""
+    """What the product logged with a traceback: unexpected errors."""
 
 
 class _Defects(logging.Handler):
@@ -93,7 +93,7 @@ def database() -> SharedDatabase:
 
 
 def run_seed(seed: int, *, calm: bool = False, afterwards: bool = True) -> Case:
-    """Run a seed in virtual time, `calm` without faults; the same seed gives the same case, to the letter.
+    """Run a seed in virtual time, `calm` without faults; the same seed gives exactly the same case.
 
     Without `afterwards` it stops when all incidents have ended.
     """
@@ -414,7 +414,7 @@ class _Run:
         return self.resolutions.uniform(0.3, 1.5)
 
     async def _all_over(self, service: str) -> None:
-        """Whoever reported something of a service takes it back, all at once."""
+        """The reporters of a service withdraw everything at once."""
         now = self.loop.time()
         mine = [one for one in self.alerts if one.key.service == service and one.at <= now]
         over = [

@@ -1,7 +1,7 @@
 """The shared database of a simulation: the real statements over one SQLite in memory, and the wire to it.
 
 SQLite stands for a PostgreSQL that several processes share: each unit of work is
-one serial transaction, and whoever asked for it is somewhere else, behind a wire
+one serial transaction, and the caller is somewhere else, behind a connection
 that can be slow, break before the request arrives, or break before the answer
 does. Triggers write what is committed to the tape. Concurrency inside PostgreSQL
 (locks, isolation) is the contract suite's business, not this one's.

@@ -1,4 +1,4 @@
-"""The tape: everything that happened in a simulation, in one order, written by nobody under test.
+"""The tape: everything that happened in a simulation, in one order, written outside the product.
 
 The database writes to it by triggers, the simulated world by itself, so that a
 broken build cannot forget to mention what it did. The promises are checked
@@ -115,7 +115,7 @@ class Nudged(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tampered(Mark):
-    """Somebody changed or deleted an entry of a timeline."""
+    """A person changed or deleted an entry of a timeline."""
 
     incident: str
 
@@ -143,7 +143,7 @@ class Effect(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedByOther(Mark):
-    """Somebody else changed an object."""
+    """Another person changed an object."""
 
     service: str
     token_after: str
@@ -177,7 +177,7 @@ class WorkloadAnswered(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliAnswered(Mark):
-    """The metric source told a service's levels, or failed to (`sample` is None)."""
+    """The metric source reported a service's levels, or failed to (`sample` is None)."""
 
     key: ServiceKey
     asked_at: datetime
@@ -186,7 +186,7 @@ class SliAnswered(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryAnswered(Mark):
-    """The metric source told the history of a service up to `asked_at`, or refused to."""
+    """The metric source reported the history of a service up to `asked_at`, or refused to."""
 
     key: ServiceKey
     asked_at: datetime
@@ -195,7 +195,7 @@ class HistoryAnswered(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryAnswered(Mark):
-    """The metric source told how it does itself."""
+    """The metric source reported its own state."""
 
     asked_at: datetime
     outage: bool
@@ -203,7 +203,7 @@ class TelemetryAnswered(Mark):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilencesAnswered(Mark):
-    """The monitoring told what people silence of a service."""
+    """The monitoring reported what people silence of a service."""
 
     service: str
     whole: bool
@@ -279,7 +279,7 @@ class Tape:
             listener(entry)
 
     def listen(self, listener: Callable[[Entry], None]) -> None:
-        """Be told of each entry as it is written: how people and bells react."""
+        """Receive each entry as it is written: how people and notifications react."""
         self._listeners.append(listener)
 
     def fault(self, kind: str, who: str, detail: str = "") -> None:

@@ -65,7 +65,7 @@ class Ailment(StrEnum):
     BAD_CONFIG = "bad configuration"
     LEAK = "memory leak"
     SURGE = "surge of traffic"
-    MYSTERY = "nobody knows"
+    MYSTERY = "unknown"
 
 
 class Remedy(StrEnum):
@@ -143,7 +143,7 @@ class Service:
     refusals: list[tuple[float, float]] = field(default_factory=list)
     """When the metric source cannot answer about it."""
     quiets: list[tuple[float, float]] = field(default_factory=list)
-    """When hardly anybody calls it."""
+    """When it has hardly any requests."""
 
     @property
     def image(self) -> str:
@@ -204,7 +204,7 @@ class SimulatedWorld:
         self._settle(service, 0.5)
 
     def changed_by_other(self, key: ServiceKey, *, recreated: bool) -> None:
-        """Somebody else touches the Deployment: asks for something else, or deletes and creates it anew."""
+        """A person touches the Deployment: asks for something else, or deletes it and creates it again."""
         service = self.services[key]
         thing = service.deployment
         if recreated:
@@ -389,7 +389,7 @@ class SimulatedWorld:
         return any(start <= self.now < end for start, end in self.services[key].refusals)
 
     def release_by_hand(self, key: ServiceKey) -> None:
-        """Somebody releases a version that neither helps nor harms."""
+        """A person releases a version that neither helps nor harms."""
         service = self.services[key]
         self._change(service, service.deployment, {**service.deployment.spec, "image": BY_HAND}, "operator")
         self._settle(service, ROLLOUT_SECONDS)

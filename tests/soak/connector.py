@@ -1,6 +1,6 @@
 """The agent's ports over the counting stand-in: cluster and metrics, read and written over loopback HTTP.
 
-Errors are told apart as a real connector must: a connection that was refused
+Errors are distinguished as a real connector must: a connection that was refused
 certainly sent nothing (`TransientError`), a connection that broke in the middle
 of a write may have brought it there (`UnknownOutcome`).
 """

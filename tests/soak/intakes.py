@@ -1,7 +1,7 @@
 """How a soak's signals reach the agent: one small strategy for each way in.
 
 A sender behaves as a careful real one does: it repeats what was not
-acknowledged, says so with the same idempotency key, waits when it is told to,
+acknowledged, says so with the same idempotency key, waits as the answer says,
 and remembers every acknowledgement with the id that came with it.
 """
 
@@ -43,7 +43,7 @@ class Sent:
 
     @property
     def accepted(self) -> int:
-        """Signals that somebody was promised."""
+        """Signals that were acknowledged."""
         return len(self.acknowledged) + self.appended.total()
 
 
@@ -61,7 +61,7 @@ class Intake(Protocol):
 
 
 def content_of(kind: str, service: str, observed_at: datetime) -> str:
-    """What tells one observation of a soak from another: no two share a microsecond by accident."""
+    """Distinguishes the observations of a soak: no two share a microsecond by accident."""
     return f"{kind}/{service}/{observed_at.astimezone(UTC).isoformat()}"
 
 

@@ -1,7 +1,7 @@
 """The agent's processes in a soak: started, killed without warning, and started again.
 
 A process that ends by itself (its database was away while it started) is
-started again too, as whatever runs it in earnest would; that is counted.
+started again too, as a supervisor in production would; that is counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHORT: Mapping[str, str] = {
     "MAX_FLEET_SHARE": "1",
     "ACTION_MEMORY_SECONDS": "0",
 }
-"""Minutes become seconds; nothing else differs from how the agent runs in earnest."""
+"""Minutes become seconds; otherwise the agent runs as in production."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Agent:
     ended_alone: list[str] = field(default_factory=list)
     """What each process that ended by itself said last."""
     _turn: threading.Lock = field(default_factory=threading.Lock)
-    """Whoever kills and whoever keeps it running are different threads: one process at a time is started."""
+    """The killer and the restarter are different threads: one process at a time is started."""
     _process: Process | None = None
 
     @property

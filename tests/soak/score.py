@@ -71,7 +71,7 @@ class Manner(StrEnum):
     EARLY = "early"
     """From the future, by less than is tolerated."""
     REORDERED = "reordered"
-    """Older than what was told before."""
+    """Older than what was reported before."""
     SKEWED = "skewed"
     """By a sender whose clock is off by up to two minutes, either way."""
     IMPOSSIBLE = "impossible"
@@ -102,7 +102,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """Something that people do to the world: break a service, or mend it."""
+    """An action of people on the world: break a service, or repair it."""
 
     at: float
     service: str
@@ -119,14 +119,14 @@ class Trouble(StrEnum):
     """Kafka's broker or Redis, by kill -9."""
     WORKER_JOINS = "worker joins"
     WORKER_LEAVES = "worker leaves"
-    """In good order: both share the work anew."""
+    """A regular leave: both share the work again."""
     WORKERS_RESTARTED = "workers restarted in turn"
     """Every worker, one after the other, by SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """One trouble, and how long what it takes away is away."""
+    """One fault, and how long it takes its part away."""
 
     at: float
     down_seconds: float
@@ -202,7 +202,7 @@ def _happenings(size: Size, dice: random.Random) -> Iterator[Happening]:
 
 
 def _messages(size: Size, dice: random.Random, happenings: tuple[Happening, ...]) -> list[Message]:
-    """First what is told of breakages, then small talk of every manner until there are enough entries."""
+    """First the reports of breakages, then other messages of every kind until there are enough entries."""
     found: list[Message] = []
     for happening in happenings:
         if happening.breakage is not None:
@@ -217,7 +217,7 @@ def _messages(size: Size, dice: random.Random, happenings: tuple[Happening, ...]
 
 
 def _told_of(happening: Happening, dice: random.Random) -> Iterator[Message]:
-    """A pipeline tells of its release, and something that measures tells of what came of it."""
+    """A pipeline reports its release, and a measuring sender reports the result."""
     service, version = happening.service, str(happening.number)
     if happening.breakage is not Breakage.CONFIG:
         yield _message(dice, happening.at, DEPLOYS, [_deploy(service, version, "started")])

@@ -37,7 +37,7 @@ DRAIN_SECONDS = 600.0
 QUIET_SECONDS = 3.0
 """Nothing may be open or pending for this long before the end is believed."""
 TOLD_AGAIN_SECONDS = 5.0
-"""A service with something pending is told of another failed deploy this often."""
+"""A service with something pending gets a report of another failed deploy this often."""
 
 START_SECONDS = 300.0
 
@@ -59,7 +59,7 @@ class Stage:
     """Every place whose process may be killed."""
     intake: Intake
     troubles: dict[Trouble, Callable[[Outage], Awaitable[None]]]
-    """What each trouble does here; one without an entry does not happen."""
+    """What each fault does here; one without an entry does not happen."""
     embedded: bool
     """On SQLite: one process, whose successor goes by the same name."""
 
@@ -302,7 +302,7 @@ class _Play:
         """Until nothing is open and nothing is pending, and stays so for a while.
 
         A breach too short to count waits for its service's next incident; so that
-        none has to wait for minutes, those services are told of failed deploys
+        none has to wait for minutes, those services get reports of failed deploys
         for as long as something of theirs waits.
         """
         async with httpx2.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:

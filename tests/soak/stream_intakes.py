@@ -24,7 +24,7 @@ from tests.soak.intakes import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Sent, c
 from tests.soak.score import DEPLOYS, Manner, Message
 
 DELIVERY_MS = 120_000
-"""How long a producer of Kafka tries by itself; longer than any trouble of a soak."""
+"""How long a producer of Kafka tries by itself; longer than any fault of a soak."""
 
 
 def records(message: Message, beginning: datetime) -> list[tuple[str, bytes, str]]:
@@ -125,7 +125,7 @@ class RedisIntake:
 
 
 def _was_refused(error: BaseException) -> bool:
-    """Nobody listened: nothing was sent."""
+    """No reader was there: nothing was sent."""
     return isinstance(error, ConnectionRefusedError) or (
         error.__context__ is not None and _was_refused(error.__context__)
     )

@@ -85,7 +85,7 @@ class LostAnswer(Exception):
 class BeginningEarlier:
     """The system's clock, save that it is late until a house has settled.
 
-    Pods take a few seconds to come up, in which a house's requests fail; nobody is to see that.
+    Pods take a few seconds to come up, in which their requests fail; the score leaves that out.
     """
 
     settled = False
@@ -230,7 +230,7 @@ class Target:
         return await rehearsal.rehearse(asked.action, asked.target, snapshot)
 
     async def sli(self, asked: SliAt) -> object:
-        """Of a service that nobody knows there is no data."""
+        """A service that is not known has no data."""
         house = self._houses.get(asked.key.service)
         return SliSample(at=asked.at) if house is None else await house.metrics.sli(asked.key, asked.at)
 
@@ -252,7 +252,7 @@ class Target:
     # -------------------------------------------------------------- writing
 
     async def apply(self, asked: Change) -> TargetState:
-        """Change an object if it is as the caller saw it; log it before anybody hears of it."""
+        """Change an object if it is as the caller saw it; log the change before any answer."""
         if asked.intent_id is None:
             raise PermanentError("a write names its intent")
         began = datetime.now(UTC)

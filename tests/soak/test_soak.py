@@ -122,7 +122,7 @@ def test_redis_with_server_and_readers_killed(supervisor: Supervisor, tmp_path: 
 
 
 def _reading(base: Ground, score: Score, url: str, intake: Intake) -> Stage:
-    """Workers that read a stream, and a watcher; one more worker joins, and leaves in good order."""
+    """Workers that read a stream, and a watcher; one more worker joins, and leaves regularly."""
     workers = [
         base.agent(f"worker-{number}", "worker", "--from", url, serves=False)
         for number in range(score.size.workers)

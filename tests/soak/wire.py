@@ -30,7 +30,7 @@ class Breakage(StrEnum):
     ERRORS = "errors"
     """A release that serves and fails half of the requests: taking it back heals."""
     MISSING = "missing"
-    """A release whose image nobody pushed: taking it back heals."""
+    """A release whose image was never pushed: the undo of it heals."""
     CONFIG = "config"
     """A ConfigMap that fails half of the requests: putting it back heals."""
     UPSTREAM = "upstream"

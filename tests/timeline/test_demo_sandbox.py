@@ -1,4 +1,4 @@
-"""The demo as golden timelines: what must be told, in which order, between which moments of the story."""
+"""The demo as golden timelines: the entries, their order, and the moments of the story between them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AT_ONCE = StoryPace(wall_seconds_per_second=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """One thing that must be told between two moments of the story, in seconds."""
+    """One entry that must appear between two moments of the story, in seconds."""
 
     after: float
     before: float
@@ -53,7 +53,7 @@ class Want:
 
 
 class Listener:
-    """Remembers what it was told, in order."""
+    """Remembers the entries, in order."""
 
     def __init__(self) -> None:
         self.told: list[tuple[datetime, Stage | None, str]] = []
@@ -73,7 +73,7 @@ class Listener:
 
 
 def must_tell(listener: Listener, wanted: Sequence[Want]) -> None:
-    """Every want is met by something told, each by something later than the one before."""
+    """Every want is met by an entry, each by a later one than the one before."""
     begun = listener.told[0][0]
     rest = iter(listener.told)
     for want in wanted:
@@ -83,7 +83,7 @@ def must_tell(listener: Listener, wanted: Sequence[Want]) -> None:
                 break
         else:
             whole = "\n".join(f"{(at - begun).total_seconds():6.0f} {s} {t}" for at, s, t in listener.told)
-            pytest.fail(f"nobody told, in this order, {want}\n{whole}")
+            pytest.fail(f"the timeline lacks, in this order, {want}\n{whole}")
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ async def test_a_bad_release_is_seen_rolled_back_and_proved_recovered(settings: 
 
 
 async def test_the_same_story_in_a_dry_run_changes_nothing(settings: Settings) -> None:
-    """Proposed: the rollback is rehearsed and allowed, nobody but the pipeline wrote, the fault stays."""
+    """Proposed: the rollback is rehearsed and allowed, only the pipeline wrote, the fault stays."""
     listener, played = await told(settings, dry_run=True)
     must_tell(
         listener,
@@ -155,7 +155,7 @@ async def test_the_same_story_in_a_dry_run_changes_nothing(settings: Settings) -
 
 
 async def test_a_bad_config_is_reverted_and_the_release_stays(settings: Settings) -> None:
-    """Nobody told the agent of the change: it is found in the ConfigMap, and the last good data put back."""
+    """Without a change event: the change is found in the ConfigMap, and the last good data restored."""
     shop = Workload(
         namespace="sandbox",
         name="shop",

@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback interface that misbehaves as told, for tests of the connectors."""
+"""A real HTTP server on the loopback interface with configured faults, for tests of the connectors."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_a_delivery_told_twice_is_one_observation() -> None:
 
 
 def test_an_alert_that_has_been_firing_for_a_day_is_current() -> None:
-    """Alertmanager tells what is true now; staleness is judged by delivery."""
+    """Alertmanager reports what is true now; staleness is judged by delivery."""
     began = RECEIVED - timedelta(days=1)
     batch = alerts_to_signals(delivery(startsAt=began.isoformat()), settings=SETTINGS, received_at=RECEIVED)
     assert batch.signals[0].observed_at == began
@@ -150,7 +150,7 @@ def test_the_service_is_the_first_label_that_names_one(labels: dict[str, str], s
 
 
 def test_the_order_of_labels_is_the_documented_one() -> None:
-    """The module tells the order in words: the words and the tuple agree."""
+    """The module gives the order in words: the words and the tuple agree."""
     documented = str(alert_delivery.__doc__)
     places = [documented.index(f"`{label}`") for label in SERVICE_LABELS]
     assert places == sorted(places)
@@ -291,7 +291,7 @@ def test_alerts_that_alertmanager_left_out_are_reported() -> None:
 
 
 def test_a_delivery_without_alerts_is_empty() -> None:
-    """Nothing told, nothing made of it."""
+    """Without a report no signal."""
     batch = alerts_to_signals({**delivery(), "alerts": []}, settings=SETTINGS, received_at=RECEIVED)
     assert batch == AlertBatch(signals=(), unmapped=())
 
@@ -366,7 +366,7 @@ def test_an_alert_without_a_usable_fingerprint_is_identified_by_its_labels(given
 
 
 def test_an_odd_alert_among_others_is_named_with_its_field() -> None:
-    """What cannot be read at all keeps its place, and costs nobody else anything."""
+    """An unreadable alert keeps its place, and affects no other."""
     body = delivery()
     body["alerts"] = [17, {**body["alerts"][0], "startsAt": None}, *body["alerts"]]
     batch = alerts_to_signals(body, settings=SETTINGS, received_at=RECEIVED)

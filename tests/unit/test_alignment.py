@@ -266,7 +266,7 @@ SURGE = evidence(
 
 
 def test_a_load_that_rises_with_the_symptom_is_a_surge() -> None:
-    """Neither came first, as far as samples show; errors that came first speak against it."""
+    """Neither came first, as far as samples show; errors that came first are counter-evidence."""
     assert confidence(Cause.TRAFFIC_SURGE, SURGE) >= 0.6
     late = measured(curves(p95=step(-2.0, 90.0, 2400.0), requests=step(-1.5, 50.0, 160.0)))
     assert confidence(Cause.TRAFFIC_SURGE, replace(SURGE, sli=late)) < 0.5

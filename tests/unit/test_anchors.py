@@ -331,7 +331,7 @@ def test_anchors_that_were_removed_are_found_by_a_digest_from_the_log(heal: Heal
 def test_anchors_of_another_key_fail_and_the_doctor_says_so(
     heal: Heal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that somebody else has not seals nothing of ours."""
+    """A key that another person does not have seals nothing of ours."""
     monkeypatch.setenv("AUDIT_ANCHOR_KEY", "x" * 32)
     assert "not of AUDIT_ANCHOR_KEY" in heal("audit", "verify").text
     answer = heal("doctor")

@@ -186,7 +186,7 @@ def test_a_status_has_one_meaning(status: int) -> None:
 @pytest.mark.parametrize("connector", TRANSLATES)
 @pytest.mark.parametrize("status", MEANINGS)
 async def test_every_connector_reads_a_status_alike(connector: str, status: int, tmp_path: Path) -> None:
-    """401 is 401, whoever answers it; the message says the status or the server's own words."""
+    """401 is 401 from any server; the message gives the status or the server's own words."""
     async with (
         loopback(reply(status, {"message": f"HTTP {status}"}, Location="/elsewhere")) as server,
         CONNECTORS[connector](server.url, tmp_path) as ask,
@@ -200,7 +200,7 @@ async def test_every_connector_reads_a_status_alike(connector: str, status: int,
 @pytest.mark.parametrize("connector", [name for name in CONNECTORS if name not in TRANSLATES])
 @pytest.mark.parametrize("status", MEANINGS)
 async def test_no_status_but_success_is_a_value(connector: str, status: int, tmp_path: Path) -> None:
-    """However the fault is told."""
+    """In every form of the fault."""
     async with loopback(reply(status, {})) as server, CONNECTORS[connector](server.url, tmp_path) as ask:
         with pytest.raises(AgentError):
             await ask()

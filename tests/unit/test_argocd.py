@@ -182,7 +182,7 @@ def _application(*entries: SyncedRevision) -> Application:
 
 
 def test_a_sync_that_a_report_names_is_one_change() -> None:
-    """However often it was reported; a sync that nobody reported is a change with its author."""
+    """For any number of reports; an unreported sync is a change with its author."""
     syncs = _application(
         SyncedRevision(id=1, revision="b" * 40, at=AT, by="ann"),
         SyncedRevision(id=0, revision="a" * 40, at=AT - timedelta(minutes=5)),

@@ -1,4 +1,4 @@
-"""What people are told about an incident, before any channel gives it a form."""
+"""What people read about an incident, before any channel gives it a form."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_bare_incident_can_be_told() -> None:
 
 
 def test_a_dry_run_says_so_first() -> None:
-    """Nobody should believe that something was changed."""
+    """The message must not suggest that something was changed."""
     message = render(replace(INCIDENT, dry_run=True, state=IncidentState.PROPOSED), [])
     assert message.title == "[dry run] payments-api in prod: fix proposed, nothing changed"
 
@@ -221,7 +221,7 @@ def test_a_request_says_what_is_asked_of_whom_until_when_and_what_a_rehearsal_sa
 
 
 def test_a_rehearsal_that_failed_or_was_not_made_is_said() -> None:
-    """Nobody should take silence for a yes."""
+    """Silence must not read as a yes."""
     refused: JsonObject = {"approval": "apr_1", "rehearsal": {"accepted": False, "message": "quota exceeded"}}
     assert question(waiting(data=refused))[-1].endswith("API server rejected it: quota exceeded")
     of_another: JsonObject = {**REHEARSED, "approval": "apr_0"}
@@ -239,7 +239,7 @@ def test_a_half_given_approval_says_who_agreed_so_far() -> None:
 
 
 def test_a_request_about_another_plan_names_the_action_alone() -> None:
-    """What the plan says by now is not what was asked."""
+    """The plan of now is not the one that was asked about."""
     assert question(waiting(replace(APPROVAL, plan_hash="older")))[0] == "Awaiting approval: rollback"
 
 

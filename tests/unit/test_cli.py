@@ -95,7 +95,7 @@ def test_the_command_line_is_light_to_import() -> None:
     ],
 )
 def test_wrong_usage_exits_with_two(heal: Heal, arguments: tuple[str, ...]) -> None:
-    """Usage errors are told apart from failures."""
+    """Usage errors and failures have different exit codes."""
     answer = heal(*arguments)
     assert answer.code == 2
     assert "Traceback" not in answer.text

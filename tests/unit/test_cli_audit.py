@@ -43,7 +43,7 @@ def test_what_adds_up_is_said_so(heal: Heal, posted: Path) -> None:
 
 
 def test_a_loss_is_told_with_its_day_and_exits_with_one(heal: Heal, posted: Path) -> None:
-    """Somebody deleted a row behind the agent's back."""
+    """A row was deleted behind the agent's back."""
     with sqlite3.connect(posted) as database:
         database.execute("DELETE FROM signals WHERE disposition = 'ignored' AND number = 1")
     answer = heal("audit", "signals", "--deep")

@@ -77,7 +77,7 @@ def test_settings_are_shown_with_their_source_and_without_secrets(
 
 
 def test_a_policy_decides_on_a_document(heal: Heal, tmp_path: Path) -> None:
-    """The shipped policies, and a folder of one's own."""
+    """The shipped policies, and a custom folder."""
     document = tmp_path / "input.json"
     document.write_text(json.dumps(json.loads(CASES.read_text())["document"]))
     assert heal("policy", "eval", str(document)).out.splitlines()[0] in {"allow", "deny", "needs approval"}

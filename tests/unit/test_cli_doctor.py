@@ -1,4 +1,4 @@
-"""`heal doctor` finds what is wrong, says how to mend it, and asks for exactly the rights that are needed."""
+"""`heal doctor` finds what is wrong, says how to fix it, and asks for exactly the rights that are needed."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ async def test_who_may_approve_is_told() -> None:
 
 
 async def test_real_mode_is_said_aloud() -> None:
-    """Nobody should find out by accident that actions are carried out."""
+    """Doctor says that actions are carried out."""
     found = await findings(settings_with(dry_run=False, enabled_actions="restart"))
     assert "LIVE" in found["mode"][0].message
     assert "restart" in found["mode"][0].message

@@ -90,7 +90,7 @@ def test_the_same_again_is_no_error_and_another_answer_is(heal: Heal, asked: App
 
 
 def test_an_unknown_approval_and_an_unusable_name_are_said(heal: Heal, asked: ApprovalId) -> None:
-    """Exit code 1, the mend, no traceback, and nothing answered."""
+    """Exit code 1, the fix, no traceback, and nothing answered."""
     unknown = heal("approve", "apr_" + "0" * 32, "--by", "ann")
     assert unknown.code == 1
     assert "`heal approvals`" in unknown.text
@@ -142,7 +142,7 @@ def test_the_brake_goes_on_and_off(heal: Heal, asked: ApprovalId) -> None:
 def test_without_agent_and_database_nothing_is_created(
     heal: Heal, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """A brake on an empty database would stop nobody; the message says what is missing."""
+    """A kill switch on an empty database would stop nothing; the message says what is missing."""
     answer = heal(*command)
     assert answer.code == 1
     assert "heal run" in answer.err
@@ -152,7 +152,7 @@ def test_without_agent_and_database_nothing_is_created(
 def test_a_server_that_does_not_answer_is_said_without_its_password(
     heal: Heal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an agent the database itself is told; out of reach, nothing was engaged."""
+    """Without an agent the database itself is written; out of reach, nothing was engaged."""
     monkeypatch.setenv("DATABASE_URL", f"postgresql://heal:s3cret@127.0.0.1:{free_port()}/heal")
     answer = heal("brake", "on", "--reason", "migration", "--by", "ann")
     assert answer.code == 1

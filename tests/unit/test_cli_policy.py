@@ -1,4 +1,4 @@
-"""`heal policy`, and policies with a mistake when the agent starts and when it reads them anew."""
+"""`heal policy`, and policies with a mistake at the start and at a reload."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEST = "package heal_test\n\nimport data.heal\n\ntest_it if heal.decision.decisi
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of policies of one's own."""
+    """A custom folder of policies."""
     made = tmp_path / "own"
     made.mkdir()
     (made / "heal.rego").write_text(ALLOW)
@@ -164,7 +164,7 @@ def test_a_mistake_at_start_stops_it_with_file_and_line(folder: Path, tmp_path: 
 def test_a_mistake_at_reload_is_told_and_denies_until_it_is_mended(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGHUP reads the policies anew, and the agent goes on."""
+    """SIGHUP reloads the policies, and the agent continues."""
     (tmp_path / "runbooks").symlink_to(REPOSITORY / "runbooks")
     monkeypatch.setenv("POLICY_DIR", str(folder))
     with agent_process(tmp_path) as (_, agent):

@@ -127,7 +127,7 @@ def test_a_token_with_limits_says_so(heal: Heal) -> None:
 
 
 def test_a_trail_that_somebody_altered_is_told(heal: Heal, tmp_path: Path) -> None:
-    """Whoever gets around the database's own refusal still breaks the chain: exit code 1, with the entry."""
+    """A change past the database's own refusal still breaks the chain: exit code 1, with the entry."""
     for name in ("one", "two"):
         _made(heal, name, "--scope", "read")
     assert heal("audit", "people").code == 0

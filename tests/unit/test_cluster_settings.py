@@ -104,7 +104,7 @@ def test_clusters_that_cannot_be_told_apart_stop_the_start(values: dict[str, Any
 
 
 def test_a_query_by_cluster_measures_one_namespace_of_two_clusters() -> None:
-    """The placeholder tells them apart."""
+    """The placeholder distinguishes them."""
     query = 'sum(rate(errors{cluster="{{cluster}}",namespace="{{namespace}}",service="{{service}}"}[1m]))'
     given = settings(
         clusters={"east": EAST, "west": WEST},

@@ -227,7 +227,7 @@ def test_a_pod_that_was_replaced_has_no_condition(reason: str) -> None:
 
 
 def test_why_a_pod_was_evicted_and_when_it_must_have_ended_are_read() -> None:
-    """The handover names both; the time of the last end tells a crash of now from one of yesterday."""
+    """The handover names both; the time of the last end separates a crash of now from one of yesterday."""
     gone = kube_pod(phase="Failed", reason="Evicted", message="low on resource: memory")
     ended: JsonObject = {"exitCode": 1, "reason": "Error", "finishedAt": "2026-02-20T17:00:30Z"}
     crashed: JsonObject = {**RUNNING, "restartCount": 1, "lastState": {"terminated": ended}}
@@ -326,7 +326,7 @@ def test_a_crash_loop_lasts_while_a_pod_is_not_ready(
 
 
 def test_a_workload_scaled_to_zero_has_no_condition() -> None:
-    """Somebody decided that nothing runs."""
+    """A person decided that nothing runs."""
     view = seen(kube_pod(NO_CONFIG, phase="Pending"), item=deployment(spec={"replicas": 0}))
     assert workload_conditions(view) == ()
 
@@ -520,7 +520,7 @@ def test_the_name_of_what_is_missing_is_read_from_the_message(message: str, foun
     ],
 )
 def test_the_scheduler_is_understood(message: str, kinds: tuple[Obstacle, ...]) -> None:
-    """Selector, taint, capacity and volume are told apart."""
+    """Selector, taint, capacity and volume are distinguished."""
     assert obstacles(message) == kinds
 
 
@@ -541,7 +541,7 @@ def test_the_scheduler_is_understood(message: str, kinds: tuple[Obstacle, ...]) 
 def test_a_registry_that_does_not_answer_is_not_an_image_that_does_not_exist(
     message: str, fault: PullFault
 ) -> None:
-    """What can come back by itself is told apart from what cannot."""
+    """What can recover by itself is distinguished from what cannot."""
     [one] = pods(OLD, 1, ready=False, phase="Pending", waiting_reason="ErrImagePull")
     assert pull_fault(replace(one, failing=FailingContainer(name="app", message=message))) is fault
 

@@ -128,7 +128,7 @@ def test_enabled_actions_are_written_with_commas(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_value_stops_the_start_and_names_the_setting(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message names the setting, so that the mend is found without reading code."""
+    """The message names the setting, so that the fix is found without reading code."""
     monkeypatch.setenv(name, value)
     with pytest.raises((ValidationError, SettingsError)) as refused:
         Settings()
@@ -382,7 +382,7 @@ def test_a_public_url_is_one_that_paths_can_be_added_to(url: str, monkeypatch: p
     ],
 )
 def test_what_is_set_by_half_is_told_in_a_dry_run_too(changes: dict[str, Any], words: str) -> None:
-    """And not on the day when somebody lets the agent act; no secret is shown."""
+    """And not only once writes are allowed; no secret is shown."""
     with pytest.raises(ValidationError) as caught:
         Settings(_env_file=None, **changes)
     [error] = caught.value.errors(include_url=False)
@@ -434,7 +434,7 @@ def test_a_wrong_setting_is_told_as_it_is_written() -> None:
 def test_an_error_shows_the_value_and_what_would_be_right(
     name: str, value: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads it can correct the setting without opening the documentation."""
+    """The message is enough to correct the setting without opening the documentation."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
         load_settings()

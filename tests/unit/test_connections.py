@@ -1,4 +1,4 @@
-"""The connections of `heal run`: heads have a deadline and a bound, and the limit keeps nobody out."""
+"""The connections of `heal run`: heads have a deadline and a bound, and the limit locks no client out."""
 
 from __future__ import annotations
 

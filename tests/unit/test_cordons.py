@@ -58,7 +58,7 @@ def found(nodes: int, *, own: tuple[str, ...] = (), others: tuple[str, ...] = ()
 def test_nodes_are_cordoned_only_within_the_limits(
     action: Action, cordons: NodeCordons | None, limits: CordonLimits, said: str | None
 ) -> None:
-    """The agent's own cordons count by number, everybody's by share; what cannot be counted is refused."""
+    """The agent's own cordons count by number, all of them by share; what cannot be counted is refused."""
     reasons = too_many_cordoned(action, cordons, limits)
     assert bool(reasons) is (said is not None)
     assert said is None or said in "; ".join(reasons)
@@ -77,7 +77,7 @@ def test_nodes_are_cordoned_only_within_the_limits(
 def test_a_cordon_that_another_incident_plans_on_stays(
     action: Action | None, other: Action, needed: bool
 ) -> None:
-    """Neither the action nor the undo removes it; one's own plan is no obstacle."""
+    """Neither the action nor the undo removes it; the agent's own plan is no obstacle."""
     assert action is not None
     mine = Incident(
         id=IncidentId("inc_mine"),

@@ -1,4 +1,4 @@
-"""What a channel is told next, as a pure function of what is on record and what it was told."""
+"""What a channel receives next, as a pure function of the record and of what it has received."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def announced(*numbers: int) -> list[Announcement]:
             NotificationTask(kind=NotificationKind.REFRESH, until=5),
             id="then as it stands",
         ),
-        pytest.param(TOLD, 3, (6, 7), None, id="all is told"),
+        pytest.param(TOLD, 3, (6, 7), None, id="everything is posted"),
     ],
 )
 def test_what_comes_next(
     posting: Posting, length: int, numbers: tuple[int, ...], expected: NotificationTask | None
 ) -> None:
-    """The first message, announcements by number, the timeline, and the first message anew."""
+    """The first message, announcements by number, the timeline, and the first message again."""
     assert delivery.next_notification(lasting(length), posting, announced(*numbers)) == expected
 
 
@@ -116,7 +116,7 @@ def test_the_key_of_the_first_message_is_the_incidents_id() -> None:
     ],
 )
 def test_what_may_be_repeated_or_is_not_understood_is_no_doubt(key: str | None) -> None:
-    """A refresh, what is on record as told, and keys that another version of the program made."""
+    """A refresh, a recorded notification, and keys that another version of the program made."""
     assert delivery.in_doubt(replace(TOLD, sending=key, sending_since=AT)) is None
 
 

@@ -404,5 +404,5 @@ def test_every_row_of_the_list_of_faults_is_covered() -> None:
 
 
 def test_the_key_of_the_scenes_is_the_service_under_test() -> None:
-    """No row tells its story about another service by accident."""
+    """No row describes another service by accident."""
     assert {r.seen.key for r in ROWS} == {KEY}

@@ -176,7 +176,7 @@ def test_the_documented_runbook_is_the_shipped_one() -> None:
 
 
 def test_the_runbook_page_names_every_cause_and_action() -> None:
-    """Nobody has to read the schema to know the vocabulary."""
+    """The vocabulary stands in the documentation, not only in the schema."""
     text = (ROOT / "docs/runbooks.md").read_text()
     named = set(re.findall(r"`([a-z_]+)`", text))
     assert {str(cause) for cause in Cause if cause is not Cause.UNKNOWN} <= named
@@ -211,7 +211,7 @@ def test_the_lock_satisfies_what_is_asked_for(requirement: Requirement) -> None:
 
 
 def test_the_locks_agree() -> None:
-    """What runs in a test is what runs in earnest; every optional part is in the lock with all of them."""
+    """A test runs what production runs; every optional part is in the lock with all of them."""
     least, extras, dev = map(
         _pins, ("requirements.lock", "requirements-extras.lock", "requirements-dev.lock")
     )

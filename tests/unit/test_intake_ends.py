@@ -69,7 +69,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Story]:
 
 
 async def told_at(stage: Story, *samples: tuple[MetricSample, float]) -> list[Accepted]:
-    """Samples in the order given, each observed at so many seconds after a common start, told just now."""
+    """Samples in the order given, each observed so many seconds after a common start, reported just now."""
     await stage.clock.advance(600)
     start = stage.clock.now() - timedelta(seconds=600)
     return [
@@ -133,7 +133,7 @@ async def test_a_late_breach_from_before_the_last_healthy_sample_is_not_tied_to_
 
 
 async def test_a_newer_sample_that_says_nothing_of_an_indicator_does_not_outdate_it(stage: Story) -> None:
-    """Latency told at 60 s says nothing about errors at 30 s."""
+    """Latency reported at 60 s says nothing about errors at 30 s."""
     accepted = await told_at(stage, (MetricSample(p95_latency_ms=10), 60), (BAD, 0), (BAD, 31))
     assert ends(accepted)[1:] == [DispositionKind.PENDING, DispositionKind.OPENED]
 
@@ -156,7 +156,7 @@ async def test_a_late_sample_does_not_become_the_newest(stage: Story) -> None:
 
 
 async def test_an_alert_told_firing_after_its_resolution_is_over(stage: Story) -> None:
-    """Two Alertmanagers may deliver in another order; the same alert firing anew opens."""
+    """Two Alertmanagers may deliver in another order; the same alert firing again opens an incident."""
     started = stage.clock.now()
 
     def alert(*, firing: bool, starts_at: datetime) -> Alert:
@@ -172,8 +172,8 @@ async def test_an_alert_told_firing_after_its_resolution_is_over(stage: Story) -
     late = await stage.tell(alert(firing=True, starts_at=started))
     assert ends([resolved, late]) == [DispositionKind.IGNORED, DispositionKind.IGNORED]
     assert late.disposition.reason == "alert HighErrorRate was reported as resolved before"
-    anew = await stage.tell(alert(firing=True, starts_at=started + timedelta(minutes=5)))
-    assert anew.disposition.kind is DispositionKind.OPENED
+    again = await stage.tell(alert(firing=True, starts_at=started + timedelta(minutes=5)))
+    assert again.disposition.kind is DispositionKind.OPENED
 
 
 async def test_a_long_history_of_resolved_alerts_stays_bounded(stage: Story) -> None:
@@ -246,7 +246,7 @@ async def test_a_sender_of_a_sample_every_five_minutes_is_understood(stage: Stor
 
 
 async def test_a_sender_that_tells_only_of_trouble_opens_with_the_third_sample(stage: Story) -> None:
-    """The first distance tells the rhythm, the second that it goes on."""
+    """The first distance gives the interval, the second confirms it."""
     kinds = []
     for _ in range(3):
         kinds += ends([await stage.tell(BAD)])
@@ -272,7 +272,7 @@ async def test_spikes_far_apart_stay_spikes(stage: Story) -> None:
 
 
 async def test_the_pollers_samples_have_no_rhythm(stage: Story) -> None:
-    """It withholds healthy samples: two spikes that it tells far apart are not one breach."""
+    """It withholds healthy samples: two spikes that it reports far apart are not one breach."""
     for _ in range(4):
         now = stage.clock.now()
         signal = new_signal(
@@ -298,7 +298,7 @@ async def test_samples_within_the_gap_need_no_rhythm(stage: Story) -> None:
 
 
 async def test_a_stale_signal_opens_a_stale_incident(stage: Story) -> None:
-    """It is told, and never leads to a real action."""
+    """It is reported, and never leads to a real action."""
     accepted = await stage.tell(FAILED, age_seconds=3600)
     assert accepted.disposition.kind is DispositionKind.OPENED
     record = await stage.newest()
@@ -361,14 +361,14 @@ async def test_a_sender_whose_clock_is_behind_is_understood(stage: Story) -> Non
 
 
 async def test_beside_a_right_clock_a_slow_one_tells_history(stage: Story) -> None:
-    """What the slow one tells was over by what the right one tells."""
+    """What the slow one reports was over by what the right one reports."""
     await stage.tell(WELL)
     slow = await stage.tell(BAD, age_seconds=200)
     assert slow.disposition.kind is DispositionKind.IGNORED
 
 
 async def test_a_clock_behind_by_more_than_staleness_opens_stale_incidents(stage: Story) -> None:
-    """A person is told, nothing is done: nobody can tell a slow clock from old news."""
+    """A person is notified, nothing is done: a slow clock and old news look alike."""
     for _ in range(3):
         accepted = await stage.tell(BAD, age_seconds=1200)
         await stage.clock.advance(15)
@@ -395,7 +395,7 @@ def _posted(
 
 
 async def test_the_same_content_again_is_a_duplicate(stage: Story) -> None:
-    """Without an Idempotency-Key it is recorded, named after the first, and judged by nobody."""
+    """Without an Idempotency-Key it is recorded, named after the first, and not judged."""
     at = stage.clock.now()
     [first] = await stage.agent.intake.accept([_posted(stage, at=at)])
     await stage.clock.advance(40)
@@ -406,7 +406,7 @@ async def test_the_same_content_again_is_a_duplicate(stage: Story) -> None:
 
 
 async def test_the_same_request_again_gets_its_first_answer(stage: Story) -> None:
-    """With an Idempotency-Key nothing is recorded anew; with other content it is refused."""
+    """With an Idempotency-Key nothing is recorded again; with other content it is refused."""
     accept = stage.agent.intake.accept
     at = stage.clock.now()
     first = await accept([_posted(stage, at=at)], idempotency_key="k", request_hash="h")
@@ -462,7 +462,7 @@ class Interrupting:
 
 
 async def test_a_signal_that_joins_as_its_incident_recovers_keeps_it_open(tmp_path: Path) -> None:
-    """The recovery is not stored over it; the loop looks again, and ends with all it was told."""
+    """The recovery is not stored over it; the loop looks again, and ends with every report."""
     interrupting: list[Interrupting] = []
 
     def shaken(store: Store) -> Store:

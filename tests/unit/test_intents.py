@@ -186,7 +186,7 @@ def test_a_recovery_by_itself_names_what_was_tried_before() -> None:
 
 
 def test_the_end_of_a_summary_claims_only_what_is_known() -> None:
-    """What somebody changed since, and what an undo may have put back, is not called in place."""
+    """What a person changed since, and what an undo may have put back, is not called in place."""
     target = FIRST.action.target
     unclear = record(FIRST, done(1, undoes=FIRST, kind=OutcomeKind.UNKNOWN), judged=FIRST)
     assert in_place(unclear) == ()
@@ -287,7 +287,7 @@ RESTARTED = replace(
     applied_token=_token("old, restarted"),
 )
 LATER = replace(RESTARTED, decision=replace(RESTARTED.decision, target_token=_token("new")))
-"""A restart after somebody else had changed the template."""
+"""A restart after another person had changed the template."""
 TARGET = FIRST.action.target
 
 

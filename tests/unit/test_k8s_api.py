@@ -204,7 +204,7 @@ def watch_over(
     [b"garbage", b"[]", b'{"type":"NEWS","object":{}}', b'{"type":"ERROR","object":{"code":500}}'],
 )
 async def test_a_broken_event_is_transient(server: Loopback, connection: Made, line: bytes) -> None:
-    """The caller lists anew."""
+    """The caller lists again."""
     server.rule = lambda _: Answer(code=200, body=line + b"\n")
     with pytest.raises(TransientError):
         async with aclosing(ReadApi(connection()).watch(Kind.POD, "payments", "5", seconds=1)) as events:
@@ -417,6 +417,6 @@ def test_a_missing_kubeconfig_is_named(tmp_path: Path) -> None:
 
 
 def test_in_cluster_outside_a_pod_is_named() -> None:
-    """The mend stands in the message."""
+    """The message holds the fix."""
     with pytest.raises(ConfigurationError, match="KUBE_IN_CLUSTER"):
         connect(settings(kube_in_cluster=True), SystemClock())

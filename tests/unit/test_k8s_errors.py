@@ -54,7 +54,7 @@ WRITE = KubernetesCall(verb="patch", what="deployments payments/shop", effect=Tr
     ],
 )
 def test_a_status_has_one_meaning(code: int, read: type[AgentError], write: type[AgentError]) -> None:
-    """Where a write may have happened in spite of the status, nobody claims that it did not."""
+    """Where a write may have happened in spite of the status, no message claims that it did not."""
     assert type(rejection(READ, code, {}, {})) is read
     assert type(rejection(WRITE, code, {}, {})) is write
 

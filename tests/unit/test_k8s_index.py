@@ -1,4 +1,4 @@
-"""A change of a pod or a ConfigMap is told as the services it touches."""
+"""A change of a pod or a ConfigMap is reported as the services it touches."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_the_last_change_of_the_spec_is_named() -> None:
 
 
 def test_an_entry_without_a_time_is_the_last_to_have_written_what_it_holds() -> None:
-    """Entries of the subresource scale carry no time; whoever writes a field takes it from the others."""
+    """Entries of subresource scale carry no time; a manager that writes a field takes it from the others."""
     scaled: JsonObject = {
         "manager": "kube-controller-manager",
         "subresource": "scale",

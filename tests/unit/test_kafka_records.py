@@ -41,7 +41,7 @@ def test_a_record_as_a_message() -> None:
 
 
 def test_bytes_that_are_no_text_stay_tellable() -> None:
-    """Keys and headers that are no UTF-8, and values that are missing, harm nobody."""
+    """Keys and headers that are no UTF-8, and values that are missing, are harmless."""
     message = to_message(
         "c", "t", replace(RECORD, key=b"\xff", value=None, headers=(("h", b"\xfe"),), timestamp_ms=None)
     )
@@ -113,7 +113,7 @@ def test_a_refused_commit_is_due_again() -> None:
 
 
 def test_the_end_of_a_partition_jumps_over_nothing() -> None:
-    """What is in somebody's hands is not finished by the partition ending behind it."""
+    """A message that a worker holds is not finished by the partition ending behind it."""
     progress = PartitionProgress(committed=10)
     progress.read(held(10))
     progress.ended_at(11)

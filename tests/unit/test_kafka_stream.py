@@ -72,7 +72,7 @@ async def test_a_closed_stream_says_so() -> None:
 
 
 async def test_nobody_takes_from_a_closed_stream(cluster: tuple[str, Producer]) -> None:
-    """It is a fault of the caller that waiting will not mend."""
+    """It is a fault of the caller that waiting does not fix."""
     stream = KafkaStream(parse_kafka_url(f"kafka://{cluster[0]}/signals"), times=QUICK)
     await stream.close()
     with pytest.raises(PermanentError, match="closed"):
@@ -123,7 +123,7 @@ def test_guarantees_are_not_for_sale() -> None:
 
 
 def test_without_the_library_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever did not install the extra is told how."""
+    """Without the extra the error says how to install it."""
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[kafka\]'"):
         load_library()

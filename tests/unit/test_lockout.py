@@ -21,7 +21,7 @@ def test_the_last_allowed_guess_locks_out_for_the_whole_time() -> None:
 
 
 def test_guesses_far_apart_are_forgotten() -> None:
-    """Somebody who mistypes once a day is never locked out."""
+    """A person who mistypes once a day is never locked out."""
     lockout = Lockout(attempts=2, length=MINUTE)
     for day in range(10):
         lockout.failed("192.0.2.1", NOW + timedelta(days=day))
@@ -40,7 +40,7 @@ def test_one_address_does_not_stand_for_another_save_in_one_ipv6_network() -> No
 
 
 def test_senders_without_an_address_share_one_count() -> None:
-    """Behind a socket file nobody has one."""
+    """Behind a socket file no client has an address."""
     lockout = Lockout(attempts=1, length=MINUTE)
     lockout.failed(None, NOW)
     assert lockout.locked_for(None, NOW) is not None

@@ -283,7 +283,7 @@ def test_refused_credentials_leave_the_cause_open(log: str) -> None:
 
 @pytest.mark.parametrize("log", [REFUSED, "INFO request served"])
 def test_logs_make_no_room_for_the_action_of_another_cause(log: str) -> None:
-    """Anyone may write to a log: a release that could not be told from a ConfigMap is not rolled back."""
+    """Anyone may write to a log: a release that may also be a ConfigMap change is not rolled back."""
     new = revision(7, -1.0)
     view = workload([new, OLD], pods(new), config_maps=(config_map("new", -0.8),))
     seen = evidence(

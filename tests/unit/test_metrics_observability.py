@@ -98,7 +98,7 @@ def test_many_falling_silent_is_the_telemetrys_fault(
 
 
 class Flaky:
-    """A source in which every third service is in trouble; it remembers how many asked at once."""
+    """A source in which every third service fails; it remembers how many asked at once."""
 
     def __init__(self) -> None:
         self.asking = self.most = 0

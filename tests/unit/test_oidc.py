@@ -66,7 +66,7 @@ async def test_a_compressed_answer_is_not_unpacked() -> None:
 
 
 async def test_a_crowd_asks_a_silent_issuer_once() -> None:
-    """Everybody is told after one deadline; a moment later it is asked again."""
+    """Every caller gets the error after one deadline; a moment later the issuer is asked again."""
     async with facing(hang) as (issuer, server, clock), asyncio.timeout(120):
         said = await asyncio.gather(*(issuer.begin() for _ in range(50)), return_exceptions=True)
         assert {type(one) for one in said} == {TransientError}
@@ -78,7 +78,7 @@ async def test_a_crowd_asks_a_silent_issuer_once() -> None:
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said between agent and issuer is nobody else's."""
+    """The conversation between agent and issuer stays private."""
     async with loopback(reply(200, {})) as proxy:
         for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -215,7 +215,7 @@ def test_a_verified_email_names_somebody(
     ],
 )
 def test_anything_less_names_nobody(claims: dict[str, object], more: dict[str, object]) -> None:
-    """Verification counts only for the email that it was told with."""
+    """Verification counts only for the email that came with it."""
     with pytest.raises(NotEntitled):
         ClaimNames().person(claims, more, "https://login.example.com")
 

@@ -165,7 +165,7 @@ def test_crashing_pods_are_no_remedy_for_errors_that_are_not_there() -> None:
 
 
 def test_a_value_from_before_the_symptom_is_not_told_as_its_value() -> None:
-    """An alert without a value is told as such, beside an older posted sample that was well."""
+    """An alert without a value is reported as such, beside an older posted sample that was healthy."""
     seen = accused(signals=(alert(-2),), sli=(SliSample(at=at(-40), error_rate=0.001),))
     assert "(alert without a value)" in sentences(seen)
     assert "0.1%" not in sentences(seen)
@@ -225,7 +225,7 @@ def kinds(*told: tuple[MetricSample, float, str]) -> list[DispositionKind]:
 
 
 def test_intake_opens_nothing_on_a_handful_of_polled_requests() -> None:
-    """A posted sample, whose traffic nobody knows, counts as it did."""
+    """A posted sample of unknown traffic counts as it did."""
     few = MetricSample(error_rate=0.5, request_rate=0.1)
     many = MetricSample(error_rate=0.5, request_rate=10.0)
     bare = MetricSample(error_rate=0.5)
@@ -266,7 +266,7 @@ SEEN = Observation(at=NOW, sli=WELL, workload=RUNNING)
     ids=["few", "none", "few that fail"],
 )
 def test_no_traffic_after_an_action_cannot_be_told(sli: SliSample) -> None:
-    """Neither recovered nor worse: nobody asked the service."""
+    """Neither recovered nor worse: the service had no requests."""
     seen = replace(SEEN, sli=sli)
     now = assess(seen, (Trigger.HIGH_ERROR_RATE,), RULES, TESTED)
     assert now.health is Health.UNKNOWN

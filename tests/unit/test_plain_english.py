@@ -19,6 +19,13 @@ REPLACED = {
     "nobody": "no one, or name the role",
     "by now": "now",
     "whoever": "the person who",
+    "somebody": "a person, another process",
+    "anybody": "any person, any process",
+    "everybody": "every person, every process",
+    "in vain": "without success, timed out",
+    "in earnest": "with writes allowed, in production",
+    "in good order": "regularly",
+    "one's own": "custom, the agent's own",
     "unwell": "unhealthy",
     "trouble": "incident, fault",
     "astray": "discrepancy",
@@ -61,6 +68,25 @@ def _sentences(path: Path) -> Iterator[tuple[int, str]]:
             continue
         if not NO_PROSE.fullmatch(node.value.strip()) and not node.value.startswith(NOT_READ):
             yield node.lineno, node.value
+
+
+def _docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, documented) and (text := ast.get_docstring(node, clean=False)) is not None:
+            yield node.body[0].lineno, text
+
+
+@pytest.mark.parametrize("folder", ["tests", "testbed", "scripts", "bench"])
+def test_no_docstring_beside_the_product_uses_a_replaced_word(folder: str) -> None:
+    """Docstrings of tests, of the test bed, of scripts and of benches."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {match[0]!r}, better {REPLACED[match[0].lower()]!r}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, text in _docstrings(path)
+        for match in WORDS.finditer(CODE.sub("", text))
+    ]
+    assert found == []
 
 
 def test_no_message_uses_a_replaced_word() -> None:

@@ -322,7 +322,7 @@ FORBIDDING = {
 
 @pytest.mark.parametrize("name", FORBIDDING)
 def test_what_forbids_a_rollback_of_the_workload(name: str) -> None:
-    """Its owners, a GitOps controller, or somebody who holds the rollout."""
+    """Its owners, a GitOps controller, or a person who holds the rollout."""
     changes, told = FORBIDDING[name]
     view = BAD.workload
     assert view is not None
@@ -510,7 +510,7 @@ def fields(image: str, **labels: str) -> tuple[tuple[str, str], ...]:
 
 
 def moving(number: int, created: float, **labels: str) -> Revision:
-    """A revision under a tag that moves, told apart by its labels."""
+    """A revision under a tag that moves, distinguished by its labels."""
     latest = "registry.example/checkout:latest"
     return revision(number, created, images=(latest,), fields=fields("same", **labels))
 
@@ -572,7 +572,7 @@ def test_a_rollback_of_a_command_under_the_same_tag_is_one() -> None:
     assert moved.expected_effect.endswith(f"are pulled, and not {digests[old]}, which ran in revision 6")
 
 
-# ---------------------------------------------------------------- revisions that nobody called
+# ---------------------------------------------------------------- revisions without requests
 
 
 def test_a_revision_that_nobody_called_is_passed_over() -> None:

@@ -39,7 +39,7 @@ def test_the_pod_of_a_cron_job_names_no_deployment(base: str, minute: int, suffi
     ordinal=st.integers(0, 999),
 )
 def test_pods_of_other_workloads_name_no_deployment(base: str, suffix: str, ordinal: int) -> None:
-    """A Job, a DaemonSet, an indexed Job, a StatefulSet, a pod that somebody made by hand."""
+    """A Job, a DaemonSet, an indexed Job, a StatefulSet, a pod that was made by hand."""
     for pod in (
         generated(f"{base}-", suffix),
         generated(f"{base}-{ordinal}-", suffix),

@@ -372,14 +372,14 @@ async def test_the_wait_that_the_server_names_is_kept(said: str, seconds: int | 
 
 @pytest.mark.parametrize("behaviour", [hang, raw(b""), reply(503), reply(500, "x")])
 async def test_trouble_with_the_source_is_an_answer_about_telemetry(behaviour: Behaviour) -> None:
-    """Whoever asks whether measuring works gets told that it does not (promise 8)."""
+    """A query of health reports that measuring does not work (promise 8)."""
     async with prometheus(behaviour) as (source, _):
         health = await source.telemetry([KEY], AT)
     assert (health.source_reachable, health.outage) == (False, True)
 
 
 async def test_a_query_that_telemetry_cannot_ask_is_a_fault_with_its_reason() -> None:
-    """The agent cannot measure, whoever made the mistake; the source's own words say where to look."""
+    """The agent cannot measure, whatever the mistake; the source's own words say where to look."""
     async with prometheus(reply(400, REJECTED)) as (source, _):
         health = await source.telemetry([KEY], AT)
     assert health.outage

@@ -96,7 +96,7 @@ def test_a_backtick_cannot_stand_between_backticks() -> None:
     ],
 )
 def test_templates_that_cannot_be_filled_safely_are_refused(template: str, words: str) -> None:
-    """At the start, with the setting and the mend."""
+    """At the start, with the setting and the fix."""
     with pytest.raises(ConfigurationError, match=re.escape(words)) as caught:
         QueryTemplate.parse(template, "THE_QUERY")
     assert str(caught.value).startswith("THE_QUERY")

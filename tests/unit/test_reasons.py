@@ -1,4 +1,4 @@
-"""What stands as a reason for an action: what was reported, taken back, seen and measured (promise 13)."""
+"""What stands as a reason for an action: what was reported, withdrawn, seen and measured (promise 13)."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_names_of_entries_are_ordered_as_numbers() -> None:
     [([1, 1, 1], 3), ([1, 1, 2, 1], 2), ([2, 1, 1], 1), ([5, 5], 1), ([], 0)],
 )
 def test_suspects_come_alone(deliveries: list[int], handed_out: int) -> None:
-    """Entries come together until one was handed out twice in vain; that one comes by itself."""
+    """Entries come together until one was handed out twice without success; that one comes by itself."""
     pending = [Pending(entry=f"{n}-0", deliveries=count) for n, count in enumerate(deliveries)]
 
     assert list(alone_or_together(pending)) == pending[:handed_out]
@@ -139,7 +139,7 @@ def server() -> RedisServer:
     ],
 )
 async def test_what_errors_mean(error: Exception, meaning: type[AgentError]) -> None:
-    """Errors that pass are waited for; those of the account or the set-up are told as such."""
+    """The reader waits for transient errors; errors of the account or the set-up are reported as such."""
 
     async def failing(_: Any) -> None:
         raise error
@@ -201,7 +201,7 @@ async def test_a_server_that_is_still_loading_is_waited_for() -> None:
 
 
 def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is asked for only by those who read from Redis, and its absence is told with the mend."""
+    """The library is required only to read from Redis, and its absence is reported with the fix."""
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
 
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[redis\]'"):

@@ -1,4 +1,4 @@
-"""The embedded policy engine: what is wrong with a bundle is told with its place; every fault is a deny."""
+"""The embedded policy engine: a mistake in a bundle is reported with its place; every fault is a deny."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
 
 
 async def test_tests_do_not_decide(tmp_path: Path) -> None:
-    """A broken test does not stop an agent; `heal policy check` tells it."""
+    """A broken test does not stop an agent; `heal policy check` reports it."""
     folder = bundle(tmp_path / "policies", **{"heal_test.rego": "package heal_test\n\ntest_x if \n"})
     await EmbeddedPolicy(folder).aclose()
     assert len(check_folder(folder)) == 1
@@ -261,7 +261,7 @@ async def test_a_panic_of_the_engine_is_a_deny_and_a_new_engine(tmp_path: Path) 
 
 
 async def test_many_ask_at_once_from_several_loops(tmp_path: Path) -> None:
-    """The engine stays on its thread, whoever asks."""
+    """The engine stays on its thread, for any caller."""
     policy = EmbeddedPolicy(bundle(tmp_path / "policies"), timeout_seconds=30)
 
     async def ask() -> list[DecisionKind]:
@@ -304,7 +304,7 @@ async def test_a_closed_engine_denies(tmp_path: Path) -> None:
 async def test_a_broken_bundle_at_reload_denies_until_it_is_mended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The older policy is not used on: nobody could tell which one decides."""
+    """The older policy is not used on: it would be unclear which one decides."""
     folder = bundle(tmp_path / "policies")
     policy = EmbeddedPolicy(folder)
     bundle(folder, "package heal\n\ndecision := \n")

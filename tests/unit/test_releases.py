@@ -114,7 +114,7 @@ def deploy(version: str, minutes: float, status: DeployStatus) -> Signal:
 
 
 def test_a_failure_stands_until_a_later_success() -> None:
-    """Of the same version, which was retried, or of another one, whatever was told first."""
+    """Of the same version, which was retried, or of another one, in any order of reports."""
     failed = deploy("1.15.0", -4, FAILED)
     assert standing_failures([failed]) == (failed,)
     for version in ("1.15.0", "1.15.1", "1.14.0"):

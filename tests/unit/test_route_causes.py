@@ -66,7 +66,7 @@ NOWHERE = RouteFault(
 
 
 def steady(routes: RoutesView | None) -> WorkloadView:
-    """A workload that nobody changed for a day."""
+    """A workload without a change for a day."""
     return replace(workload([replace(OLD, created_at=at(-DAY))], pods(OLD)), routes=routes)
 
 

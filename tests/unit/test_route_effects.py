@@ -165,7 +165,7 @@ def test_a_changed_selector_has_its_difference_its_author_and_its_fault() -> Non
 
 
 def test_who_took_away_what_another_wrote_is_not_known() -> None:
-    """`managedFields` has no entry of a removal: the entry that is left names somebody else."""
+    """`managedFields` has no entry of a removal: the entry that is left names another manager."""
     by_helm = written("helm", NOW - timedelta(days=3))
     old = item("Service", "shop", {"selector": {"app": "shop", "tier": "x"}}, managedFields=by_helm)
     new = item("Service", "shop", {"selector": {"app": "shop"}}, managedFields=by_helm)

@@ -45,7 +45,7 @@ def test_a_store_remembers_a_changed_specification_and_no_label() -> None:
 
 
 def test_what_is_taken_away_has_the_time_at_which_the_watch_saw_it() -> None:
-    """The last write that the object names is of somebody else, minutes ago."""
+    """The last write that the object names is another manager's, minutes ago."""
     clock = VirtualClock(NOW)
     store, history = stored(clock)
     by_helm = written("helm", NOW - timedelta(minutes=2))

@@ -175,7 +175,7 @@ PODS_THAT_CLEAR = {
 
 @pytest.mark.parametrize("name", ALIBIS)
 def test_every_alibi_lowers_the_confidence_in_a_release_and_is_told(name: str) -> None:
-    """Another explanation for the same trouble, in words with figures."""
+    """Another explanation for the same symptom, in words with figures."""
     changes, told = ALIBIS[name]
     seen = replace(RELEASE, **changes)  # type: ignore[arg-type]  # a row names real fields
     found = weighed(Cause.BAD_RELEASE, seen)
@@ -197,7 +197,7 @@ def test_a_surge_that_the_service_bore_before_the_release_is_no_alibi() -> None:
 
 
 def test_irreversible_outranks_bad_release_and_clears_it() -> None:
-    """Nobody rolls back what older code cannot run against."""
+    """No rollback to code that cannot run against the migrated schema."""
     marked = workload([replace(NEW, irreversible=True), OLD], pods(NEW))
     seen = replace(RELEASE, workload=marked)
     assert weighed(Cause.BAD_RELEASE, seen).confidence < 0.2
@@ -214,7 +214,7 @@ def test_a_release_that_failed_before_is_believed_sooner() -> None:
 
 
 def test_a_release_that_replaced_a_failed_one_is_compared_with_the_last_good_one() -> None:
-    """The failed revision in between is nobody's standard: same code as the good one is a config change."""
+    """The failed revision in between is no reference: same code as the good one is a config change."""
     failed, good = revision(7, -20), OLD
     current = revision(8, -3, code_hash=good.code_hash, config_hash="config-new")
     seen = replace(
@@ -226,7 +226,7 @@ def test_a_release_that_replaced_a_failed_one_is_compared_with_the_last_good_one
 
 
 def test_an_old_template_that_a_pipeline_deploys_again_is_as_new_as_the_deploy() -> None:
-    """The ReplicaSet keeps its age; the deploy of its version tells better."""
+    """The ReplicaSet keeps its age; the deploy of its version is more exact."""
     again = replace(
         RELEASE,
         workload=released(created=-2 * DAY),
@@ -298,7 +298,7 @@ def test_two_pushed_events_alone_name_the_release_with_honest_doubt(age: float) 
 
 
 def test_a_failed_deploy_alone_is_weaker_than_with_symptoms() -> None:
-    """Nothing confirms that the service is unwell."""
+    """Nothing confirms that the service is unhealthy."""
     alone = unseen(Trigger.DEPLOY_FAILED, signals=PUSHED[:1])
     both = unseen(*ALL, conditions=CRASH, signals=PUSHED)
     assert weighed(Cause.BAD_RELEASE, alone).confidence < weighed(Cause.BAD_RELEASE, both).confidence
@@ -344,7 +344,7 @@ def test_a_told_change_of_configuration_is_a_suspect_without_a_cluster() -> None
 
 
 def test_a_leak_needs_age_and_nothing_changed() -> None:
-    """Young templates, deploys, ConfigMaps and surges speak against it; so does a restart without help."""
+    """Young templates, deploys, ConfigMaps and surges are counter-evidence; so is a restart without help."""
     kills = (*crashing(OLD, 1, reason="OOMKilled"), *pods(OLD, 2))
     leak = evidence(Trigger.CRASH_LOOP, workload=workload([OLD], kills))
     base = weighed(Cause.MEMORY_LEAK, leak)
@@ -393,7 +393,7 @@ SURGE = evidence(Trigger.HIGH_ERROR_RATE, sli=curves(requests=step(-5, 50, 180),
 
 
 def test_a_surge_must_come_first_and_be_the_only_thing_that_changed() -> None:
-    """Errors first mean retries; changes, sick pods and a sick dependency speak against more replicas."""
+    """Errors first mean retries; changes, unhealthy pods and an unhealthy dependency are counter-evidence."""
     base = weighed(Cause.TRAFFIC_SURGE, SURGE)
     assert base.confidence >= 0.7
     assert "the load rose 2 m before the incident started" in base.evidence_for

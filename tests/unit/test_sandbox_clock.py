@@ -1,4 +1,4 @@
-"""The virtual clock: time passes in order, only when told, and never while work is under way."""
+"""The virtual clock: time passes in order, only on request, and never while work is under way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_naive_start_is_refused() -> None:
 
 
 async def test_sleepers_wake_in_order_at_their_own_time() -> None:
-    """Whoever sleeps shorter wakes first, and sees its own time, not the end of the jump."""
+    """The shorter sleep wakes first, and sees its own time, not the end of the jump."""
     clock = VirtualClock()
     seen: list[tuple[str, float]] = []
 

@@ -68,7 +68,7 @@ def reasons(view: WorkloadView) -> set[str | None]:
 
 
 async def test_two_worlds_of_one_seed_are_the_same_world() -> None:
-    """Whatever is read at a time depends on the seed and that time, not on how often somebody looked."""
+    """Whatever is read at a time depends on the seed and that time, not on the number of reads."""
     looked_at, left_alone = Bench(seed=5), Bench(seed=5)
     for bench in (looked_at, left_alone):
         bench.deploy()
@@ -182,7 +182,7 @@ async def test_nobody_answering_is_no_data() -> None:
 
 
 async def test_a_dependency_that_is_down_fails_its_callers() -> None:
-    """By name and by namespace, and healthy again with it; a caller of nobody fails too."""
+    """By name and by namespace, and healthy again with it; a caller of a missing service fails too."""
     bench = Bench()
     bench.deploy("ledger")
     bench.deploy("shop", Template(image=GOOD, env=(("DEPENDENCY_URL", "http://ledger.prod.svc:8080/x"),)))
@@ -282,7 +282,7 @@ async def test_a_request_that_changes_nothing_moves_nothing() -> None:
 
 
 async def test_a_watch_that_ends_is_forgotten() -> None:
-    """Whoever stops listening costs the world nothing more."""
+    """A listener that stops costs the world nothing more."""
     bench = Bench()
     bench.deploy()
     listeners = len(bench.world.api.changed)

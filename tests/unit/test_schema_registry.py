@@ -93,7 +93,7 @@ async def test_a_refused_account_is_no_verdict_either() -> None:
 
 
 async def test_the_cache_is_bounded() -> None:
-    """A sender that invents ids cannot fill the memory: the oldest schema is asked for anew."""
+    """A sender that invents ids cannot fill the memory: the oldest schema is fetched again."""
     async with loopback(reply(200, {"schema": FLAT})) as server:
         asked = registry(server.url)
         for number in range(300):

@@ -471,7 +471,7 @@ def test_all_labels_of_a_delivered_alert_are_kept_with_the_reason() -> None:
 
 
 def test_a_silence_is_no_recovery() -> None:
-    """A muted reason does not count as taken back."""
+    """A muted reason does not count as withdrawn."""
     triggers = (Trigger.HIGH_ERROR_RATE,)
     assert not all_withdrawn(silenced(REASONS, [meant("service=shop")], NOW)[0], triggers)
     assert not all_withdrawn(unreadable(REASONS, "403", NOW), triggers)

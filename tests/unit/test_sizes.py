@@ -14,7 +14,7 @@ from tests.soak.score import Size
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a run finds it where nobody asked for anything."""
+    """As in a run without TEST_SIZE."""
     for name in [
         name for name in os.environ if name.startswith(("TEST_", "SEEDS", "CRASH_", "SOAK_", "EXAMPLES"))
     ]:

@@ -88,7 +88,7 @@ def test_a_summary_names_service_and_triggers() -> None:
 def test_each_kind_of_signal_is_told_in_a_sentence(
     payload: Payload, said: str, figures: dict[str, object]
 ) -> None:
-    """The words say what was told, the data carries the figures."""
+    """The words give the report, the data carries the figures."""
     one = signal(payload, at=AT)
     entry = signal_note(one, [Trigger.HIGH_ERROR_RATE], opened=False)
     assert entry.message == f"Joined by http: {said} (high error rate)."

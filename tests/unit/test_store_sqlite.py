@@ -122,7 +122,7 @@ async def test_a_failing_unit_is_undone_alone(database: SqliteDatabase) -> None:
 
 
 async def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after(database: SqliteDatabase) -> None:
-    """When SQLite gives up the whole transaction no caller is told that its work is durable."""
+    """When SQLite gives up the whole transaction no caller learns that its work is durable."""
     answers = await in_one_commit(
         database,
         lambda connection: add(1, connection),
@@ -164,7 +164,7 @@ async def test_more_work_than_a_commit_takes_is_done_in_order(database: SqliteDa
 
 
 async def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(database: SqliteDatabase) -> None:
-    """Its work is done, nobody is told, and the next caller is served."""
+    """Its work is done, its answer is lost, and the next caller is served."""
     gate = Gate()
     holding = asyncio.create_task(database.write(gate))
     assert await asyncio.to_thread(gate.entered.wait, 10)

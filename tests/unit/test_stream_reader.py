@@ -82,7 +82,7 @@ class Doors:
 
 
 class Bell:
-    """A runner that nobody hears."""
+    """A runner without an audience."""
 
     async def wake(self, incident_id: str) -> None:
         await asyncio.sleep(0)
@@ -121,7 +121,7 @@ class Desk:
         return reader.progress
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Let virtual time pass while somebody waits for it, and real time for the database."""
+        """Let virtual time pass while a task waits for it, and real time for the database."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not holds():
                 await asyncio.sleep(0.001)
@@ -319,7 +319,7 @@ async def test_what_seems_to_kill_readers_is_not_read_again(desk: Desk) -> None:
 
 
 async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should reading a message ever fail in an unforeseen way, that message is kept aside and told."""
+    """Should reading a message ever fail in an unforeseen way, that message is kept aside and reported."""
     really = read_message
 
     def faulty(message: Any, **kwargs: Any) -> Any:
@@ -470,7 +470,7 @@ async def test_a_registry_in_trouble_is_waited_for(desk: Desk) -> None:
 
 
 async def test_a_record_is_read_by_its_schema(desk: Desk) -> None:
-    """With the schema at hand what is wrong with the event is told, as for any other form."""
+    """With the schema at hand an error in the event is reported, as for any other form."""
     desk.topic.append(FRAMED)
     async with loopback(reply(200, {"schema": FLAT})) as server:
         schemas = SchemaRegistry(url=server.url, timeout_seconds=5)

@@ -80,7 +80,7 @@ async def test_what_would_oversleep_is_woken_and_said(
 async def test_what_cannot_be_mended_is_said_once(
     store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An incident that nobody drives: once while it lasts, and again when it comes back."""
+    """An incident without a worker: once while it lasts, and again when it comes back."""
     caplog.set_level(logging.WARNING, logger="app")
     incident = await opened(store, at=clock.now())
     await clock.advance(600)
@@ -98,7 +98,7 @@ async def test_what_cannot_be_mended_is_said_once(
 async def test_nothing_is_said_of_a_store_where_all_is_well(
     store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log is for what somebody should read."""
+    """The log is for what a person should read."""
     caplog.set_level(logging.INFO, logger="app")
     ignoring = Deciding(kind=DispositionKind.IGNORED, triggers=())
     await store.signals.accept([signal(at=clock.now())], ignoring, dry_run=True)

@@ -69,7 +69,7 @@ def test_another_object_of_the_name_is_never_the_same() -> None:
 
 @pytest.mark.parametrize("act", [ROLLBACK, SCALE, PAUSE], ids=lambda act: act.name)
 def test_a_token_of_an_older_version_matches_its_generation_alone(act: Action) -> None:
-    """It does not say which part moved: nobody changed anything, or nothing is written."""
+    """It does not say which part moved: no manager changed anything, or nothing is written."""
     for compare in (same_ground, as_left):
         assert compare(act, "u/7", token())
         assert compare(act, token(), "u/7")

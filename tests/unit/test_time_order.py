@@ -190,7 +190,7 @@ def test_the_onset_is_the_earliest_sign_of_the_symptom() -> None:
 def test_no_finding_says_that_a_later_change_speaks_for_itself(
     onset: float, after: float, status: DeployStatus, cluster: bool
 ) -> None:
-    """Whatever the distance, and whoever reports it: no cause is named for it."""
+    """For any distance and any reporter: no cause is named for it."""
     late = min(onset + after, 0.0)
     seen = unseen(Trigger.HIGH_ERROR_RATE, signals=(alert(onset),), changes=(deployed("2", late, status),))
     if cluster:

@@ -57,7 +57,7 @@ def test_errors_are_weighed_by_requests() -> None:
 
 
 def test_without_a_minimum_no_requests_are_needed() -> None:
-    """The setting for workloads that nobody calls; what was asked must still have been answered."""
+    """The setting for workloads without requests; the requests there were must have succeeded."""
     rules = TrustRules(after=RULES.after, min_requests=0)
     assert objection(traffic_in((), SLO, STEP), rules, SLO) is None
     assert objection(traffic_in(curves(errors=flat(0.5)), SLO, STEP), rules, SLO) is not None

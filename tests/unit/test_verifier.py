@@ -1,4 +1,4 @@
-"""What counts as healthy, sick or not to be told, one observation at a time (promise 8)."""
+"""What counts as healthy, unhealthy or inconclusive, one observation at a time (promise 8)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_scaled_to_zero_cannot_be_told_even_where_nothing_is_measured() -> None:
 
 
 def test_a_trigger_wants_its_own_indicator() -> None:
-    """What was told sick must be measured well, whatever else looks fine."""
+    """What was reported as unhealthy must be measured as healthy, whatever else looks fine."""
     unmeasured = replace(TESTED, baseline=None)
     seen = replace(SEEN, sli=None)
     assert health(seen, Trigger.CRASH_LOOP, tested=unmeasured) is Health.HEALTHY
@@ -163,7 +163,7 @@ def test_recovery_needs_the_whole_soak() -> None:
 
 
 def test_the_time_out_tells_sick_from_silent() -> None:
-    """Sick is not recovered; silent cannot be told; before the time-out neither is said."""
+    """Unhealthy is not recovered; silent is inconclusive; before the time-out there is no verdict."""
     assert verdict(Health.UNHEALTHY, since_start=599) is None
     assert verdict(Health.UNHEALTHY, since_start=600) is VerdictKind.NOT_RECOVERED
     assert verdict(Health.UNKNOWN, since_start=599) is None

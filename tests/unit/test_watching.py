@@ -262,7 +262,7 @@ async def test_what_is_asked_for_meanwhile_is_done_once_more() -> None:
 
 @pytest.mark.parametrize("count", [1, 8])
 async def test_a_sample_is_handed_on_as_soon_as_it_is_there(count: int) -> None:
-    """One service whose query hangs keeps nobody else's breach waiting."""
+    """One service whose query hangs delays no other breach."""
 
     class Uneven(Silent):
         async def sli(self, key: ServiceKey, at: datetime) -> SliSample:

@@ -1,6 +1,6 @@
 """Anchors: statements, kept apart from the database, of how far its records went (promise 12).
 
-The chain of a timeline shows a changed entry. It does not show that somebody who
+The chain of a timeline shows a changed entry. It does not show that a person who
 can write to the database computed all hashes again, cut off the end, or deleted an
 incident: an anchor does. It names the length and the last hash of every record
 that grew since the anchor before, and follows that anchor by its digest; with a

@@ -21,7 +21,7 @@ class WriteFate(StrEnum):
 
     EXECUTED = "executed"
     CHANGED = "changed"
-    """Somebody else changed what the decision was based on."""
+    """Another person or controller changed what the decision was based on."""
     UNPROVEN = "unproven"
     """No effect is visible, and that does not prove that there was none."""
     NOT_EXECUTED = "not_executed"
@@ -62,7 +62,7 @@ def fate_of(intent: Intent, target: TargetState | None, sent_at: str | None) -> 
 
 
 def fate_of_refused(intent: Intent, target: TargetState | None) -> Found:
-    """The same of a write that the API server refused: an effect without a marker is somebody else's."""
+    """The same of a write that the API server refused: an effect without a marker has another author."""
     action = intent.action
     if target is None:
         return Found(fate=WriteFate.CHANGED, why=f"{action.target} was deleted by someone else")

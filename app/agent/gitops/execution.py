@@ -276,7 +276,7 @@ class GitOpsExecution:
         *,
         held_by: Intent | None = None,
     ) -> None:
-        """Set the recorded policy again; where somebody else changed it since, theirs stays."""
+        """Set the recorded policy again; another person's later change stays."""
         ref, writer = application_of(intent.action), self.gitops.writer
         if ref is None or writer is None:
             raise PermanentError("the agent has no write access to the application now")
@@ -368,11 +368,11 @@ def _policy_changed(work: _Work, application: Application) -> str | None:
 
 
 def _taken_over(work: _Work, application: Application) -> str | None:
-    """Why the rollback must not start: somebody else acts on the application."""
+    """Why the rollback must not start: another person acts on the application."""
     if work.intent.undoes is not None:
         return None
     if application.automated:
-        return f"automated sync of {application.in_words} was switched on by somebody else"
+        return f"automated sync of {application.in_words} was switched on by another person"
     return _synced_since(work, application)
 
 

@@ -21,7 +21,7 @@ START = hash_chain.start_of("the audit trail of people")
 
 
 class HumanDecisionKind(StrEnum):
-    """What somebody decided."""
+    """What a person decided."""
 
     APPROVED = "approval_approved"
     DENIED = "approval_denied"

@@ -59,7 +59,7 @@ def effective(scopes: Iterable[Scope]) -> frozenset[Scope]:
 
 
 def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> frozenset[Scope]:
-    """What somebody with these roles may do; what is granted to `*` is granted to all."""
+    """What a person with these roles may do; a right granted to `*` is granted to all."""
     return effective(scope for role in (*roles, _EVERYBODY) for scope in granted.get(role, ()))
 
 
@@ -251,7 +251,7 @@ def issue(
 
 
 def presented(text: str) -> tuple[CredentialId, str] | None:
-    """The id and the secret of what somebody presents; None when it is no credential of this agent."""
+    """The id and the secret of a presented credential; None when it is no credential of this agent."""
     found = _WRITTEN.fullmatch(text)
     return None if found is None else (CredentialId(found[1]), found[2])
 

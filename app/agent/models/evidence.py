@@ -14,7 +14,7 @@ from app.agent.workload import ConfigRecord, LogPattern, RevisionRecord, Workloa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Something that somebody changed, as a possible cause."""
+    """A recorded change, as a possible cause."""
 
     kind: ChangeKind
     key: ServiceKey

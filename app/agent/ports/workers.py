@@ -45,5 +45,5 @@ class Fleet(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Be gone in good order: claims and leases are free at once. May be called twice."""
+        """Leave: claims and leases are free at once. May be called twice."""
         ...

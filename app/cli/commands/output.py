@@ -69,7 +69,7 @@ def state_text(state: IncidentState) -> Text:
 
 
 def standing_line(incident: IncidentSummary) -> str:
-    """Where an incident stands after somebody did something about it."""
+    """The state of an incident after a person's command."""
     owner = f", owner {incident.owner}" if incident.owner else ""
     held = f", taken over by {incident.taken_over.by}" if incident.taken_over else ""
     named = f"{incident.service} in {incident.environment}"

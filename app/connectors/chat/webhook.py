@@ -40,7 +40,7 @@ _MAX_TEXT = 4_000
 _SECRET = "whsec_"  # noqa: S105 - what every such secret begins with
 _SECRET_BYTES = range(24, 65)
 _CALLS = re.compile(r"<(?=[!@#]|https?:|mailto:)|@(?=(?:here|channel|all|everyone)\b)", re.IGNORECASE)
-"""What some chats take for a call to everybody, or for a link that says something else."""
+"""What some chats take for a mention of all members, or for a link that says something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class WebhookChannel:
         return None
 
     async def check(self) -> None:
-        """Whether anybody answers at the address; whether it takes documents, only a document shows."""
+        """Whether the address answers; whether it takes documents, only a document shows."""
         await self._peer.probe_connection()
 
     async def aclose(self) -> None:
@@ -197,7 +197,7 @@ def _approval(asked: Approval, url: str | None) -> JsonObject:
 
 
 def _text(lines: Sequence[str]) -> str:
-    """As chats take it; what they would take for a call to everybody is taken apart."""
+    """As chats take it, with mentions of all members broken up."""
     calm = _CALLS.sub("\\g<0>\u200b", "\n".join(lines))
     return calm if len(calm) <= _MAX_TEXT else calm[: _MAX_TEXT - 1] + "…"
 

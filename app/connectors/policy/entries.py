@@ -3,7 +3,7 @@
 Called once for each bundle, on the syntax tree that the embedded engine gives. The
 decision of the shipped policy reads `rule` and `reason` of each entry; an entry that
 is a text, or that lacks one of them, decides without a reason on record, or not at
-all. Which fields are read is taken from the bundle, so that a decision of one's own
+all. Which fields are read is taken from the bundle, so that a custom decision
 may have entries of its own shape. An entry that is computed is not judged.
 """
 

@@ -195,7 +195,7 @@ class SlackChannel:
         return None
 
     def _is(self, message: JsonObject, key: str) -> bool:
-        """Anybody in the channel may post the same metadata; only this app's own counts."""
+        """Any app in the channel may post the same metadata; only this app's own counts."""
         metadata = _object(message.get("metadata"))
         payload = _object(metadata.get("event_payload"))
         mine = self._bot_id is None or message.get("bot_id") == self._bot_id

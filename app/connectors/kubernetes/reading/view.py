@@ -199,7 +199,7 @@ class ClusterView:
     def _above_pod(self, pod: JsonObject) -> set[WorkloadName]:
         """The workload of a pod; by the name of its ReplicaSet while these are not listed.
 
-        A service that is looked at in vain costs a look.
+        Each look for a service without a workload counts.
         """
         found = self._above(controller_uid(pod) or "")
         space, (kind, owner) = object_name(pod)[0], controller(pod) or ("", "")

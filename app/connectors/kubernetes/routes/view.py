@@ -95,7 +95,7 @@ def written_at(item: JsonObject) -> datetime | None:
 def newly_written(old: JsonObject, new: JsonObject) -> bool:
     """Whether a version names another last write than the one before it.
 
-    It does not where somebody took away what another manager had set, or wrote twice in one second.
+    It does not after a removal of what another manager had set, or two writes in one second.
     """
     return last_change(old, _SPECIFICATION) != last_change(new, _SPECIFICATION)
 

@@ -41,7 +41,7 @@ RowNumber = BigInteger().with_variant(Integer(), "sqlite")
 JsonText = JSON(none_as_null=True)
 
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
-"""Due by everybody's clock, however far two of them are apart."""
+"""Due by every process's clock, however far two of them are apart."""
 
 AFTER_KNOWN = datetime(1970, 1, 2, tzinfo=UTC)
 """Due as well; new incidents of services that no cluster has shown us stand behind those of known ones."""

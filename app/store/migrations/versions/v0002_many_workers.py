@@ -1,7 +1,7 @@
 """Many workers: when incidents are due, approvals, the kill switch, who is alive and who leads.
 
 Only additions, each with a default: a worker of the version before goes on while
-this is applied, and what it writes afterwards is due at once for everybody.
+this is applied, and what it writes afterwards is due at once for every worker.
 """
 
 from __future__ import annotations
