@@ -49,7 +49,8 @@ from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.calls import nearest, unrelated
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import ConfigRecord, LogPattern, LogTail, WorkloadView
-from app.errors import AgentError, PermanentError
+from app.bounds.deadline import deadline
+from app.errors import AgentError, PermanentError, TransientError
 
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
@@ -64,6 +65,9 @@ _BESIDE_LOOKED_AT = 16
 
 _NEIGHBOURS_READ = 200
 """The maximum number of services whose pods are compared on a node."""
+
+_NEIGHBOURS_SECONDS = 10.0
+"""How long the comparison may read; without a current view each read is a request."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -106,6 +110,8 @@ class Observer:
     """Reads the application of a GitOps controller that owns the workload."""
     clusters: Clusters = field(default_factory=Clusters)
     """Which cluster each environment is in."""
+    view: ClusterReader | None = None
+    """Reads other services from the cluster view, without a request each; None: `reader` does."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """All evidence for a diagnosis at `now`."""
@@ -186,18 +192,28 @@ class Observer:
     async def neighbours(self, evidence: Evidence) -> NodeNeighbours | None:
         """How other services of the cluster fare on the node that holds all failing pods of this one.
 
-        None where the pods show no such node, or one of the services cannot be read.
+        None where the pods show no such node, or the services cannot all be read in time.
         """
-        workload = evidence.workload
+        workload, reader = evidence.workload, self.view or self.reader
         node = None if workload is None else only_node(workload.pods, evidence.at)
-        if node is None or self.reader is None:
+        if node is None or reader is None:
             return None
+        try:
+            async with deadline(
+                _NEIGHBOURS_SECONDS, lambda: TransientError("reading the services took too long")
+            ):
+                return await self._compared(reader, node, evidence)
+        except TransientError:
+            return None
+
+    async def _compared(self, reader: ClusterReader, node: str, evidence: Evidence) -> NodeNeighbours | None:
+        """The services of the cluster on `node`; None where one of them cannot be read."""
         cluster, unread = self.clusters.of(evidence.key.environment), list[str]()
         others: list[tuple[ServiceKey, WorkloadView]] = []
-        for key in sorted(await _or_missing(self.reader.services(), "list of services", unread) or ()):
+        for key in sorted(await _or_missing(reader.services(), "list of services", unread) or ()):
             if key == evidence.key or self.clusters.of(key.environment) != cluster:
                 continue
-            found = await _or_missing(self.reader.workload(key), str(key), unread)
+            found = await _or_missing(reader.workload(key), str(key), unread)
             if unread or len(others) == _NEIGHBOURS_READ:
                 break
             if found is not None:

@@ -120,6 +120,7 @@ def assemble(
         batches=world.batches,
         applications=world.gitops.reader if world.gitops is not None else None,
         clusters=clusters_of(settings),
+        view=world.steady,
     )
     check = ReasonCheck(
         observer=observer,

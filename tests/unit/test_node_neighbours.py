@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -110,6 +111,25 @@ def test_a_release_whose_only_new_pod_fails_is_no_node() -> None:
     assert node_failure.evaluate(found) is None
 
 
+class Silent:
+    """A cluster whose answer never comes."""
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        await asyncio.Event().wait()
+        return ()
+
+
+async def test_a_comparison_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The diagnosis continues without it."""
+    monkeypatch.setattr("app.agent.observer._NEIGHBOURS_SECONDS", 0.01)
+    silent: Any = Silent()
+    nothing: Any = None
+    observer = Observer(
+        store=nothing, reader=silent, metrics=None, lookback=timedelta(hours=1), dependencies={}
+    )
+    assert await observer.neighbours(evidence(workload=ONE_FAILS)) is None
+
+
 @dataclass
 class Reader:
     """Services with their workloads; one without is not readable."""
@@ -141,15 +161,16 @@ async def test_services_of_the_same_cluster_are_compared(
     """A node of another cluster may have the same name; nothing is concluded from a part of the services."""
     far = ServiceKey(environment="far", service="cart")
     others = {KEY: seen, far: ONE_FAILS, CART: ONE_FAILS, TILL: ON_NODE}
-    reader: Any = Reader(others, unreadable)
+    view: Any = Reader(others, unreadable)
     nothing: Any = None
     clusters = Clusters(environments={"far": "west"})
     observer = Observer(
         store=nothing,
-        reader=reader,
+        reader=nothing,
         metrics=None,
         lookback=timedelta(hours=1),
         dependencies={},
         clusters=clusters,
+        view=view,
     )
     assert await observer.neighbours(evidence(workload=seen)) == expected

@@ -8,7 +8,7 @@
   const status = document.getElementById("live-status");
   const POLL_MS = Number(button.dataset.seconds) * 1000;
   const SILENT_MS = 40_000;
-  const PRESS_MS = 2_000;
+  const PRESS_MS = 20_000; // a release that is never reported holds the page back for this long
   let paused = false;
   let source = null;
   let heard = 0;
