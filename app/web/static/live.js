@@ -8,7 +8,7 @@
   const status = document.getElementById("live-status");
   const POLL_MS = Number(button.dataset.seconds) * 1000;
   const SILENT_MS = 40_000;
-  const PRESS_MS = 20_000; // a release that is never reported holds the page back for this long
+  const PRESS_MS = 20_000; // how long a press delays the swap, where its release is not reported
   let paused = false;
   let source = null;
   let heard = 0;
@@ -17,12 +17,18 @@
   let busy = false;
   let again = false;
   let pressedAt = -Infinity;
+  let delayed = false;
 
   // A region that is swapped between press and release takes the click away.
   const pressed = () => Date.now() - pressedAt < PRESS_MS;
   document.addEventListener("pointerdown", () => (pressedAt = Date.now()), true);
   for (const type of ["pointerup", "pointercancel"])
-    document.addEventListener(type, () => (pressedAt = -Infinity), true);
+    document.addEventListener(type, () => {
+      pressedAt = -Infinity;
+      if (!delayed) return;
+      delayed = false;
+      later();
+    }, true);
 
   const say = (text, look) => {
     if (status.textContent !== text) status.textContent = text;
@@ -73,10 +79,8 @@
       if (!answer.ok) throw new Error(String(answer.status));
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (paused) return;
-      if (pressed()) {
-        again = true;
-        return;
-      }
+      delayed = pressed();
+      if (delayed) return later(PRESS_MS);
       take(page);
       say("Live");
     } catch {
@@ -90,9 +94,9 @@
     }
   };
 
-  const later = () => {
+  const later = (milliseconds = 150) => {
     clearTimeout(soon);
-    soon = setTimeout(refresh, 150);
+    soon = setTimeout(refresh, milliseconds);
   };
 
   const disconnect = () => {
@@ -109,7 +113,7 @@
       if (event.type !== "ping") later();
     };
     for (const type of ["open", "change", "ping"]) source.addEventListener(type, hear);
-    source.addEventListener("error", later);
+    source.addEventListener("error", () => later());
   };
 
   // A page that hears nothing asks by itself; one that hears of every change asks rarely.

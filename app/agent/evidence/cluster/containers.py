@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from app.agent.evidence.facts import (
     PodFault,
     changed_fields,
@@ -12,7 +14,7 @@ from app.agent.evidence.facts import (
     trouble,
 )
 from app.agent.models import Evidence
-from app.agent.workload import PodView
+from app.agent.workload import PodView, Revision, WorkloadView
 
 _OWN_FAULTS = frozenset({PodFault.CRASH, PodFault.OUT_OF_MEMORY})
 """Faults of a container that starts, rather than of what its pod needs."""
@@ -22,17 +24,13 @@ def untouched_failing(evidence: Evidence) -> tuple[str, ...]:
     """The failing containers, by name, of a template that changed only other containers.
 
     Empty where a field of the pod or of a failing container changed, or where pods of an
-    older template are well: then the change still is what differs.
+    older template are healthy: the failing pods differ from those by the change alone.
     """
-    workload = evidence.workload
-    current = None if workload is None else current_revision(workload)
-    before = reference_revision(evidence)
-    if workload is None or current is None or before is None:
+    compared = _compared(evidence)
+    if compared is None or any(pod.ready for pod in older_pods(compared.workload)):
         return ()
-    if any(pod.ready for pod in older_pods(workload)):
-        return ()
-    failing = _failing(current_pods(workload), evidence)
-    changed = changed_fields(before, current)
+    failing = _failing(current_pods(compared.workload), evidence)
+    changed = changed_fields(compared.before, compared.current)
     if not failing or not changed or None in failing:
         return ()
     names = sorted(name for name in failing if name is not None)
@@ -42,19 +40,36 @@ def untouched_failing(evidence: Evidence) -> tuple[str, ...]:
 
 def lowered_limit(evidence: Evidence) -> str | None:
     """The container that is killed for memory under a lower limit than the version before had; else None."""
+    compared = _compared(evidence)
+    if compared is None:
+        return None
+    killed = {
+        pod.failing.name
+        for pod in current_pods(compared.workload)
+        if trouble(pod, evidence.at) is PodFault.OUT_OF_MEMORY and pod.failing is not None
+    }
+    limits, earlier = dict(compared.current.memory_limits), dict(compared.before.memory_limits)
+    lowered = (name for name in sorted(killed) if name in limits)
+    return next((name for name in lowered if name not in earlier or limits[name] < earlier[name]), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """A workload with its newest revision and the one that served before it."""
+
+    workload: WorkloadView
+    current: Revision
+    before: Revision
+
+
+def _compared(evidence: Evidence) -> _Compared | None:
+    """None where the cluster was not read, or one of the revisions is not known."""
     workload = evidence.workload
     current = None if workload is None else current_revision(workload)
     before = reference_revision(evidence)
     if workload is None or current is None or before is None:
         return None
-    killed = {
-        pod.failing.name
-        for pod in current_pods(workload)
-        if trouble(pod, evidence.at) is PodFault.OUT_OF_MEMORY and pod.failing is not None
-    }
-    limits, earlier = dict(current.memory_limits), dict(before.memory_limits)
-    lowered = (name for name in sorted(killed) if name in limits)
-    return next((name for name in lowered if name not in earlier or limits[name] < earlier[name]), None)
+    return _Compared(workload=workload, current=current, before=before)
 
 
 def _failing(pods: tuple[PodView, ...], evidence: Evidence) -> set[str | None]:
