@@ -68,7 +68,7 @@ async def a_whole_incident(play: Theatre, channel_sender: ChannelSender) -> None
 # ------------------------------------------------------------ what is announced
 
 
-async def test_an_incident_is_told_from_its_beginning_to_its_end(play: Theatre) -> None:
+async def test_an_incident_is_reported_from_its_beginning_to_its_end(play: Theatre) -> None:
     """One first message that is kept up to date; announcements loud, the timeline in few quiet replies."""
     await a_whole_incident(play, play.channel_sender())
     assert await play.complaints() == []
@@ -87,7 +87,7 @@ async def test_a_round_without_news_says_nothing(play: Theatre) -> None:
     assert len(play.chat.calls) == calls
 
 
-async def test_an_incident_that_changes_all_the_time_is_told_every_two_seconds(play: Theatre) -> None:
+async def test_an_incident_that_changes_all_the_time_is_reported_every_two_seconds(play: Theatre) -> None:
     """A chat is no log."""
     incident = await play.open()
     working = asyncio.ensure_future(play.channel_sender().run())
@@ -213,7 +213,7 @@ async def test_two_announcers_that_overlap_do_not_speak_twice(play: Theatre) -> 
 # ------------------------------------------------------------ channels that fail
 
 
-async def test_a_channel_that_was_down_for_a_day_is_told_everything(
+async def test_a_channel_that_was_down_for_a_day_receives_everything(
     play: Theatre, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Incidents that came and went meanwhile included; and it was not hammered, nor the log."""
@@ -236,7 +236,7 @@ async def test_a_channel_that_was_down_for_a_day_is_told_everything(
     assert caplog.text.count("notifications resumed") == 1
 
 
-async def test_a_new_channel_tells_what_is_open_and_what_comes(play: Theatre) -> None:
+async def test_a_new_channel_posts_open_incidents_and_new_ones(play: Theatre) -> None:
     """What had ended before it was there stays the past."""
     over, going_on = await play.open(), await play.open()
     await play.note(going_on, 2)
@@ -411,7 +411,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         assert len(chat.of(f"{record.incident.id}-a{announcement.number}")) == 1
 
 
-async def test_a_runbook_that_tells_people_is_done_when_it_is_on_record(tmp_path: Path) -> None:
+async def test_a_runbook_that_notifies_people_is_done_when_it_is_on_record(tmp_path: Path) -> None:
     """The outcome says what is true: every channel delivers it."""
     runbooks = tmp_path / "runbooks"
     runbooks.mkdir()

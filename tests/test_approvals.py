@@ -102,7 +102,7 @@ def states(record: IncidentRecord) -> list[ApprovalState]:
 # ------------------------------------------------------------ the answers
 
 
-async def test_nothing_is_done_before_somebody_says_yes_and_then_it_is(asking: Story) -> None:
+async def test_nothing_is_done_before_a_person_says_yes_and_then_it_is(asking: Story) -> None:
     """Asked, waited, approved, rolled back, verified; the yes is used up by exactly one intent."""
     await crash(asking)
     approval = await asking.live_until_asked()
@@ -137,7 +137,7 @@ async def test_a_no_ends_with_a_person_and_says_whose_it_was(asking: Story) -> N
     assert asking.marker() is None
 
 
-async def test_nobody_answers(tmp_path: Path) -> None:
+async def test_no_one_answers(tmp_path: Path) -> None:
     """It waits to the last second, then expires and notifies a person; a late answer is refused."""
     async with story(tmp_path, approval_timeout_seconds=900, **ASKING) as stage:
         stage.deploy()
@@ -159,7 +159,7 @@ async def test_nobody_answers(tmp_path: Path) -> None:
         assert stage.image() == "shop:2-crash"
 
 
-async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
+async def test_people_learn_what_is_asked_of_them(tmp_path: Path) -> None:
     """One message for each request, with the id to answer and the reasons."""
     people = Listener()
     async with story(tmp_path, connected=lambda world: replace(world, notifier=people), **ASKING) as stage:
@@ -185,7 +185,7 @@ async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
         assert changes in said.message
 
 
-async def test_a_dry_run_asks_nobody(tmp_path: Path) -> None:
+async def test_a_dry_run_asks_no_one(tmp_path: Path) -> None:
     """It proposes, and says that a person would be asked."""
     async with story(tmp_path, **{**ASKING, "dry_run": True}) as stage:
         stage.deploy()
@@ -278,7 +278,7 @@ async def test_what_healed_by_itself_is_left_alone(asking: Story) -> None:
     assert record.intents == ()
 
 
-async def test_a_restart_while_people_are_asked_asks_nobody_twice(asking: Story) -> None:
+async def test_a_restart_while_people_are_asked_asks_no_one_twice(asking: Story) -> None:
     """The request is a row: the next agent waits for the same answer, and acts on it."""
     await crash(asking)
     approval = await asking.live_until_asked()
@@ -423,7 +423,7 @@ async def test_one_no_beside_a_yes_is_a_no(tmp_path: Path) -> None:
         assert stage.marker() is None
 
 
-async def test_without_the_role_nobody_answers_until_it_is_escalated(tmp_path: Path) -> None:
+async def test_without_the_role_no_one_answers_until_it_is_escalated(tmp_path: Path) -> None:
     """After the configured time the next role is notified, once, and may answer; the first one still may."""
     steps = [{"after_seconds": 600, "roles": ["lead"]}, {"after_seconds": 1200, "roles": ["boss"]}]
     async with story(tmp_path, approval_roles="sre", approval_escalation=steps, **ASKING) as stage:
@@ -482,7 +482,7 @@ async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
     assert "ann requested an immediate pass" in messages(record.timeline)
 
 
-async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story) -> None:
+async def test_others_who_had_it_act_do_not_approve_it_either(asking: Story) -> None:
     """Another person's earlier run does not approve it: a new request excludes both."""
     await crash(asking)
     await asking.live_until(lambda record: record.incident.state is IncidentState.OPEN)
@@ -537,7 +537,7 @@ async def test_a_signal_after_the_question_bars_its_sender_and_voids_no_other_ye
     assert states(record) == [ApprovalState.USED]
 
 
-async def test_a_yes_does_not_outlive_a_later_signal_of_whoever_gave_it(asking: Story) -> None:
+async def test_a_yes_does_not_outlive_a_later_signal_of_the_person_who_gave_it(asking: Story) -> None:
     """Approve first and report then is the same two roles in one hand: people are asked again."""
     await crash(asking)
     first = await asking.live_until_asked()

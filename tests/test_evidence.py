@@ -102,7 +102,9 @@ def causes(record: IncidentRecord) -> list[Cause]:
 # ---------------------------------------------------------------- one release is one change
 
 
-async def test_a_release_told_again_and_again_is_not_the_cause_of_a_later_incident(tmp_path: Path) -> None:
+async def test_a_release_reported_again_and_again_is_not_the_cause_of_a_later_incident(
+    tmp_path: Path,
+) -> None:
     """Three hours, 95 minutes and three minutes ago: it was released three hours ago."""
     succeeded = Deploy(version="1.15.0", status=DeployStatus.SUCCEEDED)
     async with story(tmp_path) as stage:

@@ -232,7 +232,7 @@ async def test_one_high_sample_opens_nothing_and_a_sustained_breach_does(dry: St
     assert kept.disposition.kind is DispositionKind.JOINED
 
 
-async def test_a_crash_loop_told_once_opens_at_once(dry: Story) -> None:
+async def test_a_crash_loop_reported_once_opens_at_once(dry: Story) -> None:
     """A sample that says crash loop needs no duration."""
     accepted = await dry.tell(MetricSample(crash_looping=True))
     assert accepted.disposition.kind is DispositionKind.OPENED
@@ -360,7 +360,7 @@ class MeddlingPerson:
         return PolicyAnswer(kind=DecisionKind.ALLOW, reasons=("allowed",))
 
 
-async def test_a_change_between_decision_and_write_is_decided_anew(tmp_path: Path) -> None:
+async def test_a_change_between_decision_and_write_is_decided_again(tmp_path: Path) -> None:
     """Promise 1: the decision is bound to the state it saw; a person's fix in between is left alone."""
     stages: list[Story] = []
 
@@ -382,7 +382,9 @@ async def test_a_change_between_decision_and_write_is_decided_anew(tmp_path: Pat
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["reached", "not reached"])
-async def test_an_escalation_tells_people_and_ends_even_if_nobody_listens(tmp_path: Path, deaf: bool) -> None:
+async def test_an_escalation_notifies_people_and_ends_even_without_a_listener(
+    tmp_path: Path, deaf: bool
+) -> None:
     """What could not be done is said to a person; whether that worked stands in the timeline."""
     people = Listener(deaf=deaf)
     async with story(
@@ -402,7 +404,7 @@ async def test_an_escalation_tells_people_and_ends_even_if_nobody_listens(tmp_pa
     [(Listener(), OutcomeKind.DONE), (Listener(deaf=True), OutcomeKind.FAILED), (None, OutcomeKind.REFUSED)],
     ids=["notified", "not reached", "no channel configured"],
 )
-async def test_a_runbook_may_tell_people(
+async def test_a_runbook_may_notify_people(
     tmp_path: Path, people: Listener | None, expected: OutcomeKind
 ) -> None:
     """Notify is an action like any other: decided, made durable, at most once, its outcome recorded."""
@@ -524,7 +526,7 @@ async def test_a_sample_from_the_future_does_not_blind_the_agent(dry: Story) -> 
     assert second.disposition.kind is DispositionKind.OPENED
 
 
-async def test_a_soak_nobody_watched_proves_nothing(acting: Story) -> None:
+async def test_a_soak_without_observation_proves_nothing(acting: Story) -> None:
     """Promise 8: the agent was away between two healthy looks, so the soak starts again."""
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
     record = await acting.newest()
@@ -642,7 +644,7 @@ async def test_undoing_a_configuration_read_at_start_restarts_the_pods_again(tmp
         assert record.incident.state is IncidentState.ESCALATED
 
 
-async def test_what_somebody_changed_since_is_not_restarted_either(tmp_path: Path) -> None:
+async def test_what_a_person_changed_since_is_not_restarted_either(tmp_path: Path) -> None:
     """The content was edited by a person: neither is it put back nor are their pods replaced."""
     async with story(
         tmp_path,

@@ -358,7 +358,7 @@ def test_an_engaged_kill_switch_denies_and_says_who_and_why(engaged: bool) -> No
     assert reasons == (("the kill switch was engaged by carol: migration",) if engaged else ())
 
 
-async def test_policy_is_asked_before_every_action_and_told_what_matters(tmp_path: Path) -> None:
+async def test_policy_is_asked_before_every_action_and_given_what_matters(tmp_path: Path) -> None:
     """The document names version, action, target and rehearsal, and no secret."""
     engine = Engine(DecisionKind.ALLOW, [])
     async with story(tmp_path, connected=lambda world: replace(world, policy_engine=engine)) as stage:

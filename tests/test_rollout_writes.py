@@ -263,7 +263,7 @@ async def test_an_update_that_was_aborted_again_is_not_retried_on_the_old_decisi
         assert rollout.writes == [ActionName.RETRY_ROLLOUT.value]
 
 
-async def test_an_abort_of_somebody_else_is_not_taken_for_the_agents(tmp_path: Path) -> None:
+async def test_an_abort_of_another_person_is_not_taken_for_the_agents(tmp_path: Path) -> None:
     """The API server refused the agent's write: it has done nothing that it could undo."""
     async with rolling_out(tmp_path, ActionName.ABORT_ROLLOUT) as (stage, rollout):
 

@@ -218,7 +218,7 @@ async def test_the_revision_that_was_left_is_failed_though_an_autoscaler_moved_t
 # ---------------------------------------------------------------- served well
 
 
-async def test_a_release_that_nobody_called_is_not_gone_back_to(tmp_path: Path) -> None:
+async def test_a_release_without_requests_is_not_gone_back_to(tmp_path: Path) -> None:
     """It fails half of its requests, and had none: the one before it answered thousands."""
     async with story(tmp_path, **ACTING) as stage:
         stage.deploy()
@@ -238,7 +238,7 @@ async def test_a_release_that_nobody_called_is_not_gone_back_to(tmp_path: Path) 
         assert stage.image() == "shop:1"
 
 
-async def test_a_workload_that_nobody_calls_is_trusted_where_its_owners_say_so(tmp_path: Path) -> None:
+async def test_a_workload_without_requests_is_trusted_where_its_owners_say_so(tmp_path: Path) -> None:
     """A queue's worker has no requests to show."""
     async with story(tmp_path, **ACTING) as stage:
         stage.deploy(

@@ -139,10 +139,10 @@ class Closer:
         try:
             await notifier.send(why, incident)
         except AgentError as error:
-            told = f"Notification failed: {error}."
+            text = f"Notification failed: {error}."
         else:
-            told = "Notification queued."
-        return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
+            text = "Notification queued."
+        return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=text)]
 
 
 def trace_end(incident: Incident) -> None:

@@ -71,15 +71,15 @@ def _measured_against(hypothesis: Hypothesis, evidence: Evidence) -> Hypothesis:
     Measurements outrank pushed samples: if every symptom is measured within its
     objective, or has too little traffic, the confidence of its causes is reduced.
     """
-    told = [text for i in reported(evidence) if (text := doubt(evidence, i)) is not None]
-    if not told or hypothesis.cause is Cause.TELEMETRY_OUTAGE:
+    doubts = [text for i in reported(evidence) if (text := doubt(evidence, i)) is not None]
+    if not doubts or hypothesis.cause is Cause.TELEMETRY_OUTAGE:
         return hypothesis
     other_symptoms = set(evidence.triggers) - METRIC_TRIGGERS
-    every = len(told) == len(reported(evidence)) and not other_symptoms
+    every = len(doubts) == len(reported(evidence)) and not other_symptoms
     return replace(
         hypothesis,
         confidence=round(hypothesis.confidence * _LEFT_BY_MEASUREMENT, 2) if every else hypothesis.confidence,
-        evidence_against=(*hypothesis.evidence_against, *told),
+        evidence_against=(*hypothesis.evidence_against, *doubts),
     )
 
 

@@ -110,7 +110,7 @@ def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
     A pod serves from the time it became ready: what it does before that shows nothing.
     """
     workload = seen.workload
-    if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
+    if workload is None or not workload.pods or seen.reported_conditions or seen.unmeasured is not None:
         return None
     if seen.telemetry is not None and seen.telemetry.outage:
         return None

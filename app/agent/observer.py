@@ -278,7 +278,7 @@ class Observer:
             batch=batch,
             gone=gone,
             telemetry=await self.telemetry(key, now, missing),
-            told_conditions=levels.conditions if levels is not None else (),
+            reported_conditions=levels.conditions if levels is not None else (),
             missing=(*missing, _unmapped(key)) if gone else tuple(missing),
         )
 
@@ -320,7 +320,7 @@ class Observer:
             return workload
         return replace(workload, application=found, managed_by=workload.managed_by or found.owner)
 
-    async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
+    async def reported_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
         """What was last reported to intake about the service."""
         levels = await self.store.signals.levels(key)
         return levels.conditions if levels is not None else ()

@@ -101,7 +101,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     clear_at: datetime | None = None
     """The newest sample at which the indicator was healthy."""
 
-    def told(self, value: float | None, at: datetime, limits: BreachLimits) -> Breach:
+    def with_value(self, value: float | None, at: datetime, limits: BreachLimits) -> Breach:
         """What is known after a sample of `at`; no data changes nothing."""
         if value is None:
             return self

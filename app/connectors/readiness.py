@@ -176,6 +176,6 @@ def _moving(stream: OpenStream) -> ReadinessCheck:
         progress = stream.progress
         if progress.blocked_since is not None:
             since = f"{progress.blocked_since:%Y-%m-%d %H:%M:%S}"
-            raise TransientError(f"blocked since {since} UTC: {progress.trouble}")
+            raise TransientError(f"blocked since {since} UTC: {progress.error}")
 
     return stream.address, check

@@ -28,7 +28,7 @@ from app.store import claims
 from app.store.database import locks
 from app.store.database.notify import CHANNEL
 from app.store.database.port import Database
-from app.store.database.postgresql import DRIVER_ERRORS, told
+from app.store.database.postgresql import DRIVER_ERRORS, as_agent_error
 from app.store.database.servers import Connect
 from app.store.database.tables import leases, workers
 
@@ -103,7 +103,7 @@ class PostgresFleet:
         try:
             connection = await self._connect()
         except DRIVER_ERRORS as error:
-            raise told(error) from error
+            raise as_agent_error(error) from error
         try:
             async with connection.transaction():
                 await connection.execute("DELETE FROM workers WHERE owner = $1", owner)
@@ -117,7 +117,7 @@ class PostgresFleet:
             await connection.add_listener(CHANNEL, self._on_ring)
         except DRIVER_ERRORS as error:
             connection.terminate()
-            raise told(error) from error
+            raise as_agent_error(error) from error
         except BaseException:
             connection.terminate()  # cancelled while connecting: no other reference exists
             raise
@@ -218,14 +218,14 @@ def _bury(connection: Connection, me: str) -> tuple[str, ...]:
         {"me": me, "space": int(locks.Space.ALIVE)},
     ).all()
     # By its number: an owner that registered again meanwhile has another number, and is alive.
-    buried = [
+    reaped = [
         str(owner)
         for number, owner in dead
         if connection.execute(delete(workers).where(workers.c.number == number)).rowcount
     ]
-    for owner in buried:
+    for owner in reaped:
         _forget(connection, owner)
-    return tuple(buried)
+    return tuple(reaped)
 
 
 def _forget(connection: Connection, owner: str) -> None:

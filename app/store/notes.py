@@ -58,7 +58,7 @@ def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) ->
     staleness = (
         f" Stale on arrival: observed at {signal.observed_at:%Y-%m-%d %H:%M:%S} UTC." if signal.stale else ""
     )
-    said, figures = _told(signal.payload)
+    said, figures = _described(signal.payload)
     return Note(
         at=signal.received_at,
         stage=Stage.OBSERVE,
@@ -79,17 +79,17 @@ def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) ->
 def _sent_by(signals: Sequence[Signal]) -> JsonObject:
     """Who sent them, each once; nothing for what the agent saw itself."""
     senders = tuple(dict.fromkeys(signal.sender for signal in signals if signal.sender is not None))
-    told: list[JsonObject] = [
+    described: list[JsonObject] = [
         {"kind": one.kind.value, "name": one.name, "token_id": one.token_id, "address": one.address}
         for one in senders[:_MOST_SENDERS]
     ]
-    return {"senders": [*told]} if told else {}
+    return {"senders": [*described]} if described else {}
 
 
 def pending_note(signals: Sequence[Signal], at: datetime) -> Note:
     """The timeline entry, made at `at`, for signals that waited for their breach to last; oldest first."""
     newest = signals[-1]
-    said, figures = _told(newest.payload)
+    said, figures = _described(newest.payload)
     count = len(signals)
     waited = f"{counted(count, 'earlier signal')}, received before the breach lasted long enough"
     return Note(
@@ -150,7 +150,7 @@ def retry_note(intent: Intent, at: datetime) -> Note:
     )
 
 
-def _told(payload: Payload) -> tuple[str, JsonObject]:
+def _described(payload: Payload) -> tuple[str, JsonObject]:
     """What a payload says, in words and as figures."""
     match payload:
         case Deploy():

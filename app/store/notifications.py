@@ -68,7 +68,7 @@ class SqlNotifications(Repository):
         due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
         rows = connection.execute(
             select(recent.c.id)
-            .where(_untold(recent), due)
+            .where(_unsent(recent), due)
             .order_by(recent.c.closed_at.is_not(None), recent.c.opened_at, recent.c.id)
             .limit(limit)
         )
@@ -135,7 +135,7 @@ def _recent(channel: str, mark: datetime) -> Subquery:
     In two parts, so that each is found by index however many incidents there are.
     """
     mine = and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
-    told = select(
+    sent = select(
         incidents.c.id,
         incidents.c.opened_at,
         incidents.c.closed_at,
@@ -147,7 +147,7 @@ def _recent(channel: str, mark: datetime) -> Subquery:
     ).select_from(incidents.outerjoin(postings, mine))
     real = incidents.c.dry_run.is_(False)
     return union_all(
-        told.where(real, incidents.c.closed_at.is_(None)), told.where(real, incidents.c.closed_at >= mark)
+        sent.where(real, incidents.c.closed_at.is_(None)), sent.where(real, incidents.c.closed_at >= mark)
     ).subquery("recent")
 
 
@@ -167,7 +167,7 @@ def _move_mark(
     connection: Connection, channel: str, recent: Subquery, at: datetime, before: datetime
 ) -> None:
     """Up to the end of the incident that ended first of those with pending notifications."""
-    oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
+    oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_unsent(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     mark = max(mark, at - _GIVEN_UP_AFTER)
     # Not over a mark that an incident was put back to meanwhile.
@@ -175,7 +175,7 @@ def _move_mark(
     connection.execute(update(channels).where(unchanged).values(told_until=mark))
 
 
-def _untold(recent: Subquery) -> ColumnElement[bool]:
+def _unsent(recent: Subquery) -> ColumnElement[bool]:
     announced = exists().where(
         announcements.c.incident_id == recent.c.id, announcements.c.number > recent.c.announced
     )

@@ -56,8 +56,8 @@ def grouped(entries: Sequence[TimelineEntry]) -> tuple[tuple[TimelineEntry, ...]
     groups: list[tuple[TimelineEntry, ...]] = []
     repeats: list[TimelineEntry] = []
     for entry in entries:
-        told = entry.data.get("triggers")
-        triggers = {str(one) for one in told} if isinstance(told, list) else set()
+        recorded = entry.data.get("triggers")
+        triggers = {str(one) for one in recorded} if isinstance(recorded, list) else set()
         repeat = "source" in entry.data and triggers <= known and entry.stage is Stage.OBSERVE and known
         known |= triggers
         if repeat:
@@ -77,9 +77,11 @@ def _folded(repeats: Sequence[TimelineEntry]) -> list[tuple[TimelineEntry, ...]]
 def rehearsed(record: IncidentRecord, asked: Approval) -> Rehearsal | None:
     """What the API server said of the action in the dry run before the approval was requested."""
     for entry in reversed(record.timeline):
-        told = entry.data.get("rehearsal")
-        if entry.data.get("approval") == asked.id and isinstance(told, dict):
-            return Rehearsal(accepted=told.get("accepted") is True, message=str(told.get("message", "")))
+        recorded = entry.data.get("rehearsal")
+        if entry.data.get("approval") == asked.id and isinstance(recorded, dict):
+            return Rehearsal(
+                accepted=recorded.get("accepted") is True, message=str(recorded.get("message", ""))
+            )
     return None
 
 
@@ -97,9 +99,9 @@ class UndoOffer:
 def commands(record: IncidentRecord) -> tuple[str, ...]:
     """The commands of the newest handover, to inspect the workload with."""
     for entry in reversed(record.timeline):
-        told = entry.data.get("commands")
-        if isinstance(told, list) and told:
-            return tuple(str(one) for one in told)
+        recorded = entry.data.get("commands")
+        if isinstance(recorded, list) and recorded:
+            return tuple(str(one) for one in recorded)
     return ()
 
 

@@ -138,7 +138,7 @@ class Watcher:
             last = self._seen.get(key)
             if last is None:
                 shown = frozenset(workload_conditions(workload))
-                before = frozenset(await self.observer.told_conditions(key)) - shown
+                before = frozenset(await self.observer.reported_conditions(key)) - shown
             else:
                 before = last.conditions
             present, is_settled = lasting_conditions(workload, before), settled(workload)

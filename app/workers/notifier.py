@@ -71,7 +71,7 @@ class ChannelSender:
     pace: DeliveryPace = field(default_factory=DeliveryPace)
     _paused_until: datetime | None = None
     """The channel's own limit: nothing is sent before, about any incident."""
-    _troubled: bool = False
+    _failing: bool = False
     """Its last call failed, and that was said."""
 
     async def run(self) -> None:
@@ -141,7 +141,7 @@ class ChannelSender:
         self._well()
         if found is None:
             return await self._sent(turn, task)
-        await self._told(turn, task, found)
+        await self._record(turn, task, found)
         return True
 
     async def _sent(self, turn: _Turn, task: NotificationTask) -> bool:
@@ -158,7 +158,7 @@ class ChannelSender:
             await self._unheard(turn, error)
             return False
         self._well()
-        await self._told(turn, task, reference)
+        await self._record(turn, task, reference)
         return True
 
     async def _send(self, turn: _Turn, task: NotificationTask) -> str:
@@ -207,7 +207,7 @@ class ChannelSender:
 
     # ------------------------------------------------------------ what came of it
 
-    async def _told(self, turn: _Turn, task: NotificationTask, reference: str) -> None:
+    async def _record(self, turn: _Turn, task: NotificationTask, reference: str) -> None:
         """A found reply is no place of its own: only the first message and its refreshes are."""
         if task.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
             reference = turn.posting.reference or reference
@@ -240,24 +240,24 @@ class ChannelSender:
         now = self.clock.now()
         if isinstance(error, TransientError) and error.retry_after is not None:
             self._paused_until = now + min(max(error.retry_after, self.pace.retry_first), _LONGEST_PAUSE)
-            self._trouble(error)
+            self._report_failure(error)
             return self._paused_until
         if isinstance(error, PermanentError):
             if turn.posting.failures == 0:
                 log.warning("%s rejected the notification of %s: %s", self.channel.name, turn.id, error)
             return now + self.pace.retry_refused
         if isinstance(error, AgentError):
-            self._trouble(error)
+            self._report_failure(error)
         elif turn.posting.failures == 0:
             log.error("%s failed for %s", self.channel.name, turn.id, exc_info=error)
         return now + delivery.wait_after(turn.posting.failures, self.pace)
 
-    def _trouble(self, error: AgentError) -> None:
-        if not self._troubled:
+    def _report_failure(self, error: AgentError) -> None:
+        if not self._failing:
             log.warning("%s unavailable, notifications delayed: %s", self.channel.name, error)
-        self._troubled = True
+        self._failing = True
 
     def _well(self) -> None:
-        if self._troubled:
+        if self._failing:
             log.info("%s available again, notifications resumed", self.channel.name)
-        self._troubled = False
+        self._failing = False

@@ -218,10 +218,10 @@ class StreamReader:
 
     def _blocked(self, doing: str, why: str) -> None:
         self.progress.blocked_since = self.progress.blocked_since or self.clock.now()
-        self.progress.trouble = f"{doing}: {why}"
+        self.progress.error = f"{doing}: {why}"
 
     def _well(self) -> None:
-        self.progress.blocked_since, self.progress.trouble = None, ""
+        self.progress.blocked_since, self.progress.error = None, ""
 
     async def _measure(self) -> None:
         """Ask for the lag now and then; not knowing it stops nothing."""

@@ -27,7 +27,7 @@ _MAX_TOLD = 300
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fault:
     since: datetime
-    told: Alert | None = None
+    reported: Alert | None = None
     """The alert that was delivered for it."""
 
 
@@ -64,13 +64,13 @@ class TelemetryFaults:
         """The alert to deliver now: that a fault has lasted for so long, or that a reported one is over."""
         known = self._faults.get(source)
         if fault is None:
-            if known is None or known.told is None:
+            if known is None or known.reported is None:
                 self._faults.pop(source, None)
                 return None
-            return replace(known.told, firing=False)
+            return replace(known.reported, firing=False)
         if known is None:
             known = self._faults[source] = _Fault(since=at)
-        if known.told is not None or at - known.since < lasts:
+        if known.reported is not None or at - known.since < lasts:
             return None
         return Alert(
             name="TelemetryFault",
@@ -84,6 +84,6 @@ class TelemetryFaults:
     def delivered(self, source: ServiceKey, alert: Alert) -> None:
         """The alert is durable: it is not delivered again."""
         if alert.firing:
-            self._faults[source] = replace(self._faults[source], told=alert)
+            self._faults[source] = replace(self._faults[source], reported=alert)
         else:
             self._faults.pop(source, None)

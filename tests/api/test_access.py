@@ -187,7 +187,7 @@ def test_an_expired_and_a_revoked_token_are_refused_at_once(tmp_path: Path) -> N
         assert "revoked" in assert_problem(api.get("/incidents", headers=other), 401)["detail"]
 
 
-def test_an_administrator_makes_tokens_and_nobody_sees_them_again(tmp_path: Path) -> None:
+def test_an_administrator_makes_tokens_and_no_one_sees_them_again(tmp_path: Path) -> None:
     """The text is in the one answer; lists and records have the name, scopes and roles."""
     with guarded(tmp_path) as api:
         root = token(api, "root", Scope.ADMIN)
@@ -227,7 +227,7 @@ def test_an_unfit_token_is_refused_by_field(tmp_path: Path, body: dict[str, Any]
         assert len(api.get("/tokens", headers=root).json()["items"]) == 1
 
 
-def test_without_identity_nobody_gets_a_key_for_later(api: Harness) -> None:
+def test_without_identity_no_one_gets_a_key_for_later(api: Harness) -> None:
     """A caller at the loopback address today must not keep a token for the day when one is needed."""
     problem = assert_problem(api.post("/tokens", json={"name": "eve", "scopes": ["admin"]}), 409)
     assert "heal token create" in problem["detail"]
@@ -395,7 +395,7 @@ def test_a_wrong_token_does_not_sign_on_and_counts_as_a_guess(tmp_path: Path) ->
         assert _sign_on(api, "guess").status_code == 429
 
 
-def test_a_page_for_somebody_else_says_so(tmp_path: Path) -> None:
+def test_a_page_for_another_person_says_so(tmp_path: Path) -> None:
     """Signed in, but without the right: a page, not a document."""
     with guarded(tmp_path) as api:
         text = token(api, "ci", Scope.INGEST)["Authorization"].removeprefix("Bearer ")
@@ -464,7 +464,7 @@ def test_a_rebound_name_brings_no_cookie_and_is_not_needed(tmp_path: Path) -> No
         assert api.get("/incidents", headers=headers).status_code == 200
 
 
-def test_a_page_for_nobody_tells_nothing(tmp_path: Path) -> None:
+def test_a_page_for_no_person_shows_nothing(tmp_path: Path) -> None:
     """Neither who engaged the kill switch and why, nor whether the agent acts."""
     with guarded(tmp_path) as api:
         ann = token(api, "ann", Scope.OPERATE)
@@ -498,7 +498,7 @@ def test_guessing_alertmanagers_token_is_locked_out(tmp_path: Path) -> None:
             assert tried == [401, 401, 401, 429, 202]
 
 
-def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
+def test_a_session_of_another_person_can_be_ended(tmp_path: Path) -> None:
     """By an administrator, with the id that stands in the audit trail."""
     with guarded(tmp_path) as api:
         root = token(api, "root", Scope.ADMIN)
@@ -522,7 +522,7 @@ def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
         assert api.get("/tokens", headers=hers).status_code == 401
 
 
-def test_without_identity_a_proxy_brings_nobody_in(tmp_path: Path) -> None:
+def test_without_identity_a_proxy_gives_no_access(tmp_path: Path) -> None:
     """Callers from other hosts are refused, except where a signature or a token is required."""
     with harness(make_settings(tmp_path), client=("203.0.113.9", 1)) as api:
         body = {"engaged": False, "by": "x"}

@@ -59,7 +59,7 @@ def test_an_incident_says_what_it_waits_for(api: Harness) -> None:
     assert "approved by ann: seen with the release team" in answered["timeline"][-1]["message"]
 
 
-def test_an_incident_that_waits_for_nobody_says_so(api: Harness) -> None:
+def test_an_incident_that_awaits_no_one_says_so(api: Harness) -> None:
     """The fields are there all the same."""
     incident_id = api.run(opened(api.container))
     incident = api.get(f"/incidents/{incident_id}").json()

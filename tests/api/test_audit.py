@@ -32,7 +32,7 @@ def test_since_takes_the_day_of_arrival(api: Harness) -> None:
     assert (later["accepted"], later["adds_up"]) == (0, True)
 
 
-def test_what_is_astray_is_named(api: Harness) -> None:
+def test_what_is_a_discrepancy_is_named(api: Harness) -> None:
     """An incident that has not moved for a while: no worker runs here."""
     opened = api.post("/events/deploy", json=DEPLOY).json()
     api.run(api.clock.advance(600))

@@ -129,7 +129,7 @@ def test_a_missing_field_is_named(api: Harness, field: str) -> None:
     }
 
 
-def test_every_misfit_is_told_at_once(api: Harness) -> None:
+def test_every_misfit_is_reported_at_once(api: Harness) -> None:
     """A sender mends a body in one go, not field by field."""
     document = assert_problem(
         api.post("/events/metric", json=[_metric(error_rate=2), _metric(service="A", surplus=1)]), 422

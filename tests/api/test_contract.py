@@ -82,7 +82,7 @@ def test_the_same_event_twice_is_one_observation(api: Harness) -> None:
     assert again["duplicate_of"] == first["signal_id"]
 
 
-def test_a_signal_tells_what_became_of_it(api: Harness) -> None:
+def test_a_signal_reports_its_disposition(api: Harness) -> None:
     """The id of the answer leads to the signal with its disposition."""
     answer = api.post("/events/deploy", json=DEPLOY).json()
     signal = api.get(f"/signals/{answer['signal_id']}").json()
@@ -209,7 +209,7 @@ def test_a_list_leaves_timelines_to_the_single_incident(api: Harness) -> None:
     assert "timeline" not in item
 
 
-def test_run_once_tells_what_it_did(api: Harness) -> None:
+def test_run_once_reports_what_it_did(api: Harness) -> None:
     """The README's story: diagnosis, plan, denied rollback, dry-run outcome and the steps of this pass."""
     api.post("/events/deploy", json=DEPLOY)
     api.post("/events/metric", json=METRIC)

@@ -243,7 +243,7 @@ def test_the_form_answers_and_leads_back(api: Harness, decision: str, state: str
     assert api.get(f"/approvals/{approval_id}").json()["state"] == state
 
 
-def test_the_second_person_is_told_who_was_first(api: Harness) -> None:
+def test_the_second_person_learns_who_was_first(api: Harness) -> None:
     """As a page, with a way back."""
     approval_id = api.run(awaiting(api.container))
     path = f"/dashboard/approvals/{approval_id}"
@@ -349,7 +349,7 @@ def test_a_request_that_is_not_there_is_a_page_too(api: Harness, name: str) -> N
     assert "<script>" not in page.text
 
 
-def test_nobody_is_led_elsewhere_by_the_form(api: Harness) -> None:
+def test_no_one_is_led_elsewhere_by_the_form(api: Harness) -> None:
     """Whatever stands in the hidden field: only the request's own page, or the incident."""
     approval_id = api.run(awaiting(api.container))
     form = {"decision": "deny", "by": "ann", "comment": "", "back": "https://evil.example"}

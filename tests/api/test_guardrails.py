@@ -14,7 +14,7 @@ PATH = "/brakes/kill-switch"
 ON = {"engaged": True, "by": "ann", "reason": "database migration"}
 
 
-def test_a_switch_that_nobody_touched_is_released(api: Harness) -> None:
+def test_an_untouched_switch_is_released(api: Harness) -> None:
     """No name is made up for it."""
     assert api.get(PATH).json() == {"engaged": False, "by": None, "reason": "", "at": None}
 
@@ -71,13 +71,13 @@ def test_only_reading_and_putting_is_served(api: Harness) -> None:
 # ------------------------------------------------------------ everything that holds actions back
 
 
-def test_without_any_brake_everything_is_told_to_be_free(api: Harness) -> None:
+def test_without_guardrails_everything_is_reported_free(api: Harness) -> None:
     """The kill switch as it stands, no window, no breaker."""
     told = api.get("/brakes").json()
     assert told == {"kill_switch": api.get(PATH).json(), "freezes": [], "circuits": []}
 
 
-def test_windows_are_told_with_when_they_hold(tmp_path: Path) -> None:
+def test_windows_are_reported_with_when_they_hold(tmp_path: Path) -> None:
     """One that holds now, one that comes; with whom they concern."""
     windows = [
         {"name": "now", "cron": "0 17 * * *", "hours": 1, "environments": ["prod"]},
@@ -95,7 +95,7 @@ def test_windows_are_told_with_when_they_hold(tmp_path: Path) -> None:
     assert weekend["holds_until"] == "2026-02-23T05:00:00Z"
 
 
-def test_an_open_breaker_is_told_and_closed_by_hand(api: Harness) -> None:
+def test_an_open_breaker_is_reported_and_closed_by_hand(api: Harness) -> None:
     """By name and with a reason; failures before that count no more, and another's breaker stays."""
     api.run(failed_often(api.container))
     (circuit,) = api.get("/brakes").json()["circuits"]

@@ -99,7 +99,7 @@ async def test_the_start_says_that_only_this_machine_is_heard(
 
 
 @pytest.mark.parametrize("path", ["/incidents", "/healthz", "/docs"])
-def test_without_identity_nobody_further_away_is_heard(api: Harness, path: str) -> None:
+def test_without_identity_requests_from_elsewhere_are_refused(api: Harness, path: str) -> None:
     """The address that the connection used decides, not the configured one."""
     transport = httpx2.ASGITransport(app=api.transport.app)
 
@@ -112,7 +112,7 @@ def test_without_identity_nobody_further_away_is_heard(api: Harness, path: str) 
 
 
 @pytest.mark.parametrize("path", ["/dashboard", "/docs", "/incidents", "/nowhere", "/static/style.css"])
-def test_answers_tell_the_browser_to_load_nothing_else(api: Harness, path: str) -> None:
+def test_answers_instruct_the_browser_to_load_nothing_else(api: Harness, path: str) -> None:
     """The same headers on pages, data, problems and files."""
     headers = api.get(path).headers
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -258,7 +258,7 @@ def test_probes_get_a_status_and_nothing_else(
     assert_problem(_arrives(api, "POST", "/healthz", headers, by), 421 if "Host" in headers else 403)
 
 
-def test_a_probe_from_elsewhere_is_not_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_probe_from_elsewhere_does_not_learn_what_is_missing(tmp_path: Path) -> None:
     """The status says that it is not ready; what it depends on stays on this machine."""
     with harness(make_settings(tmp_path)) as api:
         api.run(api.container.store.close())
@@ -284,7 +284,7 @@ def test_webhooks_prove_themselves_behind_a_proxy_too(tmp_path: Path, headers: d
                 assert _arrives(api, "POST", path, headers, TCP, body).status_code == 401
 
 
-def test_with_identity_proxies_are_as_welcome_as_anybody(tmp_path: Path) -> None:
+def test_with_identity_proxies_are_as_welcome_as_others(tmp_path: Path) -> None:
     """The token says who asks, whatever brought the request."""
     with harness(make_settings(tmp_path, require_identity=True)) as api:
         headers = {"Via": "1.1 proxy", "Host": "heal.example.com"}

@@ -64,7 +64,7 @@ async def test_every_error_of_the_agent_has_its_status(
     assert response.headers.get("retry-after") == retry_after
 
 
-def test_a_fault_of_the_agent_tells_a_reference_and_nothing_else(
+def test_a_fault_of_the_agent_shows_a_reference_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log has the error under the reference that the caller sees."""

@@ -85,7 +85,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("to", ELSEWHERE)
-def test_nobody_is_sent_elsewhere_after_signing_on(visit: Visit, issuer: OidcStandIn, to: str) -> None:
+def test_no_one_is_sent_elsewhere_after_signing_in(visit: Visit, issuer: OidcStandIn, to: str) -> None:
     """What is no path of this agent is refused before anything is asked of the issuer."""
     answer = visit.request("GET", f"/sign-on?to={quote(to, safe='')}")
     assert answer.status_code == 400
@@ -528,7 +528,7 @@ def test_the_agent_starts_while_the_issuer_is_down(tmp_path: Path) -> None:
         assert "tokens work without the issuer" in refused.text
 
 
-def test_what_the_id_token_does_not_tell_userinfo_does(visit: Visit, issuer: OidcStandIn) -> None:
+def test_what_the_id_token_lacks_userinfo_holds(visit: Visit, issuer: OidcStandIn) -> None:
     """Name and roles may come from either; it is asked only where it is needed."""
     visit.sign_on(ANN)
     assert "/userinfo" not in issuer.asked
@@ -577,7 +577,7 @@ def test_signing_off_ends_only_a_session(visit: Visit) -> None:
     assert [one.revoked_at for one in kept if one is not None] == [None, None]
 
 
-def test_another_site_cannot_sign_anybody_off(visit: Visit) -> None:
+def test_another_site_cannot_sign_anyone_out(visit: Visit) -> None:
     """The form is a post, and posts of other sites are refused."""
     visit.sign_on(ANN)
     refused = visit.request("POST", "/sign-off", headers={"Sec-Fetch-Site": "cross-site"})
@@ -587,7 +587,7 @@ def test_another_site_cannot_sign_anybody_off(visit: Visit) -> None:
     assert session.revoked_at is None
 
 
-def test_without_an_issuer_nobody_signs_on(tmp_path: Path) -> None:
+def test_without_an_issuer_no_one_signs_in(tmp_path: Path) -> None:
     """The paths are not there, and what an extra brings is not loaded."""
     with harness(make_settings(tmp_path)) as api:
         sent = api.get("/sign-on?to=%2Fincidents")

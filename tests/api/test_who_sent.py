@@ -197,7 +197,7 @@ def test_limits_that_would_not_hold_are_refused(tmp_path: Path, body: dict[str, 
 # ------------------------------------------------------------------ approvals
 
 
-def test_whoever_sent_a_signal_is_remembered_by_its_incident(tmp_path: Path) -> None:
+def test_the_sender_of_a_signal_is_remembered_by_its_incident(tmp_path: Path) -> None:
     """By name, each once, whether it opened the incident or joined it; those who prove nothing are not."""
     with guarded(tmp_path, alertmanager_token=SecretStr("s3cret")) as api:
         ann, ben = token(api, "ann", Scope.INGEST), token(api, "Ben", Scope.INGEST)

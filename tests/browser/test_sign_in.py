@@ -70,7 +70,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(signing: Served, wa
     assert watched.faults == []
 
 
-def test_who_declines_is_told_so(signing: Served, watched: Watched) -> None:
+def test_who_declines_gets_that_answer(signing: Served, watched: Watched) -> None:
     """And may begin again."""
     page, public = watched.page, signing.container.settings.public_url
     page.goto(f"{public}/sign-on")

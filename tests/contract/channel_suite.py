@@ -206,7 +206,7 @@ class ChannelContract:
         await second.refresh(reference, recovered)
         assert world.seen() == before
 
-    async def test_every_state_is_told_in_its_turn(self, world: ChannelWorld) -> None:
+    async def test_every_state_is_reported_in_its_turn(self, world: ChannelWorld) -> None:
         """Also one that comes back: acting, checking, acting again."""
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))
@@ -219,7 +219,7 @@ class ChannelContract:
             reference = await channel.refresh(reference, Bulletin(record=record(state=state)))
             assert words in world.seen()[-1]
 
-    async def test_announcements_are_told_in_order(self, world: ChannelWorld) -> None:
+    async def test_announcements_are_posted_in_order(self, world: ChannelWorld) -> None:
         """Each one once; the timeline's entries do no harm, whether the channel shows them or not."""
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))
@@ -230,7 +230,7 @@ class ChannelContract:
         assert text.count("the first thing") == text.count("the second thing") == 1
         assert text.index("the first thing") < text.index("the second thing")
 
-    async def test_a_long_announcement_is_told_whole(self, world: ChannelWorld) -> None:
+    async def test_a_long_announcement_is_posted_whole(self, world: ChannelWorld) -> None:
         """It is the agent's own account of what a person is needed for."""
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))
@@ -282,7 +282,9 @@ class ChannelContract:
     # ------------------------------------------------------------ what goes wrong
 
     @pytest.mark.parametrize("trouble", [Trouble.LOST, Trouble.HANGS])
-    async def test_a_lost_answer_is_told_from_a_failure(self, world: ChannelWorld, trouble: Trouble) -> None:
+    async def test_a_lost_answer_is_distinguished_from_a_failure(
+        self, world: ChannelWorld, trouble: Trouble
+    ) -> None:
         """Every call that sends says that it may have arrived; a search then finds it, or finds nothing."""
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))

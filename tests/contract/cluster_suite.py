@@ -158,7 +158,7 @@ async def view_of(cluster: ClusterHarness, service: str = "shop") -> WorkloadVie
 # ------------------------------------------------------------------ reading
 
 
-async def test_a_service_nobody_runs_is_no_workload(cluster: ClusterHarness) -> None:
+async def test_a_service_without_pods_is_no_workload(cluster: ClusterHarness) -> None:
     """An unknown service is None, not an error."""
     await deploy_shop(cluster)
     assert await cluster.ports.reader.workload(key_of(cluster, "nobody")) is None
@@ -171,7 +171,7 @@ async def test_a_service_name_that_is_no_name_is_no_workload(cluster: ClusterHar
         assert await cluster.ports.reader.workload(key_of(cluster, name)) is None
 
 
-async def test_an_environment_nobody_runs_is_no_workload(cluster: ClusterHarness) -> None:
+async def test_an_environment_without_pods_is_no_workload(cluster: ClusterHarness) -> None:
     """The same service name in another environment is another service."""
     await deploy_shop(cluster)
     elsewhere = ServiceKey(environment=cluster.environment + "-not", service="shop")
@@ -493,7 +493,7 @@ async def test_what_an_action_changed_stays_as_it_left_it_while_others_change_th
     assert view.revisions[0].images == (BETTER_IMAGE,)
 
 
-async def test_a_template_that_somebody_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
+async def test_a_template_that_a_person_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
     """The author of the change is named, and a pause holds back the undo of a template as well."""
     await deploy_shop(cluster)
     await release(cluster, BETTER_IMAGE)
@@ -604,7 +604,7 @@ async def trusted(
     return await historian.note(key_of(cluster), Observation(at=later, sli=well, workload=view))
 
 
-async def test_what_nobody_called_and_what_failed_its_calls_has_not_served_well(
+async def test_what_had_no_requests_and_what_failed_its_calls_has_not_served_well(
     cluster: ClusterHarness, tmp_path: Path
 ) -> None:
     """Trust needs requests over the period; owners of a workload without any say so on it."""
@@ -686,7 +686,7 @@ async def test_a_rehearsal_changes_nothing(cluster: ClusterHarness) -> None:
     assert await cluster.versions() == before
 
 
-async def test_a_rehearsal_tells_a_rejection_as_a_value(cluster: ClusterHarness) -> None:
+async def test_a_rehearsal_reports_a_rejection_as_a_value(cluster: ClusterHarness) -> None:
     """An impossible change is an answer, not an exception."""
     await deploy_shop(cluster)
     await cluster.quiet()
@@ -1194,7 +1194,7 @@ async def test_a_pod_that_is_not_there_has_no_owner(cluster: ClusterHarness, pod
     assert await cluster.ports.owners.owner(cluster.ref("Pod", pod)) is None
 
 
-async def test_owners_are_not_told_without_the_right(cluster: ClusterHarness) -> None:
+async def test_owners_are_not_reported_without_the_right(cluster: ClusterHarness) -> None:
     """A missing right reaches the caller, who must not take it for a pod that is gone."""
     view = await deploy_shop(cluster)
     with pytest.raises(Forbidden):
@@ -1210,7 +1210,7 @@ async def test_the_watch_begins_with_every_known_service(
     await listening().until(key_of(cluster), key_of(cluster, "ledger"))
 
 
-async def test_the_watch_tells_of_every_kind_of_change(
+async def test_the_watch_reports_every_kind_of_change(
     cluster: ClusterHarness, listening: Callable[[], Listening]
 ) -> None:
     """A change of a Deployment, pod or ConfigMap is reported as the service it belongs to."""

@@ -229,7 +229,7 @@ async def test_owners_of_the_service_are_heard_whatever_the_target_is(
     assert refused.refused_by == (str(deployment(cluster, "cart")), space)
 
 
-async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness) -> None:
+async def test_only_the_agents_own_cordon_is_undone(cluster: ClusterHarness) -> None:
     """A person who cordoned a node had a reason that the agent does not know."""
     uncordon = action(ActionName.UNCORDON, cluster.ref("Node", await cluster.spare_node()))
     await cluster.cordon(uncordon.target.name if uncordon.target else "")

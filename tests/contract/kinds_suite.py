@@ -41,7 +41,7 @@ async def deploy(cluster: ClusterHarness, kind: str) -> WorkloadView:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_crashing_release_of_any_kind_is_taken_back_and_brought_again(
+async def test_a_crashing_release_of_any_kind_is_undone_and_brought_again(
     cluster: ClusterHarness, kind: str
 ) -> None:
     """Read with revisions, pods and owners; rolled back by revision, once; undone from the snapshot."""

@@ -319,7 +319,7 @@ class SignalStreamContract:
         found = early + await take_count(stream, 10 - len(early))
         assert [message.body for message in found] == [b"%d" % number for number in range(10)]
 
-    async def test_a_server_out_of_reach_blocks_nobody(self, world: StreamWorld) -> None:
+    async def test_a_server_out_of_reach_blocks_no_other(self, world: StreamWorld) -> None:
         """The error is reported as such, and meanwhile everything else in the process continues."""
         stream = await world.unreachable()
         turns = 0

@@ -189,7 +189,7 @@ async def test_yes_so_far_is_shown(told: Told) -> None:
 
 
 @pytest.mark.parametrize("heard", [True, False])
-async def test_buttons_are_there_only_where_somebody_hears_them(
+async def test_buttons_are_there_only_where_they_are_received(
     told: Told, tmp_path: Path, heard: bool
 ) -> None:
     """With a bot token alone, and without an address of ours, the message is text."""
@@ -276,7 +276,7 @@ async def test_a_channel_that_may_not_be_searched_finds_nothing(
 # ------------------------------------------------------------ removed by somebody
 
 
-async def test_a_removed_message_of_an_open_incident_is_shown_anew(told: Told) -> None:
+async def test_a_removed_message_of_an_open_incident_is_shown_again(told: Told) -> None:
     """Once, whatever answer is lost meanwhile."""
     bulletin = await told.asked()
     first = await told.channel.begin(bulletin)
@@ -299,7 +299,7 @@ async def test_a_removed_message_of_a_closed_incident_stays_removed(told: Told) 
     assert told.slack.messages == []
 
 
-async def test_what_is_told_below_a_removed_message_is_told_all_the_same(told: Told) -> None:
+async def test_what_is_posted_below_a_removed_message_is_posted_all_the_same(told: Told) -> None:
     """Readers cannot open the thread, so the message is posted to the channel; and it is found there."""
     reference = await told.channel.begin(await told.asked())
     told.slack.remove(told.only.ts)

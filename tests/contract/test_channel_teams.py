@@ -171,7 +171,7 @@ def test_an_address_that_cannot_work_stops_the_start() -> None:
     assert TOKEN not in str(caught.value)
 
 
-async def test_the_end_is_told_in_its_colour(world: WebhookWorld) -> None:
+async def test_the_end_is_reported_in_its_colour(world: WebhookWorld) -> None:
     """Good ends are quiet, a call for a person is not."""
     teams = await world.open()
     await teams.begin(Bulletin(record=record(state=IncidentState.RECOVERED)))

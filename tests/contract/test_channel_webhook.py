@@ -162,7 +162,7 @@ async def test_what_leaves_carries_the_signature_of_its_very_bytes(world: Webhoo
     assert request.headers["webhook-timestamp"] == str(int(clock.now().timestamp()))
 
 
-async def test_the_documented_check_tells_ours_from_others(world: WebhookWorld) -> None:
+async def test_the_documented_check_distinguishes_ours_from_others(world: WebhookWorld) -> None:
     """The receiver's code of docs/channels.md, as it stands there."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/channels.md").read_text(), re.DOTALL)
     (check,) = [block for block in blocks if "def is_ours" in block]
@@ -236,7 +236,7 @@ def test_links_stand_whatever_ends_the_public_address() -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "17", "[]", "null", '{"told": 1}', '{"nonsense": 1}'])
-def test_a_reference_of_somebody_else_is_refused(reference: str) -> None:
+def test_a_reference_of_another_person_is_refused(reference: str) -> None:
     """As an error that says what it is."""
     with pytest.raises(Invalid, match="cannot be parsed"):
         PostedIncident.read(reference)

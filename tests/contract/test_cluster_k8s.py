@@ -29,7 +29,7 @@ pytest.register_assert_rewrite(
 from app.agent.actions import ACTIONS  # noqa: E402 - as above
 from app.agent.actions.target_parts import as_left, same_ground  # noqa: E402 - as above
 from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
-from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
+from app.agent.evidence.facts import PodFault, pod_fault  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.disruption import Disruption  # noqa: E402 - as above
 from app.agent.ids import JsonObject  # noqa: E402 - as above
@@ -302,7 +302,7 @@ async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness)
     body = {"status": {"reason": "NodeLost", "conditions": [unknown]}}
     await asyncio.to_thread(cluster.client.patch, Pod.Status, gone.name, body, namespace=cluster.namespace)
     view = await cluster.until(key_of(cluster), lambda seen: any(pod.node_lost for pod in seen.pods))
-    faults = {pod.name: trouble(pod, view.observed_at) for pod in view.pods}
+    faults = {pod.name: pod_fault(pod, view.observed_at) for pod in view.pods}
     assert {name for name, fault in faults.items() if fault is PodFault.LOST} == {gone.name}
 
 

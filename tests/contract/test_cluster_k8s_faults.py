@@ -307,7 +307,7 @@ async def watching(
     await made.close()
 
 
-async def test_a_change_made_while_the_network_is_down_is_told(
+async def test_a_change_made_while_the_network_is_down_is_reported(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
     """Every stream is cut and nothing comes through for a while; afterwards nothing was lost."""
@@ -322,7 +322,7 @@ async def test_a_change_made_while_the_network_is_down_is_told(
         await told.until(key_of(cluster))
 
 
-async def test_a_change_made_while_one_stream_is_down_is_told(
+async def test_a_change_made_while_one_stream_is_down_is_reported(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
     """The other streams being well does not make up for what one of them missed."""
@@ -335,7 +335,7 @@ async def test_a_change_made_while_one_stream_is_down_is_told(
         await told.until(key_of(cluster))
 
 
-async def test_a_workload_deleted_while_the_network_is_down_is_told(
+async def test_a_workload_deleted_while_the_network_is_down_is_reported(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
     """What is missing from the new list moved too."""
@@ -447,7 +447,7 @@ async def test_a_look_from_the_view_is_the_look_from_the_api_server(
         await asyncio.gather(told.task, return_exceptions=True)
 
 
-async def test_a_burst_is_told_a_few_times_only(
+async def test_a_burst_is_reported_a_few_times_only(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
     """A crashing rollout changes many objects; the observer is not called for each of them."""

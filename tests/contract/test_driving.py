@@ -247,7 +247,7 @@ def file_url(tmp_path: Path) -> str:
 # ------------------------------------------------------------ driven
 
 
-async def test_an_incident_is_driven_to_its_end_by_nobody(tmp_path: Path, database_url: str) -> None:
+async def test_an_incident_is_driven_to_its_end_without_a_call(tmp_path: Path, database_url: str) -> None:
     """Accepting the signal is the only call."""
     async with worker(tmp_path, database_url) as agent, attended(agent.container, agent.bell):
         incident_id = await agent.report()
@@ -266,7 +266,7 @@ async def test_an_incident_goes_on_after_a_restart(tmp_path: Path, database_url:
         await second.comes_to(incident_id, IncidentState.PROPOSED)
 
 
-async def test_an_incident_opened_while_nobody_was_there_is_found(tmp_path: Path, database_url: str) -> None:
+async def test_an_incident_opened_while_no_worker_ran_is_found(tmp_path: Path, database_url: str) -> None:
     """A crash between the commit and the wake loses nothing."""
     async with worker(tmp_path, database_url) as agent:
         incident_id = await agent.report()
@@ -414,7 +414,9 @@ def _true(holds: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 # ------------------------------------------------------------ when something goes wrong
 
 
-async def test_a_defect_in_a_pass_is_told_and_the_incident_tried_again(tmp_path: Path, file_url: str) -> None:
+async def test_a_defect_in_a_pass_is_reported_and_the_incident_tried_again(
+    tmp_path: Path, file_url: str
+) -> None:
     """An unexpected error is recorded in the timeline once, and the next pass continues."""
     clock = VirtualClock()
     left = [RuntimeError("unexpected error")] * 2

@@ -96,7 +96,7 @@ async def test_the_elected_one_works_without_a_break() -> None:
     assert not shift.on
 
 
-async def test_whoever_is_not_elected_does_not_work_and_keeps_asking() -> None:
+async def test_a_process_that_is_not_elected_does_not_work_and_keeps_asking() -> None:
     """Once the duty is free, it is taken up within a lease."""
     clock = VirtualClock()
     shift, fleet = Shift(clock=clock), Ballot()

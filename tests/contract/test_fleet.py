@@ -178,7 +178,7 @@ async def test_a_killed_process_is_reaped_and_its_work_is_free_at_once(
     assert await here.fleet.reap() == ()
 
 
-async def test_of_peers_that_look_at_once_one_buries_the_dead(
+async def test_of_peers_that_look_at_once_one_reaps_the_dead(
     here: Process, there: Process, postgres_url: str
 ) -> None:
     """And an interruption counts once."""
@@ -216,7 +216,7 @@ async def test_the_living_are_never_reaped(here: Process, there: Process, postgr
         assert counted(postgres_url) == ["here", "other", "there"]
 
 
-async def test_whoever_leaves_in_good_order_is_gone_at_once(here: Process, postgres_url: str) -> None:
+async def test_a_member_that_leaves_is_gone_at_once(here: Process, postgres_url: str) -> None:
     """No peer has to reap it: claims and leases are free when it is gone."""
     incident = await opened(here.store)
     async with AsyncExitStack() as stack:
@@ -245,7 +245,7 @@ async def test_a_broken_connection_is_replaced_and_counts(
     assert await there.fleet.reap() == ("here",)
 
 
-async def test_a_living_one_that_was_buried_comes_back(
+async def test_a_live_worker_declared_dead_comes_back(
     here: Process, there: Process, postgres_url: str
 ) -> None:
     """Cut off for a moment, its work went to a peer; its late writes are refused, and it is counted again."""
@@ -261,7 +261,7 @@ async def test_a_living_one_that_was_buried_comes_back(
     assert await there.fleet.reap() == ()
 
 
-async def test_one_that_is_not_on_record_any_more_enters_anew(here: Process, postgres_url: str) -> None:
+async def test_one_that_is_not_on_record_any_more_enters_again(here: Process, postgres_url: str) -> None:
     """Its connection stands, its row is gone: without a row no peer would ever find it dead."""
     asked(postgres_url, "DELETE FROM workers")
     assert await here.fleet.reap() == ()
@@ -269,7 +269,7 @@ async def test_one_that_is_not_on_record_any_more_enters_anew(here: Process, pos
     cut_off(postgres_url, "here")  # there is a lock behind the row
 
 
-async def test_after_a_restart_of_the_database_the_first_one_back_buries_nobody(
+async def test_after_a_restart_of_the_database_the_first_one_back_declares_no_peer_dead(
     here: Process, there: Process, postgres_url: str
 ) -> None:
     """All connections broke: the others are as alive as the one that is back first."""
@@ -373,7 +373,7 @@ async def test_a_lease_is_renewed_by_its_holder_and_runs_out_without(here: Proce
     assert not await here.fleet.elect(WATCH, "here", LEASE, NOW + LEASE * 3 / 2)
 
 
-async def test_whoever_resigns_frees_its_own_duty_alone(here: Process, there: Process) -> None:
+async def test_a_process_that_resigns_frees_its_own_duty_alone(here: Process, there: Process) -> None:
     """At once; a resignation by another process changes nothing."""
     assert await here.fleet.elect(WATCH, "here", LONG, NOW)
     assert await there.fleet.elect("sweep", "there", LONG, NOW)

@@ -183,7 +183,7 @@ async def test_a_percentage_is_not_taken_for_a_share(recorded: str) -> None:
         ('http_requests_total{service="{{service}}"} * on() http_requests_total', "many-to-many"),
     ],
 )
-async def test_a_query_that_prometheus_rejects_is_told_in_its_own_words(
+async def test_a_query_that_prometheus_rejects_is_reported_in_its_own_words(
     recorded: str, query: str, words: str
 ) -> None:
     """The operator sees which query, and what Prometheus has against it (400 and 422 alike)."""
@@ -195,7 +195,7 @@ async def test_a_query_that_prometheus_rejects_is_told_in_its_own_words(
     await source.aclose()
 
 
-async def test_the_wrong_path_is_told_apart_from_a_wrong_query(recorded: str) -> None:
+async def test_the_wrong_path_is_distinguished_from_a_wrong_query(recorded: str) -> None:
     """An address that is not Prometheus' root is a mistake that a retry does not fix."""
     source = PrometheusSource.from_settings(settings(f"{recorded}/nowhere"))
     with pytest.raises(NotFound, match="PROMETHEUS_URL"):
@@ -228,7 +228,7 @@ async def test_a_hundred_and_twenty_services_take_a_handful_of_questions(source:
     assert health.outage
 
 
-async def test_one_poll_tells_all(source: PrometheusSource) -> None:
+async def test_one_poll_reports_all(source: PrometheusSource) -> None:
     """The poller gets every service in the order asked."""
     polled = await poll_once(source, [key("healthy"), key("unheard-of"), key("failing")], NOW)
     rates = [getattr(sample, "error_rate", "error") for _, sample in polled]

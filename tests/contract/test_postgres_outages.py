@@ -390,7 +390,7 @@ async def test_a_server_that_hangs_exhausts_nothing_for_ever(
     await until("every connection to work again", all_answer)
 
 
-async def test_one_session_that_hangs_hurts_nobody_else(
+async def test_one_session_that_hangs_affects_no_other(
     impatient: None, server: PostgresServer, database: PostgresDatabase
 ) -> None:
     """Its call ends in a `TransientError`, its connection is thrown away, and the others go on."""
@@ -442,7 +442,7 @@ async def test_the_server_ends_what_takes_too_long(
         await database.close()
 
 
-async def test_a_transaction_that_somebody_forgot_frees_its_locks(
+async def test_a_transaction_that_was_forgotten_frees_its_locks(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that was frozen in the middle of a unit holds up its peers only for so long."""
@@ -568,7 +568,7 @@ def postgres_server_to_be(supervisor: Supervisor) -> Iterator[PostgresServer]:
             server.stop()
 
 
-async def test_a_host_that_has_gone_silent_hides_nobody(
+async def test_a_host_that_has_gone_silent_hides_no_other(
     server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that takes connections and answers nothing costs its own time only, and only once."""
@@ -624,7 +624,7 @@ def test_a_url_names_its_servers_as_for_libpq(
 # ------------------------------------------------------------ who is alive
 
 
-async def test_nobody_is_taken_for_dead_because_the_database_restarted(
+async def test_no_peer_is_declared_dead_because_the_database_restarted(
     server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one back gives the others time to come back; one that does not is declared dead."""

@@ -99,7 +99,7 @@ async def test_each_role_starts_its_part(
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_workers_tell_the_channels(tmp_path: Path, postgres_url: str, role: Role) -> None:
+async def test_workers_update_the_channels(tmp_path: Path, postgres_url: str, role: Role) -> None:
     """One of the drivers does it for all; the process that runs a pass records announcements."""
     async with process(tmp_path, postgres_url, role, channels=True) as container:
         assert isinstance(container.loop.stages.closer.notifier, Announcements)

@@ -110,7 +110,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(visit: Visit) -> No
     }
 
 
-def test_somebody_without_groups_has_no_roles(visit: Visit) -> None:
+def test_a_person_without_groups_has_no_roles(visit: Visit) -> None:
     """They may do what is granted to every account."""
     visit.sign_on(BEN)
     session = visit.session()
@@ -128,7 +128,7 @@ def test_a_wrong_password_opens_no_session(visit: Visit) -> None:
     assert visit.session() is not None
 
 
-def test_an_email_that_is_not_verified_names_nobody(visit: Visit) -> None:
+def test_an_email_that_is_not_verified_names_no_person(visit: Visit) -> None:
     """Any person could have entered it; the page says what to do."""
     refused = visit.sign_on(LEA)
     assert refused.status_code == 403

@@ -171,7 +171,7 @@ async def test_the_same_request_again_changes_nothing(stage: Stage) -> None:
     assert len(await stage.store.audit_log.entries(after=-1, limit=10)) == 1
 
 
-async def test_a_replay_after_its_yes_was_used_is_told_so(stage: Stage) -> None:
+async def test_a_replay_after_its_yes_was_used_gets_that_answer(stage: Stage) -> None:
     """What it was worth stays as it is: used once."""
     approval_id = await stories.awaiting(stage.container)
     request = interaction(stage.slack.click(ANN, await stage.button(approval_id)))
@@ -262,7 +262,7 @@ async def test_a_button_that_says_nothing_sensible_changes_nothing(stage: Stage,
 # ------------------------------------------------------------ who
 
 
-async def test_somebody_who_is_not_listed_is_told_what_to_do(stage: Stage) -> None:
+async def test_a_person_who_is_not_listed_learns_what_to_do(stage: Stage) -> None:
     """SLACK_USERS names who may; a click of another person changes nothing, and keeps their nonce."""
     approval_id = await stories.awaiting(stage.container)
     value = await stage.button(approval_id)
@@ -274,7 +274,7 @@ async def test_somebody_who_is_not_listed_is_told_what_to_do(stage: Stage) -> No
     assert (await stage.approval(approval_id)).state is ApprovalState.APPROVED
 
 
-async def test_somebody_without_the_scope_is_told_who_has_it(stage: Stage) -> None:
+async def test_a_person_without_the_scope_learns_who_has_it(stage: Stage) -> None:
     """Reading is not answering, and not braking."""
     approval_id = await stories.awaiting(stage.container)
     await stage.press(READER, await stage.button(approval_id))
@@ -297,7 +297,7 @@ async def test_a_request_that_wants_a_role_gets_it_or_nothing(stage: Stage) -> N
 # ------------------------------------------------------------ too late
 
 
-async def test_whoever_comes_second_is_told_who_was_first(stage: Stage) -> None:
+async def test_the_second_person_learns_who_was_first(stage: Stage) -> None:
     approval_id = await stories.awaiting(stage.container)
     value = await stage.button(approval_id)
     await stage.answer(approval_id, approve=False, by="dora")
@@ -564,7 +564,7 @@ def test_slacks_own_addresses_are_known() -> None:
 # ------------------------------------------------------------ the socket
 
 
-async def test_a_socket_that_breaks_is_opened_anew(stage: Stage) -> None:
+async def test_a_socket_that_breaks_is_opened_again(stage: Stage) -> None:
     """Cut without a word, and asked by Slack to come again: each time the next click is heard."""
     first = await stories.awaiting(stage.container)
     async with stage.connected():
@@ -586,7 +586,7 @@ async def test_a_socket_that_breaks_is_opened_anew(stage: Stage) -> None:
     assert (await stage.approval(second)).answered_by == "ann"
 
 
-async def test_a_socket_that_cannot_be_opened_is_tried_again_and_tells_no_secret(
+async def test_a_socket_that_cannot_be_opened_is_tried_again_and_shows_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Refused, limited, broken, nonsense: warned about once; then it works."""

@@ -37,7 +37,7 @@ async def process(folder: Path, slack: Slack, database_url: str, role: Role) -> 
 
 
 @pytest.mark.parametrize("role", [Role.ALL, Role.API])
-async def test_whoever_speaks_with_people_keeps_the_socket(
+async def test_the_process_that_talks_to_people_keeps_the_socket(
     tmp_path: Path, postgres_url: str, role: Role
 ) -> None:
     """Connected while the process runs, and gone with it."""

@@ -183,7 +183,7 @@ def _configured(
 @pytest.mark.parametrize(
     ("transport", "press"), [("http", press_over_http), ("socket", press_over_socket)], ids=list(HEARD)
 )
-async def test_a_bad_release_is_told_asked_about_and_healed_whatever_slack_does(
+async def test_a_bad_release_is_posted_asked_about_and_healed_whatever_slack_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, press: Press
 ) -> None:
     """At its limit, an answer lost, away until all is over: one message, one thread, one rollback."""

@@ -115,7 +115,7 @@ async def test_only_the_holder_asks(store: Store) -> None:
 @pytest.mark.parametrize(
     ("approve", "state"), [(True, ApprovalState.APPROVED), (False, ApprovalState.DENIED)]
 )
-async def test_an_answer_is_stored_and_told(store: Store, approve: bool, state: ApprovalState) -> None:
+async def test_an_answer_is_stored_and_recorded(store: Store, approve: bool, state: ApprovalState) -> None:
     """With who, when and why; the timeline says so, and its chain holds."""
     _, waiting, request = await asked(store)
     given = await store.approvals.answer(
@@ -163,7 +163,7 @@ async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("again", [True, False])
-async def test_a_late_answer_is_told_whose_stands(store: Store, again: bool) -> None:
+async def test_a_late_answer_gets_the_answer_that_stands(store: Store, again: bool) -> None:
     """Also when it says the same, also from the same person: a double click has one effect."""
     _, _, request = await asked(store)
     first = await answered(store, request, approve=False, by="ann")
@@ -298,7 +298,7 @@ async def test_leaving_the_wait_voids_what_is_open(store: Store, approve: bool |
         await answered(store, request)
 
 
-async def test_leaving_the_wait_after_its_time_expires_what_nobody_answered(store: Store) -> None:
+async def test_leaving_the_wait_after_its_time_expires_unanswered_requests(store: Store) -> None:
     """It says expired, which is why nothing was done."""
     claim, waiting, request = await asked(store)
     await store.incidents.save(claim, closed(waiting, IncidentState.ESCALATED), [note(at=request.expires_at)])
@@ -370,7 +370,7 @@ async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store:
     assert len({answer.by for answer in found.answers}) == 2
 
 
-async def test_nobody_without_a_role_changes_anything(store: Store) -> None:
+async def test_no_one_without_a_role_changes_anything(store: Store) -> None:
     """Turned away, with nothing stored and no line in the timeline."""
     incident = await opened(store)
     claim = await claimed(store, incident)

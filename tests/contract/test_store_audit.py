@@ -73,7 +73,7 @@ async def test_an_empty_store_adds_up(store: Store) -> None:
     assert (found.accepted, found.accounted, found.adds_up) == (0, 0, True)
 
 
-async def test_every_accepted_signal_is_counted_once_by_what_became_of_it(store: Store) -> None:
+async def test_every_accepted_signal_is_counted_once_by_its_disposition(store: Store) -> None:
     """Opened, joined, deduplicated, pending, ignored; a repetition of the very same signal counts nothing."""
     one = signal(dedup_key="one")
     await store.signals.accept([one], Deciding(), dry_run=True)
@@ -225,7 +225,7 @@ async def test_the_database_keeps_what_led_to_something(store: Store, database_u
 # ------------------------------------------------------------ strays
 
 
-async def test_a_signal_that_waits_too_long_is_astray(store: Store) -> None:
+async def test_a_signal_that_waits_too_long_is_a_discrepancy(store: Store) -> None:
     """The sweep should have ended it; within its time it is none."""
     one = signal()
     await store.signals.accept([one], pending(), dry_run=True)
@@ -237,7 +237,7 @@ async def test_a_signal_that_waits_too_long_is_astray(store: Store) -> None:
     assert not found.adds_up
 
 
-async def test_signals_that_name_nothing_are_astray(store: Store, database_url: str) -> None:
+async def test_signals_that_name_nothing_are_discrepancies(store: Store, database_url: str) -> None:
     """Joined to no incident, repeating no signal, or one that is gone."""
     await opened(store)
     await store.signals.accept([signal(dedup_key="a"), signal(dedup_key="b")], IGNORING, dry_run=True)
@@ -258,7 +258,7 @@ async def test_signals_that_name_nothing_are_astray(store: Store, database_url: 
     ]
 
 
-async def test_an_incident_that_nobody_drives_is_astray(store: Store) -> None:
+async def test_an_incident_without_a_driver_is_a_discrepancy(store: Store) -> None:
     """Long due without a claim; one that is held, or due later, is none."""
     incident = await opened(store)
     assert (await audited(store, later=timedelta(minutes=4))).adds_up
@@ -271,7 +271,7 @@ async def test_an_incident_that_nobody_drives_is_astray(store: Store) -> None:
     assert (await audited(store, later=timedelta(minutes=6))).adds_up
 
 
-async def test_an_intent_under_way_in_an_ended_incident_is_astray(store: Store) -> None:
+async def test_an_intent_under_way_in_an_ended_incident_is_a_discrepancy(store: Store) -> None:
     """No worker would ever check whether it had its effect."""
     incident = await opened(store)
     claim = await claimed(store, incident)
@@ -301,7 +301,7 @@ async def test_an_intent_under_way_in_an_ended_incident_is_astray(store: Store) 
         ("DELETE FROM timeline WHERE sequence = 0", DiscrepancyKind.TIMELINE_ALTERED),
     ],
 )
-async def test_a_timeline_that_is_not_what_was_written_is_astray(
+async def test_a_timeline_that_is_not_what_was_written_is_a_discrepancy(
     store: Store, database_url: str, statement: str, kind: DiscrepancyKind
 ) -> None:
     """A tail cut off leaves a valid chain: only length and head beside the incident show it (promise 12)."""

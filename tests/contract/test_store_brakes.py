@@ -46,7 +46,7 @@ async def test_the_switch_says_who_set_it_last(store: Store, database_url: str) 
 
 
 @pytest.mark.parametrize("by", ["", "  ", "\n"])
-async def test_whoever_sets_it_is_named(store: Store, by: str) -> None:
+async def test_the_person_who_sets_it_is_named(store: Store, by: str) -> None:
     """Without a name nothing changes."""
     await store.guardrails.set_kill_switch(ON)
     with pytest.raises(Invalid):

@@ -300,7 +300,7 @@ async def test_what_began_before_the_upgrade_counts(database_url: str) -> None:
     assert answer.begun is Begun.BUDGET_SPENT
 
 
-async def test_what_tells_people_is_no_action_on_a_service(store: Store) -> None:
+async def test_what_notifies_people_is_no_action_on_a_service(store: Store) -> None:
     """A notification has no target: no shared limit holds it back, and it spends none."""
     incident: Incident = await opened(store, key(1))
     claim = await claimed(store, incident)

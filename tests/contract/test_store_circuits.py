@@ -46,7 +46,7 @@ async def failed(store: Store, number: int, limits: Limits, minutes: int = 0) ->
     await ended(store, claim, act, IncidentState.ESCALATED)
 
 
-async def test_a_service_that_was_acted_on_in_vain_is_left_alone(store: Store) -> None:
+async def test_a_service_that_was_acted_on_without_success_is_left_alone(store: Store) -> None:
     """Two failures in a row open its breaker; other services are not concerned."""
     await failed(store, 1, SERVICE)
     await failed(store, 1, SERVICE, minutes=1)
@@ -219,7 +219,7 @@ async def test_trials_that_fail_one_after_another_never_close_it(store: Store) -
 # ------------------------------------------------------------ closed by hand
 
 
-async def test_a_breaker_that_somebody_closed_lets_actions_through(store: Store) -> None:
+async def test_a_breaker_that_a_person_closed_lets_actions_through(store: Store) -> None:
     """From that moment on, until as many failures in a row come after it."""
     await failed(store, 1, SERVICE)
     await failed(store, 1, SERVICE, minutes=1)
@@ -248,7 +248,7 @@ async def test_the_clusters_breaker_is_closed_by_hand_as_well(store: Store) -> N
     assert (await begin(store, *waiting, CLUSTER, NOW + 4 * MINUTE)).begun is Begun.YES
 
 
-async def test_whoever_closes_it_is_named(store: Store) -> None:
+async def test_the_person_who_closes_it_is_named(store: Store) -> None:
     """Without a name nothing changes."""
     await failed(store, 1, SERVICE)
     with pytest.raises(Invalid):
@@ -256,7 +256,7 @@ async def test_whoever_closes_it_is_named(store: Store) -> None:
     assert (await store.budgets.attempts(NOW - HOUR)).closed == {}
 
 
-async def test_what_was_tried_is_told_by_service(store: Store) -> None:
+async def test_what_was_tried_is_reported_by_service(store: Store) -> None:
     """With what came of it, and what people closed; older attempts are left out."""
     await failed(store, 1, SERVICE)
     claim, act = await ready(store, key(2))

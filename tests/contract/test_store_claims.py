@@ -68,7 +68,7 @@ async def test_holding_on_moves_the_expiry_of_the_very_claim(store: Store) -> No
 
 
 @pytest.mark.parametrize("how", ["released", "taken over", "closed"])
-async def test_a_lost_claim_is_not_taken_anew_by_holding_on(store: Store, how: str) -> None:
+async def test_a_lost_claim_is_not_taken_again_by_holding_on(store: Store, how: str) -> None:
     """`ClaimLost`, and another worker may have it at once."""
     incident = await opened(store)
     lost = await claimed(store, incident, "a")
@@ -265,7 +265,7 @@ async def test_a_new_incident_is_due_by_every_clock(store: Store) -> None:
     assert await due(store, "behind", early) == [incident.id]
 
 
-async def test_the_next_due_time_is_told(store: Store) -> None:
+async def test_the_next_due_time_is_reported(store: Store) -> None:
     """Of open incidents without a claim; None without any."""
     assert await store.claims.next_due() is None
     incidents = [await opened(store, key(n)) for n in range(3)]
@@ -348,7 +348,7 @@ async def test_two_takers_at_once_share_without_overlap(store: Store) -> None:
     assert sorted(given) == sorted(incidents)
 
 
-async def test_taking_does_not_wait_for_a_row_that_somebody_else_works_on(postgres_url: str) -> None:
+async def test_taking_does_not_wait_for_a_row_that_another_worker_holds(postgres_url: str) -> None:
     """On PostgreSQL a peer's long transaction over one incident delays none of the others."""
     store = await open_store(postgres_url)
     busy, free = await opened(store, key(1)), await opened(store, key(2))

@@ -361,7 +361,7 @@ async def test_newest_parts_are_those_of_each_incident_alone(store: Store) -> No
 
 
 @pytest.mark.parametrize("cursor", ["", "inc_none", "nonsense", "é\x00", "' OR 1=1 --"])
-async def test_a_cursor_of_nobodys_is_invalid(store: Store, cursor: str) -> None:
+async def test_a_cursor_of_no_list_is_invalid(store: Store, cursor: str) -> None:
     """Only what a page gave out turns to the next one."""
     await opened(store, PAYMENTS)
     with pytest.raises(Invalid):

@@ -115,7 +115,7 @@ async def test_an_intent_that_cannot_be_is_refused_whole(store: Store) -> None:
     assert record.intents == (act,)
 
 
-async def test_beginning_is_durable_and_told_in_the_timeline(store: Store) -> None:
+async def test_beginning_is_durable_and_recorded_in_the_timeline(store: Store) -> None:
     """DECIDED becomes EXECUTING with snapshot and time, and the version stays."""
     incident = await opened(store)
     claim = await claimed(store, incident)
@@ -309,7 +309,7 @@ async def test_an_unknown_intent_is_not_found(store: Store) -> None:
 # ------------------------------------------------------------ another attempt
 
 
-async def test_an_attempt_counts_and_is_told(store: Store) -> None:
+async def test_an_attempt_counts_and_is_recorded(store: Store) -> None:
     """Beginning is the first attempt; each retry counts one more before it is made, up to the limit."""
     incident = await opened(store)
     claim = await claimed(store, incident)
@@ -398,7 +398,7 @@ async def _recorded(store: Store, incident: Incident, reasons: tuple[Reason, ...
     await store.signals.accept([replace(signal(), key=incident.key)], decide, dry_run=False)
 
 
-async def test_nothing_begins_on_reasons_that_were_taken_back_meanwhile(store: Store) -> None:
+async def test_nothing_begins_on_reasons_that_were_withdrawn_meanwhile(store: Store) -> None:
     """Promise 13: the transaction asks with what is on record by then; nothing changes, no entry is added."""
     incident = await opened(store)
     claim = await claimed(store, incident)

@@ -146,7 +146,7 @@ def _waiting(url: str) -> int:
 # ------------------------------------------------------------ what is to be told
 
 
-async def test_a_new_channel_is_told_of_what_is_open_and_of_what_comes(store: Store) -> None:
+async def test_a_new_channel_receives_open_incidents_and_new_ones(store: Store) -> None:
     """What has ended is the past, and does not flood it."""
     over = await end(store, await opened(store, at=NOW - DAY), NOW - MINUTE)
     going_on = await opened(store, key(1), at=NOW - 2 * DAY)
@@ -159,13 +159,13 @@ async def test_a_new_channel_is_told_of_what_is_open_and_of_what_comes(store: St
     assert over.id not in found
 
 
-async def test_dry_runs_are_nobodys_business(store: Store) -> None:
+async def test_dry_runs_are_not_posted(store: Store) -> None:
     """They are watched on the dashboard."""
     await opened(store, dry_run=True)
     assert await unshown(store) == []
 
 
-async def test_only_what_is_new_is_to_be_told(store: Store) -> None:
+async def test_only_what_is_new_is_to_be_reported(store: Store) -> None:
     """A new entry, or an announcement; for each channel by itself."""
     incident = await opened(store)
     assert await unshown(store) == [incident.id]
@@ -203,7 +203,7 @@ async def test_open_ones_come_first_and_each_kind_in_its_order(store: Store) -> 
     assert await unshown(store, at, limit=3) == [third.id, fourth.id, first.id]
 
 
-async def test_what_was_missed_for_days_is_told(store: Store) -> None:
+async def test_what_was_missed_for_days_is_reported(store: Store) -> None:
     """The mark waits for what is untold, however often it is looked, and moves on after that."""
     await unshown(store)
     missed = await end(store, await opened(store, at=NOW + MINUTE), NOW + 2 * MINUTE)
@@ -222,7 +222,7 @@ async def test_what_was_missed_for_days_is_told(store: Store) -> None:
     assert await unshown(store, now) == []
 
 
-async def test_the_end_of_a_long_incident_is_told(store: Store) -> None:
+async def test_the_end_of_a_long_incident_is_reported(store: Store) -> None:
     """It opened long before the mark, and was posted all along."""
     await unshown(store)
     incident = await opened(store, at=NOW + MINUTE)
@@ -235,7 +235,7 @@ async def test_the_end_of_a_long_incident_is_told(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", ["recovered", "resolved", "noted"])
-async def test_what_is_recorded_long_after_the_end_is_told(store: Store, how: str) -> None:
+async def test_what_is_recorded_long_after_the_end_is_reported(store: Store, how: str) -> None:
     """To the channels that were notified of the incident; the others hear of nothing old."""
     await unshown(store)
     older = await end(store, await opened(store, key(2), at=NOW), NOW + 2 * MINUTE)
@@ -265,7 +265,7 @@ async def test_what_is_recorded_long_after_the_end_is_told(store: Store, how: st
     assert await unshown(store, at) == []
 
 
-async def test_an_end_that_is_dated_a_little_back_is_told(store: Store) -> None:
+async def test_an_end_that_is_dated_a_little_back_is_reported(store: Store) -> None:
     """Clocks differ, and a commit takes its time."""
     await unshown(store)
     incident = await opened(store, at=NOW)

@@ -525,7 +525,7 @@ async def test_lag_counts_unread_and_unacknowledged(bench: Bench) -> None:
     assert await stream.lag() == 1
 
 
-async def test_lag_is_unknown_where_redis_cannot_tell(bench: Bench) -> None:
+async def test_lag_is_unknown_where_redis_does_not_say(bench: Bench) -> None:
     """After a deletion in the middle Redis gives no count, and none is made up."""
     stream = bench.consumer()
     await stream.take(1)

@@ -123,7 +123,7 @@ def test_row_21_nothing_is_wrong_and_nothing_is_done(
     assert agent_writes(control_plane, namespace) == []
 
 
-def test_row_22_a_rollback_that_does_not_help_is_taken_back(
+def test_row_22_a_rollback_that_does_not_help_is_undone(
     agents: Agents, monitored_world: TestBed, control_plane: ControlPlane, namespace: str
 ) -> None:
     """An innocent release beside a dying dependency: undone, proved undone, escalated; no second rollback."""

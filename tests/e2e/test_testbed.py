@@ -146,7 +146,7 @@ def test_settled_namespace_shows_every_later_change(testbed_world: TestBed, name
     assert changed == {f"ConfigMap/{config_map_name('pay')}"}
 
 
-def test_audit_log_tells_dry_runs_apart(
+def test_audit_log_distinguishes_dry_runs(
     testbed_world: TestBed, control_plane: ControlPlane, namespace: str
 ) -> None:
     """A dry run and a real patch by one manager are two events, of which one had an effect."""
@@ -189,7 +189,7 @@ def test_rights_of_the_users(testbed_world: TestBed, control_plane: ControlPlane
     assert not any(event.effective for event in refusals)
 
 
-def test_a_wait_in_vain_says_what_it_saw(testbed_world: TestBed, namespace: str) -> None:
+def test_a_wait_without_success_says_what_it_saw(testbed_world: TestBed, namespace: str) -> None:
     """The error names the condition and the last state, so that a failed test explains itself."""
     testbed_world.deploy(namespace, "pay", "shop/pay:1.0-missing", replicas=1)
     testbed_world.wait_waiting(namespace, "pay", "ImagePullBackOff")

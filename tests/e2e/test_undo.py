@@ -189,7 +189,7 @@ def _burning(namespace: str, started: datetime, ended: datetime | None = None) -
     }
 
 
-def test_a_release_that_nobody_called_is_not_gone_back_to(
+def test_a_release_without_requests_is_not_gone_back_to(
     agents: Agents, monitored_world: TestBed, namespace: str
 ) -> None:
     """It ran without a request, and fails what it is asked; the one before it answered hundreds."""

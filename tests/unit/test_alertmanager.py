@@ -108,7 +108,7 @@ def test_all_captured_deliveries_are_different_observations() -> None:
     assert len({captured(name).signals[0].dedup_key for name in names}) == len(names) == 4
 
 
-def test_a_delivery_told_twice_is_one_observation() -> None:
+def test_a_delivery_sent_twice_is_one_observation() -> None:
     """Retries and repeats have the same key, whenever they arrive and however the time is written."""
     first = alerts_to_signals(delivery(), settings=SETTINGS, received_at=RECEIVED)
     again = alerts_to_signals(
@@ -171,7 +171,7 @@ def test_the_order_of_labels_is_the_documented_one() -> None:
         ({"namespace": "elsewhere"}, "elsewhere"),
     ],
 )
-def test_the_environment_is_told_or_follows_from_the_namespace(
+def test_the_environment_is_reported_or_follows_from_the_namespace(
     labels: dict[str, str], environment: str
 ) -> None:
     """The configured environment of the namespace, else its name; a label that says more is part of it."""
@@ -318,7 +318,7 @@ def test_a_delivery_without_alerts_is_empty() -> None:
         (with_labels(None), "alerts[0].labels"),
     ],
 )
-def test_what_is_no_delivery_is_refused_with_field_and_mend(payload: object, field: str) -> None:
+def test_what_is_no_delivery_is_refused_with_field_and_fix(payload: object, field: str) -> None:
     """The sender learns where, what and what instead."""
     with pytest.raises(Invalid) as caught:
         alerts_to_signals(payload, settings=SETTINGS, received_at=RECEIVED)

@@ -127,7 +127,7 @@ def test_anchors_that_are_changed_or_missing_are_found(key: bytes | None) -> Non
     assert list(broken_anchors([anchors[0], changed, anchors[2]], key))
 
 
-def test_a_series_made_anew_is_found_by_the_key_alone() -> None:
+def test_a_series_made_again_is_found_by_the_key_alone() -> None:
     """Its digests are right, and its seals are of no key or of another."""
     assert list(broken_anchors(series(1, 2), KEY))
     assert list(broken_anchors(series(1, 2, key=b"x" * 32), KEY))

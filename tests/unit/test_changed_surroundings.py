@@ -11,7 +11,7 @@ from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.blockers import Obstacle, obstacles
 from app.agent.evidence.cluster.scaling import scale_change
 from app.agent.evidence.conditions import workload_conditions
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, pod_fault
 from app.agent.guardrails.document import AGENT_NAME
 from app.agent.ids import JsonScalar, ServiceKey
 from app.agent.models import ActionName, Cause, ChangeKind, Condition, Evidence, Trigger
@@ -251,7 +251,7 @@ def test_a_container_that_runs_for_a_moment_still_crashes(
         last_termination_reason="Error",
         failing=FailingContainer(name="app", last_ended_at=None if ended is None else at(ended)),
     )
-    assert trouble(pod, at(0)) is fault
+    assert pod_fault(pod, at(0)) is fault
 
 
 # ---------------------------------------------------------------- cordons

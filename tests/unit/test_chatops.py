@@ -95,7 +95,7 @@ DENIED = Intent(
 )
 
 
-def test_a_message_tells_the_whole_story() -> None:
+def test_a_message_holds_the_whole_story() -> None:
     """What set it off, the cause with its evidence, the plan, each decision with its reason, the verdict."""
     message = render(INCIDENT, [DENIED])
     assert message.title == "payments-api in prod: escalated to on-call"
@@ -113,7 +113,7 @@ def test_a_message_tells_the_whole_story() -> None:
     assert message.severity is Severity.CRITICAL
 
 
-def test_a_bare_incident_can_be_told() -> None:
+def test_a_bare_incident_can_be_described() -> None:
     """Right after it opened there is little to say, and it is said."""
     bare = replace(INCIDENT, state=IncidentState.OPEN, summary="", diagnosis=None, plan=None, verdict=None)
     message = render(bare, [])
@@ -136,7 +136,7 @@ def test_stale_signals_and_empty_plans_are_explained() -> None:
     assert "Plan: no action; no runbook matched" in lines
 
 
-def test_an_undo_and_a_running_action_are_told_apart() -> None:
+def test_an_undo_and_a_running_action_are_distinguished() -> None:
     """In the order of their sequence, whatever order they are given in."""
     running = replace(DENIED, sequence=1, state=IntentState.EXECUTING, outcome=None)
     undo = replace(DENIED, sequence=2, undoes=DENIED.id)

@@ -95,7 +95,7 @@ def test_only_marked_blocks_are_commands() -> None:
     assert blocks(text) == {"story": "curl a\ncurl b\n"}
 
 
-def test_answers_are_told_apart() -> None:
+def test_answers_are_distinguished() -> None:
     """Curl prints one document after the other, with or without a line between."""
     assert read_documents('{"a":1}{"b":"}{"}\n\n{"c":[]}\n') == [{"a": 1}, {"b": "}{"}, {"c": []}]
 

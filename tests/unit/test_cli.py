@@ -138,7 +138,7 @@ def test_without_agent_and_with_a_server_database_the_agent_is_asked_for(
     assert "s3cret" not in answer.text
 
 
-def test_a_healed_incident_is_listed_and_told(heal: Heal, healed: str) -> None:
+def test_a_healed_incident_is_listed_and_described(heal: Heal, healed: str) -> None:
     """After the demo the table has the incident, and its story has every stage and an intact record."""
     table = heal("incidents", "--service", "payments-api", "--environment", "sandbox", "--state", "recovered")
     assert table.code == 0
@@ -173,7 +173,7 @@ def test_lists_are_filtered(heal: Heal, healed: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2026-02-20T17:00:00", "5w", "-1h"])
-def test_a_time_that_is_none_is_refused_with_its_mend(heal: Heal, when: str) -> None:
+def test_a_time_that_is_none_is_refused_with_its_fix(heal: Heal, when: str) -> None:
     """Naive times and invented units are not guessed at."""
     answer = heal("incidents", f"--since={when}")
     assert answer.code == 1
@@ -246,7 +246,7 @@ def test_the_shipped_runbooks_are_valid(heal: Heal) -> None:
     assert re.search(r"Valid: (\d+) runbooks in .*, (\d+) examples tested", answer.out)
 
 
-def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) -> None:
+def test_a_wrong_runbook_is_reported_with_file_and_line(heal: Heal, tmp_path: Path) -> None:
     """A shell string is refused where it stands."""
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -298,7 +298,7 @@ def test_a_running_agent_is_asked_over_http(heal: Heal, healed: str, tmp_path: P
         assert "422" in refused.err
 
 
-def test_an_agent_that_does_not_answer_where_told_is_an_error(heal: Heal, healed: str) -> None:
+def test_an_agent_that_does_not_answer_at_its_address_is_an_error(heal: Heal, healed: str) -> None:
     """With `--url` the file is never read instead."""
     for url in (f"http://127.0.0.1:{free_port()}", "http://", "nonsense", "ftp://127.0.0.1"):
         answer = heal("incidents", "--url", url)

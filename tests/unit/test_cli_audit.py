@@ -42,7 +42,7 @@ def test_what_adds_up_is_said_so(heal: Heal, posted: Path) -> None:
     assert found["present"] == {"deduplicated": 1, "ignored": 2}
 
 
-def test_a_loss_is_told_with_its_day_and_exits_with_one(heal: Heal, posted: Path) -> None:
+def test_a_loss_is_reported_with_its_day_and_exits_with_one(heal: Heal, posted: Path) -> None:
     """A row was deleted behind the agent's back."""
     with sqlite3.connect(posted) as database:
         database.execute("DELETE FROM signals WHERE disposition = 'ignored' AND number = 1")
@@ -54,7 +54,7 @@ def test_a_loss_is_told_with_its_day_and_exits_with_one(heal: Heal, posted: Path
     assert json.loads(heal("audit", "signals", "--json").out)["adds_up"] is False
 
 
-def test_wrong_use_is_told_in_one_line(heal: Heal) -> None:
+def test_wrong_use_is_reported_in_one_line(heal: Heal) -> None:
     """A time that is none, a deep look through HTTP, a database that is not there."""
     for arguments, told in (
         (("--since", "yesterday"), "is no time"),

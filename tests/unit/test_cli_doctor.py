@@ -214,7 +214,7 @@ async def test_runbooks_that_are_missing_have_the_fix_for_it(tmp_path: Path) -> 
     assert "wrong.yaml" in found.message
 
 
-async def test_who_may_approve_is_told() -> None:
+async def test_who_may_approve_is_reported() -> None:
     """With identity by role, and Alertmanager may use a token of the agent's own."""
     found = await findings(settings_with(require_identity=True, host="0.0.0.0"))  # noqa: S104 - only compared
     assert found["identity"][0].status is Status.OK
@@ -272,7 +272,7 @@ async def test_tokens_are_never_shown() -> None:
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
     ],
 )
-async def test_what_cannot_work_fails_with_its_mend(values: dict[str, object], check: str) -> None:
+async def test_what_cannot_work_fails_with_its_fix(values: dict[str, object], check: str) -> None:
     """A wrong setting fails its own check, and the others go on."""
     found = await findings(settings_with(**values))
     assert found[check][0].status is Status.FAIL
@@ -487,7 +487,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-def test_the_exit_code_tells_whether_anything_fails(
+def test_the_exit_code_shows_whether_anything_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Warnings are 0, one failure is 1; text and JSON say the same."""
@@ -566,7 +566,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
     ],
     ids=["well", "token", "channel"],
 )
-async def test_slack_is_asked_and_what_is_wrong_is_told_with_its_mend(
+async def test_slack_is_asked_and_what_is_wrong_is_reported_with_its_fix(
     changes: dict[str, Any], mend: str | None
 ) -> None:
     """Nothing is posted, and no token is shown."""

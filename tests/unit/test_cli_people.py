@@ -174,7 +174,7 @@ def test_control_characters_never_reach_the_terminal(heal: Heal, asked: Approval
         assert "\x1b" not in heal(*arguments).out
 
 
-def test_a_running_agent_is_told_over_http(
+def test_a_running_agent_is_reached_over_http(
     heal: Heal, asked: ApprovalId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through `--url` from anywhere; nothing is made or read where the command runs."""

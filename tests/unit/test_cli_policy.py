@@ -43,7 +43,7 @@ def test_the_shipped_policies_are_valid_and_their_tests_pass(heal: Heal) -> None
     assert answer.out.strip().endswith("0 failed")
 
 
-def test_check_tells_every_mistake_with_file_and_line(heal: Heal, folder: Path) -> None:
+def test_check_reports_every_mistake_with_file_and_line(heal: Heal, folder: Path) -> None:
     """And exits with 1; a folder that is not there is one too."""
     (folder / "heal.rego").write_text(BROKEN)
     (folder / "more.rego").write_text("package heal\n\ndeny contains nope(1)\n")
@@ -128,7 +128,7 @@ def test_a_configuration_that_the_shipped_policy_does_not_understand_is_refused(
     assert "data.json: heal_config.environments has an unknown decision" in answer.text
 
 
-def test_explain_tells_what_was_decided_and_by_which_rule(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture
+def test_explain_reports_what_was_decided_and_by_which_rule(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture
     """For each action, with the reasons on record."""
     answer = heal("policy", "explain", healed)
     assert answer.code == 0
@@ -137,7 +137,7 @@ def test_explain_tells_what_was_decided_and_by_which_rule(heal: Heal, healed: st
     assert "decided by guardrails, policy: nothing_against" in answer.text
 
 
-def test_an_incident_nobody_knows_cannot_be_explained(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture
+def test_an_unknown_incident_cannot_be_explained(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture
     """Said in one line."""
     answer = heal("policy", "explain", "inc_" + "0" * 32)
     assert answer.code == 1
@@ -161,7 +161,7 @@ def test_a_mistake_at_start_stops_it_with_file_and_line(folder: Path, tmp_path: 
     assert "Traceback" not in started.stderr
 
 
-def test_a_mistake_at_reload_is_told_and_denies_until_it_is_mended(
+def test_a_mistake_at_reload_is_reported_and_denies_until_it_is_fixed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGHUP reloads the policies, and the agent continues."""

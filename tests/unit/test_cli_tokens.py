@@ -110,7 +110,9 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
         ),
     ],
 )
-def test_an_unfit_token_is_told_by_what_does_not_fit(heal: Heal, options: tuple[str, ...], told: str) -> None:
+def test_an_unfit_token_is_reported_by_what_does_not_fit(
+    heal: Heal, options: tuple[str, ...], told: str
+) -> None:
     """Nothing is made."""
     answer = heal("token", "create", "ci", *options)
     assert answer.code in {1, 2}
@@ -126,7 +128,7 @@ def test_a_token_with_limits_says_so(heal: Heal) -> None:
     assert (listed["environments"], listed["services"]) == (["prod"], ["ledger", "shop"])
 
 
-def test_a_trail_that_somebody_altered_is_told(heal: Heal, tmp_path: Path) -> None:
+def test_a_trail_that_was_altered_is_reported(heal: Heal, tmp_path: Path) -> None:
     """A change past the database's own refusal still breaks the chain: exit code 1, with the entry."""
     for name in ("one", "two"):
         _made(heal, name, "--scope", "read")
@@ -203,7 +205,7 @@ def test_tokens_are_prepared_while_an_agent_without_identity_runs(
         _made(heal, "ann", "--scope", "approve")
 
 
-def test_a_session_without_scopes_of_its_own_is_told_by_its_roles() -> None:
+def test_a_session_without_scopes_of_its_own_is_reported_by_its_roles() -> None:
     """Its scopes are those of the roles, looked up at every request."""
     view = TokenView(
         id="ses_1",

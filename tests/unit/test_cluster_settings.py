@@ -96,7 +96,7 @@ def test_flux_is_that_of_the_cluster_without_a_name() -> None:
         ),
     ],
 )
-def test_clusters_that_cannot_be_told_apart_stop_the_start(values: dict[str, Any], said: str) -> None:
+def test_clusters_that_cannot_be_distinguished_stop_the_start(values: dict[str, Any], said: str) -> None:
     """Each message names the setting and what to write."""
     with pytest.raises(ValidationError) as caught:
         settings(**values)

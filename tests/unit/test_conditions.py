@@ -35,7 +35,7 @@ from app.agent.evidence.conditions import (
     lasting_conditions,
     workload_conditions,
 )
-from app.agent.evidence.facts import PodFault, initialising, trouble
+from app.agent.evidence.facts import PodFault, initialising, pod_fault
 from app.agent.ids import Json, JsonObject
 from app.agent.models import Condition
 from app.agent.workload import ContainerRole, FailingContainer, WarningView, WorkloadView
@@ -356,7 +356,7 @@ def ended_with(name: str, code: int, reason: str = "Error", **more: Json) -> Jso
     return {"name": name, "ready": False, "restartCount": 4, "state": state, "lastState": last, **more}
 
 
-def test_init_containers_sidecars_and_main_containers_are_told_apart() -> None:
+def test_init_containers_sidecars_and_main_containers_are_distinguished() -> None:
     """A native sidecar is an init container that is restarted always."""
     blocked = waiting("PodInitializing")
     init = kube_pod(blocked, init=(ended_with("migrate", 1),), phase="Pending")
@@ -388,9 +388,9 @@ def test_an_init_container_that_does_not_end_is_named_after_two_minutes() -> Non
     ):
         pod = kube_pod(blocked, init=(hangs,), spec=spec, phase="Pending")
         early = seen(pod, after=timedelta(seconds=124))
-        assert [trouble(one, early.observed_at) for one in early.pods] == [None]
+        assert [pod_fault(one, early.observed_at) for one in early.pods] == [None]
         view = seen(pod, after=timedelta(seconds=125))
-        assert [trouble(one, view.observed_at) for one in view.pods] == [PodFault.NOT_READY]
+        assert [pod_fault(one, view.observed_at) for one in view.pods] == [PodFault.NOT_READY]
         assert workload_conditions(view) == (Condition.NOT_READY,)
         assert words in condition_words(view, Condition.NOT_READY)
 
@@ -561,7 +561,7 @@ def test_a_registry_that_does_not_answer_is_not_an_image_that_does_not_exist(
         ("something else", Refusal.OTHER),
     ],
 )
-def test_refusals_are_told_apart(message: str, kind: Refusal) -> None:
+def test_refusals_are_distinguished(message: str, kind: Refusal) -> None:
     """Quota, Pod Security, admission policies, a silent webhook and a missing service account."""
     assert refusal(message) is kind
 

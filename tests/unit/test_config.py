@@ -381,7 +381,7 @@ def test_a_public_url_is_one_that_paths_can_be_added_to(url: str, monkeypatch: p
         ({"oidc_client_id": "heal"}, "OIDC_CLIENT_ID needs OIDC_ISSUER"),
     ],
 )
-def test_what_is_set_by_half_is_told_in_a_dry_run_too(changes: dict[str, Any], words: str) -> None:
+def test_what_is_set_by_half_is_reported_in_a_dry_run_too(changes: dict[str, Any], words: str) -> None:
     """And not only once writes are allowed; no secret is shown."""
     with pytest.raises(ValidationError) as caught:
         Settings(_env_file=None, **changes)
@@ -390,7 +390,7 @@ def test_what_is_set_by_half_is_told_in_a_dry_run_too(changes: dict[str, Any], w
     assert "s3cr3t" not in located(error["loc"], error["msg"])
 
 
-def test_a_wrong_setting_is_told_as_it_is_written() -> None:
+def test_a_wrong_setting_is_reported_as_it_is_written() -> None:
     """The setting in capitals, what stands below it as it is, and no more words than needed."""
     assert (
         located(("role_scopes", "sre", 0), "Input should be ...") == "ROLE_SCOPES.sre.0: Input should be ..."

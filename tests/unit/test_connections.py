@@ -80,7 +80,7 @@ async def test_an_endless_head_ends_the_connection() -> None:
         writer.close()
 
 
-async def test_at_the_limit_whoever_is_silent_makes_room() -> None:
+async def test_at_the_limit_a_silent_client_makes_room() -> None:
     """A hundred silent connections keep neither a probe nor an operator out."""
     async with serving(most=10) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]

@@ -131,7 +131,7 @@ def test_hands_off_while_it_may_be_on_its_way(age_seconds: float, busy: bool) ->
     assert not delivery.under_way(TOLD, AT, PACE)
 
 
-def test_nobody_looks_at_it_before_it_must_have_arrived() -> None:
+def test_no_one_looks_at_it_before_it_must_have_arrived() -> None:
     """And once it was delivered, not before the next refresh is due."""
     errand = NotificationTask(kind=NotificationKind.ENTRIES, after=3, until=5)
     sent = delivery.setting_out(replace(TOLD, failures=4), errand, AT, PACE)
@@ -141,7 +141,7 @@ def test_nobody_looks_at_it_before_it_must_have_arrived() -> None:
     assert told.due_at == AT + PACE.refresh_every
 
 
-def test_a_failure_is_told_from_a_doubt() -> None:
+def test_a_failure_is_distinguished_from_a_doubt() -> None:
     """What certainly did not arrive is sent again; what may have is looked for first."""
     sent = delivery.setting_out(TOLD, NotificationTask(kind=NotificationKind.ANNOUNCE, until=8), AT, PACE)
     later = AT + timedelta(minutes=1)

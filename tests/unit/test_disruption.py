@@ -78,9 +78,7 @@ def test_a_strategy_says_how_many_pods_may_be_missing(
         ({"minAvailable": True}, 0),
     ],
 )
-def test_a_budget_that_nobody_worked_out_yet_is_taken_at_its_word(
-    spec: Mapping[str, Json], desired: int
-) -> None:
+def test_a_budget_without_a_status_counts_as_written(spec: Mapping[str, Json], desired: int) -> None:
     """Percentages are rounded up, as the disruption controller does."""
     [found] = disruption_of(deployment(spec={"replicas": 5}), [budget(spec)], None).budgets
     assert (found.expected_pods, found.desired_healthy) == (5, desired)

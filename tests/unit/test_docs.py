@@ -193,7 +193,7 @@ def test_the_runbook_page_names_every_parameter(name: ActionName) -> None:
         assert all(choice in row for choice in parameter.choices or ())
 
 
-def test_the_action_table_tells_the_risks() -> None:
+def test_the_action_table_shows_the_risks() -> None:
     """docs/kubernetes.md gives each action the risk it has in code."""
     rows = re.findall(
         r"^\| `([a-z_]+)` \| (low|medium|high) \|", (ROOT / "docs/kubernetes.md").read_text(), re.M

@@ -129,7 +129,7 @@ def test_an_apply_has_ended_only_for_the_commit_that_the_source_serves(
     assert (operation.revision, operation.phase) == (revision, phase)
 
 
-def test_two_applies_are_told_apart() -> None:
+def test_two_applies_are_distinguished() -> None:
     """The rollback is another operation than the one before it."""
     before = application_from(deployed()).operation
     after = application_from(deployed(pinned=GOOD, artifact=GOOD, attempted=GOOD)).operation

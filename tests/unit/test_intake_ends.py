@@ -101,7 +101,7 @@ async def test_a_late_sample_of_a_breach_that_is_on_makes_it_longer(stage: Story
     assert accepted[1].disposition.reason == "high error rate for 20 s of 30 s"
 
 
-async def test_a_breach_told_after_its_recovery_is_over(stage: Story) -> None:
+async def test_a_breach_reported_after_its_recovery_is_over(stage: Story) -> None:
     """The newest sample says how the service is; the earlier breach is history."""
     early, well, late = await told_at(stage, (BAD, 0), (WELL, 120), (BAD, 60))
     assert early.disposition.kind is DispositionKind.PENDING
@@ -138,7 +138,7 @@ async def test_a_newer_sample_that_says_nothing_of_an_indicator_does_not_outdate
     assert ends(accepted)[1:] == [DispositionKind.PENDING, DispositionKind.OPENED]
 
 
-async def test_a_late_crash_loop_counts_unless_something_newer_told_of_it(stage: Story) -> None:
+async def test_a_late_crash_loop_counts_unless_something_newer_reported_it(stage: Story) -> None:
     """A sample without the flag does not outdate it; one with the flag does."""
     accepted = await told_at(stage, (MetricSample(crash_looping=False), 30), (CRASHING, 20))
     assert ends(accepted) == [DispositionKind.IGNORED, DispositionKind.IGNORED]
@@ -155,7 +155,7 @@ async def test_a_late_sample_does_not_become_the_newest(stage: Story) -> None:
     assert levels.last_sample.error_rate == 0.0
 
 
-async def test_an_alert_told_firing_after_its_resolution_is_over(stage: Story) -> None:
+async def test_an_alert_reported_firing_after_its_resolution_is_over(stage: Story) -> None:
     """Two Alertmanagers may deliver in another order; the same alert firing again opens an incident."""
     started = stage.clock.now()
 
@@ -245,7 +245,7 @@ async def test_a_sender_of_a_sample_every_five_minutes_is_understood(stage: Stor
     assert kinds[2:] == [DispositionKind.PENDING, DispositionKind.OPENED]
 
 
-async def test_a_sender_that_tells_only_of_trouble_opens_with_the_third_sample(stage: Story) -> None:
+async def test_a_sender_that_reports_only_faults_opens_with_the_third_sample(stage: Story) -> None:
     """The first distance gives the interval, the second confirms it."""
     kinds = []
     for _ in range(3):
@@ -360,7 +360,7 @@ async def test_a_sender_whose_clock_is_behind_is_understood(stage: Story) -> Non
     assert kinds == [DispositionKind.PENDING, DispositionKind.PENDING, DispositionKind.OPENED]
 
 
-async def test_beside_a_right_clock_a_slow_one_tells_history(stage: Story) -> None:
+async def test_beside_a_right_clock_a_slow_one_reports_history(stage: Story) -> None:
     """What the slow one reports was over by what the right one reports."""
     await stage.tell(WELL)
     slow = await stage.tell(BAD, age_seconds=200)
@@ -431,7 +431,7 @@ def accepted_at(incident: Incident) -> datetime:
     return incident.opened_at
 
 
-async def test_the_same_content_after_the_first_was_forgotten_is_judged_anew(stage: Story) -> None:
+async def test_the_same_content_after_the_first_was_forgotten_is_judged_again(stage: Story) -> None:
     """Duplicates are known for as long as signals are kept (SIGNAL_RETENTION_DAYS)."""
     at = stage.clock.now()
     await stage.agent.intake.accept([_posted(stage, at=at, error_rate=0.0)])

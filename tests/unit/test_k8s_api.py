@@ -94,7 +94,7 @@ async def test_lists_are_read_page_by_page(server: Loopback, connection: Made) -
     assert all(query(request)["labelSelector"] == "app=shop" for request in server.requests)
 
 
-async def test_a_page_that_expired_starts_the_list_anew(server: Loopback, connection: Made) -> None:
+async def test_a_page_that_expired_starts_the_list_again(server: Loopback, connection: Made) -> None:
     """Nothing of the first attempt is kept, and the attempts end."""
     pages = iter([listing("old", page="p2"), status(410, "expired"), listing("new")])
     server.rule = lambda _: next(pages)

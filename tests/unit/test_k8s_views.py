@@ -425,7 +425,7 @@ def test_warnings_are_ours_distinct_newest_first_and_bounded() -> None:
     assert sum("again" in line for line in seen) == 1
 
 
-def test_what_could_not_be_read_is_told() -> None:
+def test_what_could_not_be_read_is_reported() -> None:
     """Missing events are not the absence of warnings."""
     assert view(unread=("forbidden: cannot list events",)).warnings == ("forbidden: cannot list events",)
 

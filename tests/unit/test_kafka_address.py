@@ -93,7 +93,7 @@ def test_secrets_do_not_show() -> None:
         ("kafka://b/t?security.protocol=SASL_PLAINTEXT&ssl.key.password=hidden", "ssl.key.password has no"),
     ],
 )
-def test_a_wrong_address_is_told(text: str, told: str) -> None:
+def test_a_wrong_address_is_reported(text: str, told: str) -> None:
     """The message names what is wrong, and never repeats a value."""
     with pytest.raises(ConfigurationError, match=told) as caught:
         parse_kafka_url(text)

@@ -133,7 +133,7 @@ def test_finishing_what_is_not_held_is_harmless() -> None:
     assert progress.safe == 11
 
 
-def test_a_log_that_was_cut_begins_anew() -> None:
+def test_a_log_that_was_cut_begins_again() -> None:
     """Offsets that come again belong to other records: what was known of them is void."""
     progress = PartitionProgress(committed=50)
     for offset in (50, 51):

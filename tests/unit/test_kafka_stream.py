@@ -71,7 +71,7 @@ async def test_a_closed_stream_says_so() -> None:
     await stream.close()
 
 
-async def test_nobody_takes_from_a_closed_stream(cluster: tuple[str, Producer]) -> None:
+async def test_no_reader_takes_from_a_closed_stream(cluster: tuple[str, Producer]) -> None:
     """It is a fault of the caller that waiting does not fix."""
     stream = KafkaStream(parse_kafka_url(f"kafka://{cluster[0]}/signals"), times=QUICK)
     await stream.close()
@@ -87,7 +87,7 @@ async def test_a_limit_below_one_is_refused() -> None:
     await stream.close()
 
 
-async def test_the_cause_is_told_when_nobody_answers() -> None:
+async def test_the_cause_is_reported_without_an_answer() -> None:
     """Address and reason, so that an operator knows where to look."""
     stream = KafkaStream(parse_kafka_url("kafka://127.0.0.1:9/signals"), times=QUICK)
     with pytest.raises(TransientError, match=r"Kafka at 127\.0\.0\.1:9.*refused"):
@@ -122,7 +122,7 @@ def test_guarantees_are_not_for_sale() -> None:
     assert "session.timeout.ms" not in producer
 
 
-def test_without_the_library_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the error says how to install it."""
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[kafka\]'"):

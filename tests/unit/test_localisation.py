@@ -297,7 +297,7 @@ def test_callers_that_wait_longer_than_the_callee_works_point_at_the_network() -
     assert found.candidates[0].fault is FaultClass.NETWORK
 
 
-def test_a_shared_store_that_nobody_changed_is_overloaded() -> None:
+def test_a_shared_store_without_a_change_is_overloaded() -> None:
     """A database has no release of its own; a change of it makes the fault one of latency."""
     slow = {
         ("database", "latency_avg"): [0.85] * 3,

@@ -121,7 +121,7 @@ class Flaky:
         return judge_telemetry(keys, keys)
 
 
-async def test_one_services_trouble_stops_no_other() -> None:
+async def test_one_failing_service_stops_no_other() -> None:
     """Every service gets its sample or its own error, in the order asked, a few at a time."""
     source = Flaky()
     polled = await poll_once(source, KEYS, AT, concurrency=4)
@@ -135,6 +135,6 @@ async def test_one_services_trouble_stops_no_other() -> None:
     assert source.most == 4
 
 
-async def test_polling_nobody_is_nothing() -> None:
+async def test_polling_no_service_is_nothing() -> None:
     """No services, no answers."""
     assert await poll_once(Flaky(), [], AT) == ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.agent.evidence.cluster.node_neighbours import failing_with, neighbours_on
-from app.agent.evidence.pods import sick_node
+from app.agent.evidence.pods import failing_node
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import Cause, NodeNeighbours, Trigger
@@ -79,7 +79,7 @@ def test_as_many_services_that_show_the_opposite_outweigh(
     """Then one failing pod is not enough for a node."""
     seen = evidence(Trigger.HIGH_ERROR_RATE, workload=ONE_FAILS, neighbours=neighbours)
     assert failing_with(GREY, seen) == ((CART,) if counts else ())
-    assert sick_node(ONE_FAILS.pods, seen) == (GREY if counts else None)
+    assert failing_node(ONE_FAILS.pods, seen) == (GREY if counts else None)
 
 
 def test_the_node_and_the_other_services_are_named() -> None:
@@ -107,7 +107,7 @@ def test_a_release_whose_only_new_pod_fails_is_no_node() -> None:
     found = evidence(
         Trigger.HIGH_ERROR_RATE, workload=seen, neighbours=NodeNeighbours(node=GREY, failing=(CART, TILL))
     )
-    assert sick_node(seen.pods, found) is None
+    assert failing_node(seen.pods, found) is None
     assert node_failure.evaluate(found) is None
 
 

@@ -132,7 +132,7 @@ def test_these_addresses_are_not(url: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["authlib", "itsdangerous"])
-def test_a_missing_extra_stops_the_start_with_its_mend(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_stops_the_start_with_its_fix(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where OIDC_ISSUER is set and people are served, and only there."""
     monkeypatch.setitem(sys.modules, module, None)
     plain: dict[str, Any] = {"_env_file": None}
@@ -188,7 +188,7 @@ def test_roles_are_a_list_of_texts_or_one(told: object, roles: set[str]) -> None
         ({**VERIFIED, "email": "x" * 200}, {}, "x" * 200),
     ],
 )
-def test_a_verified_email_names_somebody(
+def test_a_verified_email_names_a_person(
     claims: dict[str, object], more: dict[str, object], name: str
 ) -> None:
     """By the signed claims, or by userinfo where these do not tell."""
@@ -214,7 +214,7 @@ def test_a_verified_email_names_somebody(
         ({**VERIFIED, "email": None}, {}),
     ],
 )
-def test_anything_less_names_nobody(claims: dict[str, object], more: dict[str, object]) -> None:
+def test_anything_less_names_no_person(claims: dict[str, object], more: dict[str, object]) -> None:
     """Verification counts only for the email that came with it."""
     with pytest.raises(NotEntitled):
         ClaimNames().person(claims, more, "https://login.example.com")
@@ -236,7 +236,7 @@ _CLAIMS = st.dictionaries(st.sampled_from(["sub", "email", "email_verified", "gr
 
 
 @given(claims=_CLAIMS, more=_CLAIMS)
-def test_whatever_is_claimed_a_name_is_usable_or_nobody_s(
+def test_whatever_is_claimed_a_name_is_usable_or_absent(
     claims: dict[str, object], more: dict[str, object]
 ) -> None:
     """No claims lead to another error, to a name of nothing, or to a role that is none."""

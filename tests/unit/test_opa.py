@@ -163,7 +163,7 @@ async def test_anything_but_a_complete_decision_is_a_deny_with_its_reason(behavi
     assert len(answer.reasons[0]) < 800
 
 
-async def test_nobody_there_is_a_deny() -> None:
+async def test_no_listener_is_a_deny() -> None:
     """The engine being down blocks; it never frees."""
     async with loopback(hang) as gone:
         url = gone.url

@@ -164,7 +164,7 @@ def test_crashing_pods_are_no_remedy_for_errors_that_are_not_there() -> None:
     assert not plans(seen)
 
 
-def test_a_value_from_before_the_symptom_is_not_told_as_its_value() -> None:
+def test_a_value_from_before_the_symptom_is_not_reported_as_its_value() -> None:
     """An alert without a value is reported as such, beside an older posted sample that was healthy."""
     seen = accused(signals=(alert(-2),), sli=(SliSample(at=at(-40), error_rate=0.001),))
     assert "(alert without a value)" in sentences(seen)
@@ -265,7 +265,7 @@ SEEN = Observation(at=NOW, sli=WELL, workload=RUNNING)
     ],
     ids=["few", "none", "few that fail"],
 )
-def test_no_traffic_after_an_action_cannot_be_told(sli: SliSample) -> None:
+def test_no_traffic_after_an_action_is_inconclusive(sli: SliSample) -> None:
     """Neither recovered nor worse: the service had no requests."""
     seen = replace(SEEN, sli=sli)
     now = assess(seen, (Trigger.HIGH_ERROR_RATE,), RULES, TESTED)

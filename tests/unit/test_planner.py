@@ -136,7 +136,7 @@ def test_a_second_best_cause_is_never_acted_on(cause: Cause) -> None:
     assert plan(BAD, cause, Cause.BAD_RELEASE).actions == ()
 
 
-def test_two_causes_that_cannot_be_told_apart_get_no_plan() -> None:
+def test_two_causes_that_cannot_be_distinguished_get_no_plan() -> None:
     """Unless one runbook answers both."""
     close = diagnosed(Cause.BAD_RELEASE, Cause.TRAFFIC_SURGE, confidence=0.8, next_confidence=0.78)
     found = make_plan(close, BAD, CATALOGUE, LIMITS)
@@ -179,7 +179,7 @@ def custom(*steps: Step, id: str = "custom", min_confidence: float = 0.5) -> Run
 NOTIFY = Step(action=ActionName.NOTIFY, parameters={"message": "look here"})
 
 
-def test_people_may_be_told_while_nothing_may_be_touched() -> None:
+def test_people_may_be_notified_while_nothing_may_be_touched() -> None:
     """A runbook that only notifies is no remediation, and may be repeated."""
     broken = TelemetryHealth(known_services=9, silent_services=9, source_reachable=True)
     seen = replace(BAD, telemetry=broken, failed_actions=(ActionName.NOTIFY,))
@@ -575,7 +575,7 @@ def test_a_rollback_of_a_command_under_the_same_tag_is_one() -> None:
 # ---------------------------------------------------------------- revisions without requests
 
 
-def test_a_revision_that_nobody_called_is_passed_over() -> None:
+def test_a_revision_without_requests_is_passed_over() -> None:
     """Ready pods without a request show nothing; requests after the newer release are not its own."""
     new, silent = revision(8, -3), revision(7, -15)
     seen = evidence(

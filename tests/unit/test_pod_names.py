@@ -67,7 +67,7 @@ def test_pods_of_other_workloads_name_no_deployment(base: str, suffix: str, ordi
         ("x" * 300, "truncated"),
     ],
 )
-def test_a_name_that_tells_nothing_says_why(pod: str, hint: str) -> None:
+def test_a_name_that_identifies_nothing_says_why(pod: str, hint: str) -> None:
     """In words that go on after "the name does not tell its Deployment"."""
     read = read_pod_name(pod)
     assert read.deployment is None

@@ -371,7 +371,7 @@ async def test_the_wait_that_the_server_names_is_kept(said: str, seconds: int | 
 
 
 @pytest.mark.parametrize("behaviour", [hang, raw(b""), reply(503), reply(500, "x")])
-async def test_trouble_with_the_source_is_an_answer_about_telemetry(behaviour: Behaviour) -> None:
+async def test_a_failing_source_is_an_answer_about_telemetry(behaviour: Behaviour) -> None:
     """A query of health reports that measuring does not work (promise 8)."""
     async with prometheus(behaviour) as (source, _):
         health = await source.telemetry([KEY], AT)
@@ -387,7 +387,7 @@ async def test_a_query_that_telemetry_cannot_ask_is_a_fault_with_its_reason() ->
     assert "400" in health.said
 
 
-async def test_nobody_to_ask_about_takes_no_question() -> None:
+async def test_no_service_to_ask_about_takes_no_question() -> None:
     """Telemetry over no services is no outage, and no request."""
     async with prometheus(reply(500)) as (source, server):
         health = await source.telemetry([], AT)

@@ -126,7 +126,7 @@ REPORTS: list[tuple[Payload, Payload | None]] = [
 
 
 @pytest.mark.parametrize(("report", "end"), REPORTS)
-def test_a_report_stands_until_it_is_old_or_taken_back(report: Payload, end: Payload) -> None:
+def test_a_report_stands_until_it_is_old_or_withdrawn(report: Payload, end: Payload) -> None:
     """For five minutes, and not after its end, in whatever order a late report comes."""
     assert len(standing(told(report), minutes=5)) == 1
     assert standing(told(report), minutes=5.1) == []
@@ -253,7 +253,7 @@ def test_only_what_the_incident_is_about_counts() -> None:
 
 
 @pytest.mark.parametrize(("report", "end"), REPORTS)
-def test_what_was_taken_back_since_the_look_refuses(report: Payload, end: Payload) -> None:
+def test_what_was_withdrawn_since_the_look_refuses(report: Payload, end: Payload) -> None:
     """As in the transaction that begins an action."""
     known = from_signals([told(report)], SLO)
     reasons = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))

@@ -83,7 +83,7 @@ def test_a_wrong_address_stops_the_start(wrong: str) -> None:
 # ------------------------------------------------------------------ entries
 
 
-def test_positions_tell_contents_apart() -> None:
+def test_positions_distinguish_contents() -> None:
     """The same entry has the same position; another content under the same name has another."""
     at = "1771606800000-7"
     first = to_message("s/#", at, {b"body": b"1", b"x": b"23"}, 1)
@@ -103,7 +103,7 @@ def test_names_of_entries_are_ordered_as_numbers() -> None:
     ("deliveries", "handed_out"),
     [([1, 1, 1], 3), ([1, 1, 2, 1], 2), ([2, 1, 1], 1), ([5, 5], 1), ([], 0)],
 )
-def test_suspects_come_alone(deliveries: list[int], handed_out: int) -> None:
+def test_candidate_changes_come_alone(deliveries: list[int], handed_out: int) -> None:
     """Entries come together until one was handed out twice without success; that one comes by itself."""
     pending = [Pending(entry=f"{n}-0", deliveries=count) for n, count in enumerate(deliveries)]
 

@@ -92,7 +92,7 @@ def test_a_mistake_stops_the_start_with_file_and_line(
     assert "backtrace" not in str(refusal.value)
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     """One does not hide those of other files."""
     folder = bundle(tmp_path / "policies", "package heal\n\ndecision := \n", **{"own.rego": "nonsense\n"})
     assert [problem.file for problem in check_folder(folder)] == [
@@ -301,7 +301,7 @@ async def test_a_closed_engine_denies(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ reload, absence, settings
 
 
-async def test_a_broken_bundle_at_reload_denies_until_it_is_mended(
+async def test_a_broken_bundle_at_reload_denies_until_it_is_fixed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The older policy is not used on: it would be unclear which one decides."""

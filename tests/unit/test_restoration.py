@@ -130,7 +130,7 @@ def test_a_pause_of_the_agent_uses_up_no_time_of_an_undo() -> None:
     assert _seen_so_far(replace(INCIDENT, verification=spent), undo, outcome, at(300), RULES) == spent
 
 
-def test_where_nobody_counted_before_all_that_is_wanted_must_be_there() -> None:
+def test_without_an_earlier_count_all_that_is_wanted_must_be_there() -> None:
     """Records of a version that did not count."""
     found = judged(None, running(2, complete=False), at(10))
     assert (found.restored, found.serving) == (False, "2 of 3 replicas are available")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, pod_fault
 from app.agent.evidence.format import milliseconds, rate, relative, share
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
@@ -83,7 +83,7 @@ def against(seen: Evidence, cause: Cause = Cause.BAD_RELEASE) -> str:
 # ---------------------------------------------------------------- a release and its alibis
 
 
-def test_a_release_is_accused_in_figures_and_ages() -> None:
+def test_a_release_is_blamed_in_figures_and_ages() -> None:
     """The person who reads it sees what, when and how much."""
     found = weighed(Cause.BAD_RELEASE, RELEASE)
     assert found.confidence >= 0.7
@@ -174,7 +174,7 @@ PODS_THAT_CLEAR = {
 
 
 @pytest.mark.parametrize("name", ALIBIS)
-def test_every_alibi_lowers_the_confidence_in_a_release_and_is_told(name: str) -> None:
+def test_every_piece_of_counter_evidence_lowers_the_confidence_in_a_release_and_is_listed(name: str) -> None:
     """Another explanation for the same symptom, in words with figures."""
     changes, told = ALIBIS[name]
     seen = replace(RELEASE, **changes)  # type: ignore[arg-type]  # a row names real fields
@@ -190,7 +190,7 @@ def test_pods_can_clear_a_release_too(name: str) -> None:
     assert told in against(replace(RELEASE, **changes))  # type: ignore[arg-type]  # a row names real fields
 
 
-def test_a_surge_that_the_service_bore_before_the_release_is_no_alibi() -> None:
+def test_a_surge_that_the_service_bore_before_the_release_is_no_counter_evidence() -> None:
     """The release is what changed the outcome."""
     surge = curves(errors=step(-2.5, 0.001, 0.13), requests=step(-8, 50, 120))
     assert "request rate" not in against(replace(RELEASE, sli=surge))
@@ -304,13 +304,13 @@ def test_a_failed_deploy_alone_is_weaker_than_with_symptoms() -> None:
     assert weighed(Cause.BAD_RELEASE, alone).confidence < weighed(Cause.BAD_RELEASE, both).confidence
 
 
-def test_a_deploy_of_another_service_accuses_nobody_here() -> None:
+def test_a_deploy_of_another_service_blames_no_change_here() -> None:
     """Only the service's own changes are suspects."""
     seen = unseen(Trigger.HIGH_ERROR_RATE, changes=(change(ChangeKind.DEPLOY, -1, key=CALLER),))
     assert causes(seen) == {Cause.UNKNOWN}
 
 
-def test_the_end_of_a_deploy_may_be_told_after_the_first_errors() -> None:
+def test_the_end_of_a_deploy_may_be_reported_after_the_first_errors() -> None:
     """Only where its start is not known; long before is no excuse."""
     sample = signal(MetricSample(error_rate=0.2), -5)
     ended = signal(Deploy(version="2.0.0", status=DeployStatus.FAILED), -1)
@@ -323,13 +323,13 @@ def test_the_end_of_a_deploy_may_be_told_after_the_first_errors() -> None:
     assert causes(unseen(Trigger.HIGH_ERROR_RATE, signals=(early, ended))) == {Cause.UNKNOWN}
 
 
-def test_an_irreversible_deploy_told_by_the_pipeline_alone_is_never_a_bad_release() -> None:
+def test_an_irreversible_deploy_reported_by_the_pipeline_alone_is_never_a_bad_release() -> None:
     """Even the pushed event carries the mark."""
     told = (signal(Deploy(version="2.0.0", status=DeployStatus.FAILED, irreversible=True), -1), PUSHED[1])
     assert diagnose(unseen(*ALL, conditions=CRASH, signals=told)).best.cause is Cause.IRREVERSIBLE_RELEASE
 
 
-def test_a_told_change_of_configuration_is_a_suspect_without_a_cluster() -> None:
+def test_a_reported_change_of_configuration_is_a_candidate_without_a_cluster() -> None:
     """With memory kills it is a limit, else configuration; both stay doubtful."""
     told = (change(ChangeKind.CONFIG, -2),)
     errors = unseen(
@@ -416,7 +416,7 @@ def test_a_surge_within_the_objectives_is_no_cause() -> None:
     assert Cause.TRAFFIC_SURGE not in causes(replace(SURGE, triggers=(Trigger.CRASH_LOOP,)))
 
 
-def test_a_dependency_that_changed_is_weaker_than_one_in_trouble() -> None:
+def test_a_dependency_that_changed_is_weaker_than_a_failing_one() -> None:
     """And nothing of it explains a failed deploy."""
     changed = evidence(
         Trigger.HIGH_ERROR_RATE, sli=RISING, changes=(change(ChangeKind.DEPLOY, -3, key=DATABASE),)
@@ -549,11 +549,11 @@ def test_the_onset_is_the_first_symptom_and_not_the_deploy() -> None:
         ({"ready": False, "phase": "Unknown"}, PodFault.LOST),
     ],
 )
-def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: PodFault | None) -> None:
+def test_the_fault_of_a_pod(changes: dict[str, object], wanted: PodFault | None) -> None:
     """Waiting, termination, phase and age together say what is wrong, or that nothing is."""
     (plain,) = pods(OLD, 1)
     pod = replace(plain, **changes)  # type: ignore[arg-type]  # a row names real fields
-    assert trouble(pod, at(0.3)) is wanted
+    assert pod_fault(pod, at(0.3)) is wanted
 
 
 # ---------------------------------------------------------------- words

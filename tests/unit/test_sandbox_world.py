@@ -172,7 +172,7 @@ async def test_service_levels_follow_what_the_ready_pods_run(
     assert sample.request_rate == pytest.approx(50, rel=0.04)
 
 
-async def test_nobody_answering_is_no_data() -> None:
+async def test_no_answer_is_no_data() -> None:
     """Without a ready pod nothing is measured, which is not a zero."""
     bench = Bench()
     bench.deploy(template=Template(image="shop:1.0.0-crash"))

@@ -85,7 +85,7 @@ def test_a_summary_names_service_and_triggers() -> None:
         ),
     ],
 )
-def test_each_kind_of_signal_is_told_in_a_sentence(
+def test_each_kind_of_signal_is_reported_in_a_sentence(
     payload: Payload, said: str, figures: dict[str, object]
 ) -> None:
     """The words give the report, the data carries the figures."""
@@ -114,7 +114,7 @@ def test_an_old_signal_says_so() -> None:
     assert entry.data["stale"] is True
 
 
-def test_waiting_signals_are_told_together() -> None:
+def test_waiting_signals_are_reported_together() -> None:
     """One entry however many they were, with the newest one's figures."""
     many = [signal(MetricSample(error_rate=n / 100), at=AT) for n in range(1, 31)]
     entry = pending_note(many, AT)

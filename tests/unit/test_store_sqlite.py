@@ -121,7 +121,7 @@ async def test_a_failing_unit_is_undone_alone(database: SqliteDatabase) -> None:
     assert await numbers(database) == [1, 2]
 
 
-async def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after(database: SqliteDatabase) -> None:
+async def test_a_lost_transaction_fails_every_caller_in_it_and_none_after(database: SqliteDatabase) -> None:
     """When SQLite gives up the whole transaction no caller learns that its work is durable."""
     answers = await in_one_commit(
         database,

@@ -178,7 +178,7 @@ async def test_messages_become_signals_with_the_ends_of_http(desk: Desk) -> None
     assert desk.doors.calls == [2]
 
 
-async def test_lag_is_told(desk: Desk) -> None:
+async def test_lag_is_reported(desk: Desk) -> None:
     """The reader keeps what the stream says of its lag; not knowing it stops nothing."""
     reader = desk.reader()
     desk.topic.append(deploy())
@@ -271,7 +271,7 @@ async def test_a_shutdown_anywhere_only_repeats(desk: Desk, first_step: int) -> 
 # ------------------------------------------------------------------ poison
 
 
-async def test_poison_holds_nobody_up(desk: Desk) -> None:
+async def test_poison_holds_up_no_other_message(desk: Desk) -> None:
     """What is no event goes to the dead letters with the reason, in its turn; the others are accepted."""
     bodies = [deploy(version="a"), b"{", deploy(version="b"), b'{"type":"deploy"}', deploy(version="c")]
     for body in bodies:
@@ -318,7 +318,9 @@ async def test_what_seems_to_kill_readers_is_not_read_again(desk: Desk) -> None:
     )
 
 
-async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_agents_own_holds_up_no_other_message(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Should reading a message ever fail in an unforeseen way, that message is kept aside and reported."""
     really = read_message
 
@@ -344,7 +346,7 @@ async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch
     "error",
     [TransientError("no connection"), Forbidden("no right"), PermanentError("no table"), RuntimeError("bug")],
 )
-async def test_a_store_in_trouble_is_waited_for(desk: Desk, error: Exception) -> None:
+async def test_a_store_that_fails_is_retried(desk: Desk, error: Exception) -> None:
     """Whatever keeps the store from taking signals, nothing is acknowledged, rejected or dropped."""
     desk.topic.append(deploy())
     desk.doors.before = lambda _: error
@@ -356,7 +358,7 @@ async def test_a_store_in_trouble_is_waited_for(desk: Desk, error: Exception) ->
 
     assert desk.topic.log == []
     assert reader.progress.blocked_since == began
-    assert "storing signals" in reader.progress.trouble
+    assert "storing signals" in reader.progress.error
     assert 100 < len(desk.doors.calls) < 200  # patient, and yet soon back
 
     desk.doors.before = lambda _: None
@@ -409,7 +411,7 @@ async def test_a_store_that_says_when_is_asked_then(desk: Desk) -> None:
     assert len(desk.doors.calls) == 2
 
 
-async def test_a_stream_in_trouble_is_waited_for(desk: Desk) -> None:
+async def test_a_stream_that_fails_is_retried(desk: Desk) -> None:
     """While the stream is out of reach nothing is lost: what is durable is acknowledged when it is back."""
     desk.topic.append(deploy(version="a"))
     desk.topic.append(b"poison")
@@ -422,14 +424,14 @@ async def test_a_stream_in_trouble_is_waited_for(desk: Desk) -> None:
     task = asyncio.create_task(reader.run())
     await desk.clock.advance(60)
     assert desk.topic.log == []
-    assert reader.progress.trouble == "acknowledging: the server is gone"
+    assert reader.progress.error == "acknowledging: the server is gone"
 
     desk.doors.after = lambda _: None
     desk.topic.outage = ""
     await desk.until(lambda: desk.topic.log == ["ack 0", "reject 1"])
     desk.topic.outage = "gone again"
     await desk.clock.advance(60)
-    assert reader.progress.trouble == "reading the stream: gone again"
+    assert reader.progress.error == "reading the stream: gone again"
     desk.topic.outage = ""
     desk.topic.append(deploy(version="b"))
     await desk.until(lambda: not desk.topic.waiting)
@@ -444,7 +446,7 @@ FLAT = json.dumps({"type": "record", "name": "Deploy", "fields": [{"name": "serv
 FRAMED = b"\0\0\0\0\7\2a"
 
 
-async def test_a_registry_in_trouble_is_waited_for(desk: Desk) -> None:
+async def test_a_registry_that_fails_is_retried(desk: Desk) -> None:
     """An Avro message waits for its schema; without the registry's word it is not judged."""
     desk.topic.append(FRAMED)
     async with loopback(reply(503, {})) as server:
@@ -456,7 +458,7 @@ async def test_a_registry_in_trouble_is_waited_for(desk: Desk) -> None:
                 await asyncio.sleep(0.001)
                 await desk.clock.advance(1)
         assert desk.topic.log == []
-        assert "asking for a schema" in reader.progress.trouble
+        assert "asking for a schema" in reader.progress.error
 
         server.behaviour = reply(404, {"error_code": 40403})
         async with asyncio.timeout(120):

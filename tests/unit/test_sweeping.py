@@ -77,7 +77,7 @@ async def test_what_would_oversleep_is_woken_and_said(
     assert taken.incident_id == incident.id
 
 
-async def test_what_cannot_be_mended_is_said_once(
+async def test_what_cannot_be_fixed_is_said_once(
     store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An incident without a worker: once while it lasts, and again when it comes back."""

@@ -97,7 +97,7 @@ def test_a_failed_deploy_alone_is_its_own_symptom_and_no_time_before_it() -> Non
     assert found.evidence_for == ("the pipeline reported a failed deploy",)
 
 
-def test_a_failed_deploy_whose_retry_succeeded_accuses_nobody() -> None:
+def test_a_failed_deploy_whose_retry_succeeded_blames_no_change() -> None:
     """The failure is over: nothing is left that speaks for a bad release."""
     failed = signal(Deploy(version="2", status=DeployStatus.FAILED), -4)
     retried = signal(Deploy(version="2", status=DeployStatus.SUCCEEDED), -1)

@@ -27,7 +27,7 @@ RULES = TrustRules(after=timedelta(minutes=5), min_requests=100)
 STEP = timedelta(seconds=15)
 
 
-def test_a_release_that_nobody_called_has_shown_nothing() -> None:
+def test_a_release_without_requests_has_shown_nothing() -> None:
     """No requests, or a handful, are no proof, however long it ran."""
     for rate in (None, 0.0, 0.01):
         quiet = traffic_in(curves(requests=flat(rate)), SLO, STEP)

@@ -67,11 +67,11 @@ def test_a_whole_rollout_within_the_slo_is_healthy() -> None:
         replace(SEEN, workload=replace(RUNNING, rollout_complete=False)),
         replace(SEEN, workload=replace(RUNNING, available_replicas=2)),
         replace(SEEN, workload=replace(RUNNING, progress_deadline_exceeded=True)),
-        replace(SEEN, workload=None, told_conditions=(Condition.CRASH_LOOP_BACK_OFF,)),
+        replace(SEEN, workload=None, reported_conditions=(Condition.CRASH_LOOP_BACK_OFF,)),
     ],
     ids=["errors", "latency", "rollout", "replicas", "deadline", "told"],
 )
-def test_any_one_sign_of_sickness_is_sickness(seen: Observation) -> None:
+def test_any_one_unhealthy_sign_is_unhealthy(seen: Observation) -> None:
     """Good figures elsewhere do not outweigh it."""
     assert health(seen) is Health.UNHEALTHY
 
@@ -114,12 +114,12 @@ def test_a_rollout_that_is_not_complete_says_what_is_missing(changes: dict[str, 
     ],
     ids=["none", "no rate", "old", "future", "before the action", "outage", "source down", "scaled to zero"],
 )
-def test_what_is_not_freshly_measured_cannot_be_told(seen: Observation) -> None:
+def test_what_is_not_freshly_measured_is_inconclusive(seen: Observation) -> None:
     """Missing data is neither health nor sickness."""
     assert health(seen) is Health.UNKNOWN
 
 
-def test_scaled_to_zero_cannot_be_told_even_where_nothing_is_measured() -> None:
+def test_scaled_to_zero_is_inconclusive_even_where_nothing_is_measured() -> None:
     """Without any metric source, no replicas out of none available is not health."""
     nothing_runs = replace(
         SEEN, sli=None, workload=replace(RUNNING, desired_replicas=0, available_replicas=0)
@@ -162,7 +162,7 @@ def test_recovery_needs_the_whole_soak() -> None:
     assert verdict(Health.HEALTHY, since_start=100, healthy_for=60) is VerdictKind.RECOVERED
 
 
-def test_the_time_out_tells_sick_from_silent() -> None:
+def test_the_time_out_distinguishes_unhealthy_from_silent() -> None:
     """Unhealthy is not recovered; silent is inconclusive; before the time-out there is no verdict."""
     assert verdict(Health.UNHEALTHY, since_start=599) is None
     assert verdict(Health.UNHEALTHY, since_start=600) is VerdictKind.NOT_RECOVERED
@@ -183,7 +183,7 @@ def test_materially_worse_is_said_before_the_time_out() -> None:
     assert verdict(Health.UNHEALTHY, since_start=60, seen=worse) is VerdictKind.WORSE
 
 
-def test_sickness_and_silence_begin_the_soak_anew() -> None:
+def test_unhealthy_and_silent_looks_restart_the_soak_again() -> None:
     """The soak is without a break."""
     healthy = advance(TESTED, assessment(Health.HEALTHY), NOW, RULES)
     assert healthy.healthy_since == NOW
@@ -193,7 +193,7 @@ def test_sickness_and_silence_begin_the_soak_anew() -> None:
     assert advance(healthy, assessment(Health.UNKNOWN), later, RULES).healthy_since is None
 
 
-def test_a_time_nobody_watched_begins_verification_anew() -> None:
+def test_a_time_without_observation_restarts_verification() -> None:
     """An absence of the agent says nothing about the service, either way."""
     before = replace(TESTED, healthy_since=NOW, last_observed_at=NOW)
     later = NOW + timedelta(hours=1)

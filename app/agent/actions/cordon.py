@@ -16,7 +16,7 @@ from app.agent.actions.spec import (
     no_pods,
 )
 from app.agent.evidence.facts import PodFault
-from app.agent.evidence.pods import sick, sick_node
+from app.agent.evidence.pods import failing_node, fault_counts
 from app.agent.guardrails.cordons import CORDONED, SCHEDULABLE
 from app.agent.guardrails.limits import NAMESPACE
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
@@ -34,12 +34,12 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     lost = None
-    if sick(workload.pods, evidence)[PodFault.LOST]:
+    if fault_counts(workload.pods, evidence)[PodFault.LOST]:
         lost = "the node no longer reports to the cluster, which already schedules no pods to it"
     reason = first_reason(owner_refuses(workload), lost)
     if reason is not None:
         return Unmet(reason=reason)
-    return cordon_of(sick_node(workload.pods, evidence), workload, "; pods that run there stay")
+    return cordon_of(failing_node(workload.pods, evidence), workload, "; pods that run there stay")
 
 
 def cordon_of(node: str | None, workload: WorkloadView, then: str) -> Resolution:

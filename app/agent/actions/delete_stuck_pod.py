@@ -18,7 +18,7 @@ from app.agent.actions.spec import (
     no_pods,
 )
 from app.agent.evidence.cluster.held_up import waited_for, why_kept
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, pod_fault
 from app.agent.evidence.format import counted
 from app.agent.evidence.pods import sound
 from app.agent.guardrails.target_token import READY, TERMINATING, removed
@@ -49,7 +49,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return _of_the_withdrawn_revision(workload)
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
-    failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
+    failing = [pod for pod in workload.pods if pod_fault(pod, evidence.at) is not None]
     reason = first_reason(owner_refuses(workload), _not_alone(failing, workload))
     if reason is None:
         reason = _may_recover(failing[0], evidence) or _no_healthy_twin(failing[0], workload, evidence)
@@ -84,7 +84,7 @@ def _not_alone(failing: list[PodView], workload: WorkloadView) -> str | None:
 
 
 def _may_recover(pod: PodView, evidence: Evidence) -> str | None:
-    fault = trouble(pod, evidence.at)
+    fault = pod_fault(pod, evidence.at)
     if fault is PodFault.LOST:
         return f"pod {pod.name} is on an unreachable node and may still run there: a person must decide"
     if fault not in _OF_THE_POD:

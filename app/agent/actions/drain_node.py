@@ -15,7 +15,7 @@ from app.agent.actions.spec import (
     Unmet,
     no_pods,
 )
-from app.agent.evidence.pods import lost_node, sick_node
+from app.agent.evidence.pods import failing_node, lost_node
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE, POD
 from app.agent.ids import JsonScalar
@@ -32,7 +32,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     reason = first_reason(owner_refuses(workload))
     if reason is not None:
         return Unmet(reason=reason)
-    node = lost_node(workload.pods, evidence) or sick_node(workload.pods, evidence)
+    node = lost_node(workload.pods, evidence) or failing_node(workload.pods, evidence)
     return cordon_of(node, workload, ", and those that run there are evicted one by one")
 
 

@@ -7,7 +7,7 @@ cluster's own preconditions are checked later in addition.
 from __future__ import annotations
 
 from app.agent.evidence.cluster.held_up import delete_command, waited_for
-from app.agent.evidence.facts import PodFault, older_pods, trouble
+from app.agent.evidence.facts import PodFault, older_pods, pod_fault
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.models import Evidence
@@ -116,7 +116,7 @@ def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
     stuck = [
         p
         for p in workload.pods
-        if trouble(p, evidence.at) not in (None, PodFault.NOT_READY, PodFault.OUT_OF_MEMORY, PodFault.LOST)
+        if pod_fault(p, evidence.at) not in (None, PodFault.NOT_READY, PodFault.OUT_OF_MEMORY, PodFault.LOST)
     ]
     if not stuck:
         return None

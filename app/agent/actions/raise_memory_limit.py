@@ -23,7 +23,7 @@ from app.agent.actions.spec import (
     Unmet,
     rolling_pods,
 )
-from app.agent.evidence.facts import PodFault, current_revision, trouble
+from app.agent.evidence.facts import PodFault, current_revision, pod_fault
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
@@ -75,7 +75,7 @@ def _sets_resources(workload: WorkloadView) -> str | None:
 
 def _killed(workload: WorkloadView, evidence: Evidence) -> tuple[str, int] | Unmet:
     """The one container that is killed, with its limit in bytes."""
-    killed = [pod for pod in workload.pods if trouble(pod, evidence.at) is PodFault.OUT_OF_MEMORY]
+    killed = [pod for pod in workload.pods if pod_fault(pod, evidence.at) is PodFault.OUT_OF_MEMORY]
     names = sorted({pod.failing.name for pod in killed if pod.failing is not None})
     if len(names) != 1:
         which = f"several are ({', '.join(names)})" if names else "none is"

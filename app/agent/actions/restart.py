@@ -25,7 +25,7 @@ from app.agent.actions.spec import (
     Unneeded,
     rolling_pods,
 )
-from app.agent.evidence.pods import sick_node
+from app.agent.evidence.pods import failing_node
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
@@ -45,7 +45,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """
     workload = evidence.workload
     if parameters.get("when") == _ON_FAILING_NODE and (
-        workload is None or sick_node(workload.pods, evidence) is None
+        workload is None or failing_node(workload.pods, evidence) is None
     ):
         return Unneeded()
     if parameters.get("when") == _CONFIG_READ_AT_START and not _reads_reverted_config(evidence, limits):

@@ -84,8 +84,8 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
                 return found
             return through_application(found, revision, workload, application)
         passed_over.append(f"revision {revision.number} {objection}")
-    told = "; ".join(passed_over) or "no older revision is kept"
-    return Unmet(reason=f"there is no revision to go back to: {told}")
+    reasons = "; ".join(passed_over) or "no older revision is kept"
+    return Unmet(reason=f"there is no revision to go back to: {reasons}")
 
 
 def _held_up(workload: WorkloadView, limits: PlanLimits) -> str | None:

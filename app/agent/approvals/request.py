@@ -82,9 +82,9 @@ class ApprovalRequester:
             data["rehearsal"] = {"accepted": rehearsal.accepted, "message": rehearsal.message}
         changes = "" if rehearsal is None else f" Rehearsal: {rehearsal.message.rstrip('.')}."
         note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.{changes}", data=data)
-        told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
+        sent = await self._notify(f"{asking}. Approve or deny: {approval.id}", incident)
         waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
-        await self.store.approvals.request(claim, waiting, approval, [note, *told])
+        await self.store.approvals.request(claim, waiting, approval, [note, *sent])
 
     async def escalate(self, record: IncidentRecord, claim: Claim, asked: Approval) -> None:
         """No answer within the terms: escalate to the next roles, who may answer too."""
@@ -101,10 +101,10 @@ class ApprovalRequester:
             message=f"{message}.",
             data={"approval": asked.id, "escalated": taken, "roles": [*roles]},
         )
-        told = await self._tell(f"{message}. Approve or deny: {asked.id}", record.incident)
-        await self.store.approvals.record_escalation(claim, record.incident, asked.id, taken, [note, *told])
+        sent = await self._notify(f"{message}. Approve or deny: {asked.id}", record.incident)
+        await self.store.approvals.record_escalation(claim, record.incident, asked.id, taken, [note, *sent])
 
-    async def _tell(self, message: str, incident: Incident) -> list[Note]:
+    async def _notify(self, message: str, incident: Incident) -> list[Note]:
         """Notify people of the request; a failure is recorded and blocks nothing."""
         if self.notifier is None:
             return []

@@ -153,8 +153,8 @@ def reported_config_of(evidence: Evidence) -> CandidateChange | None:
     """A reported configuration change, where no cluster is connected to confirm it."""
     if evidence.workload is not None:
         return None
-    told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_TOLERANCE)
-    newest = _last_before(incident_onset(evidence), told)
+    candidates = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_TOLERANCE)
+    newest = _last_before(incident_onset(evidence), candidates)
     if newest is None:
         return None
     return CandidateChange(what=f"a configuration change ({newest.summary})", at=newest.at, confirmed=False)
@@ -170,8 +170,8 @@ def deploys(evidence: Evidence) -> tuple[Change, ...]:
 
     A cancelled deploy is not a release.
     """
-    told = [c for c in reported_deploys(evidence.signals) if c.key == evidence.key]
-    known = releases((*own_changes(evidence, ChangeKind.DEPLOY), *told))
+    candidates = [c for c in reported_deploys(evidence.signals) if c.key == evidence.key]
+    known = releases((*own_changes(evidence, ChangeKind.DEPLOY), *candidates))
     return tuple(c for c in reversed(known) if c.status is not DeployStatus.CANCELLED)
 
 
@@ -209,8 +209,8 @@ def _barrier_since(evidence: Evidence, at: datetime) -> bool:
 
 
 def _reported_release(evidence: Evidence) -> CandidateChange | None:
-    told = _in_window(evidence, deploys(evidence), REPORT_DELAY)
-    newest = _last_before(incident_onset(evidence), told)
+    candidates = _in_window(evidence, deploys(evidence), REPORT_DELAY)
+    newest = _last_before(incident_onset(evidence), candidates)
     if newest is None:
         return None
     reports = [
@@ -225,7 +225,7 @@ def _reported_release(evidence: Evidence) -> CandidateChange | None:
         what=f"the release of {newest.version or 'an unnamed version'}",
         at=newest.at,
         confirmed=False,
-        irreversible=any(c.irreversible for c in told),
+        irreversible=any(c.irreversible for c in candidates),
         reported_late=not start_known and len(reports) < 2,
     )
 

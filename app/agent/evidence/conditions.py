@@ -21,7 +21,7 @@ from app.agent.evidence.cluster.blockers import (
     pull_fault,
     refusal,
 )
-from app.agent.evidence.facts import PodFault, initialising, trouble
+from app.agent.evidence.facts import PodFault, initialising, pod_fault
 from app.agent.evidence.format import counted
 from app.agent.models import ClusterCondition, Condition, MetricSample, Signal, Trigger
 from app.agent.workload import ContainerRole, PodView, WorkloadView
@@ -97,7 +97,7 @@ def _within_probes(workload: WorkloadView) -> bool:
     """Whether pods still start and the probes grant them more time than the progress deadline does."""
     at, granted = workload.observed_at, timedelta(seconds=workload.start_seconds)
     starting = [pod for pod in workload.pods if not (pod.ready or pod.leftover)]
-    quiet = all(trouble(pod, at) in (None, PodFault.NOT_READY) and pod.restarts == 0 for pod in starting)
+    quiet = all(pod_fault(pod, at) in (None, PodFault.NOT_READY) and pod.restarts == 0 for pod in starting)
     return bool(starting) and quiet and all(at - pod.created_at < granted for pod in starting)
 
 
@@ -107,7 +107,7 @@ def pod_conditions(pod: PodView, workload: WorkloadView) -> Iterator[Condition]:
         return
     at = workload.observed_at
     unready = at - unready_since(pod)
-    fault = trouble(pod, at)
+    fault = pod_fault(pod, at)
     match fault:
         case PodFault.LOST if unready >= NODE_HOLDS:
             yield Condition.NODE_LOST
@@ -150,7 +150,7 @@ def waits_until(workload: WorkloadView) -> datetime | None:
     if workload_conditions(workload):
         return None
     at = workload.observed_at
-    silent = [pod for pod in workload.pods if trouble(pod, at) is PodFault.REGISTRY and not pod.leftover]
+    silent = [pod for pod in workload.pods if pod_fault(pod, at) is PodFault.REGISTRY and not pod.leftover]
     return max((unready_since(pod) + PULL_HOLDS for pod in silent), default=None)
 
 
@@ -256,7 +256,7 @@ def serving_words(workload: WorkloadView) -> str:
 
 def pod_words(pod: PodView, at: datetime) -> str:
     """Why one pod does not serve, in words; empty where nothing more is known than that."""
-    match trouble(pod, at):
+    match pod_fault(pod, at):
         case PodFault.LOST:
             return f"node {pod.node or 'unknown'} no longer reports to the cluster"
         case PodFault.IMAGE | PodFault.REGISTRY:

@@ -20,14 +20,14 @@ from app.agent.evidence.facts import (
     current_revision,
     health_of,
     in_force_since,
+    pod_fault,
     same_version,
-    trouble,
     unhealthy_dependencies,
 )
 from app.agent.evidence.format import counted, relative
 from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.onset.departure import departure
-from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
+from app.agent.evidence.pods import changed_pods, fault_counts, pods_fail
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     CLOCK_TOLERANCE,
@@ -75,7 +75,7 @@ def score_counter_evidence(
     _scaled_to_zero(cause_score, evidence)
     for line in usual_breaches(evidence):
         cause_score.add_against(0.5, line)
-    if not pods_are_sick(candidate_change, evidence):
+    if not pods_fail(candidate_change, evidence):
         _routes(cause_score, candidate_change, evidence)
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
@@ -118,7 +118,7 @@ def _dependencies(cause_score: CauseScore, candidate_change: CandidateChange, ev
     changed = [
         c for c in evidence.changes if c.key in evidence.dependencies and candidate_change.at < c.at < began
     ]
-    if changed and not pods_are_sick(candidate_change, evidence):
+    if changed and not pods_fail(candidate_change, evidence):
         first = changed[0]
         when = relative(first.at, candidate_change.at)
         cause_score.add_against(0.35, f"{first.key.service}, a dependency, changed {when}: {first.summary}")
@@ -126,9 +126,9 @@ def _dependencies(cause_score: CauseScore, candidate_change: CandidateChange, ev
 
 def _dependency_weight(candidate_change: CandidateChange, evidence: Evidence) -> float:
     """A dependency explains errors, less so crashes at start, and not an image that cannot be pulled."""
-    if evidence.workload is None or not pods_are_sick(candidate_change, evidence):
+    if evidence.workload is None or not pods_fail(candidate_change, evidence):
         return 0.6
-    found = sick(changed_pods(candidate_change, evidence.workload), evidence)
+    found = fault_counts(changed_pods(candidate_change, evidence.workload), evidence)
     if found[PodFault.IMAGE] or found[PodFault.CONFIGURATION]:
         return 0.05
     return 0.55
@@ -139,14 +139,14 @@ def _later_changes(cause_score: CauseScore, candidate_change: CandidateChange, e
         return
     began = incident_onset(evidence)
     between = [
-        (at, told)
-        for at, told in _changes_beside(candidate_change, evidence)
+        (at, other)
+        for at, other in _changes_beside(candidate_change, evidence)
         if candidate_change.at + CLOCK_TOLERANCE < at < began
     ]
     if between:
-        at, told = max(between)
+        at, other = max(between)
         when = relative(at, candidate_change.at)
-        found = f"another change was {when}, closer to the start of the incident: {told}"
+        found = f"another change was {when}, closer to the start of the incident: {other}"
         cause_score.add_against(0.5, found)
 
 
@@ -186,7 +186,7 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
         when = relative(elsewhere.at, incident_onset(evidence), "the incident started")
         cause_score.add_against(0.3, f"{elsewhere.key.service} changed {when}: {elsewhere.summary}")
     pods = current_pods(evidence.workload)
-    failing = [p for p in pods if trouble(p, evidence.at) is not None]
+    failing = [p for p in pods if pod_fault(p, evidence.at) is not None]
     failing = failing or [p for p in pods if p.restarts > 0]  # between two crashes it may be ready
     if failing and all(pod.created_at > proved for pod in failing):
         cause_score.add_against(
@@ -238,7 +238,7 @@ def proved_at(candidate_change: CandidateChange, evidence: Evidence) -> datetime
 def _became_unready(pod: PodView, proved: datetime, evidence: Evidence) -> bool:
     """Whether a pod runs, and is not ready since a time after that."""
     since = pod.ready_changed_at
-    return trouble(pod, evidence.at) is PodFault.NOT_READY and since is not None and since > proved
+    return pod_fault(pod, evidence.at) is PodFault.NOT_READY and since is not None and since > proved
 
 
 def _all_well(cause_score: CauseScore, evidence: Evidence) -> None:

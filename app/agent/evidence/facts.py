@@ -69,7 +69,7 @@ class PodFault(StrEnum):
     LOST = "are on an unreachable node"
 
 
-def trouble(pod: PodView, at: datetime) -> PodFault | None:
+def pod_fault(pod: PodView, at: datetime) -> PodFault | None:
     """The fault of `pod` at `at`; None for a pod that is ready, starting, or replaced already."""
     if pod.phase == "Unknown" or pod.node_lost or pod.waiting_reason == "NodeLost":
         return PodFault.LOST
@@ -322,7 +322,7 @@ def out_of_memory(evidence: Evidence) -> bool:
         return True
     workload = evidence.workload
     return workload is not None and any(
-        trouble(p, evidence.at) is PodFault.OUT_OF_MEMORY for p in workload.pods
+        pod_fault(p, evidence.at) is PodFault.OUT_OF_MEMORY for p in workload.pods
     )
 
 

@@ -17,8 +17,8 @@ from app.agent.evidence.facts import (
     current_pods,
     migrating,
     older_pods,
+    pod_fault,
     served,
-    trouble,
 )
 from app.agent.evidence.format import counted, share
 from app.agent.evidence.scoring import CauseScore
@@ -38,14 +38,14 @@ _UNTOUCHED = 0.6
 PodWeights = Mapping[PodFault, float]
 
 
-def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[PodFault]:
+def fault_counts(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[PodFault]:
     """The number of pods with each fault."""
-    return Counter(t for p in pods if (t := trouble(p, evidence.at)) is not None)
+    return Counter(t for p in pods if (t := pod_fault(p, evidence.at)) is not None)
 
 
 def faulty(workload: WorkloadView, fault: PodFault, evidence: Evidence) -> tuple[PodView, ...]:
     """The pods of a workload with that fault."""
-    return tuple(pod for pod in workload.pods if trouble(pod, evidence.at) is fault)
+    return tuple(pod for pod in workload.pods if pod_fault(pod, evidence.at) is fault)
 
 
 def score_same_template(cause_score: CauseScore, affected: tuple[PodView, ...], evidence: Evidence) -> None:
@@ -67,12 +67,12 @@ def changed_pods(candidate_change: CandidateChange, workload: WorkloadView) -> t
     return current_pods(workload) if candidate_change.in_template else workload.pods
 
 
-def pods_are_sick(candidate_change: CandidateChange, evidence: Evidence) -> bool:
+def pods_fail(candidate_change: CandidateChange, evidence: Evidence) -> bool:
     """Whether the cluster shows faults in the pods with the change."""
     workload = evidence.workload
     if workload is None:
         return False
-    return bool(sick(changed_pods(candidate_change, workload), evidence)) or candidate_change.stuck
+    return bool(fault_counts(changed_pods(candidate_change, workload), evidence)) or candidate_change.stuck
 
 
 def score_pods(
@@ -84,7 +84,7 @@ def score_pods(
         _score_reported_pods(cause_score, evidence, weights)
         return
     pods = changed_pods(candidate_change, workload)
-    found = sick(pods, evidence)
+    found = fault_counts(pods, evidence)
     met = _met_faults(candidate_change, found, evidence)
     for kind, count in sorted(found.items()):
         weight = 0.0 if kind in met else weights.get(kind, 0.0)
@@ -124,12 +124,12 @@ def score_migration(cause_score: CauseScore, evidence: Evidence) -> None:
 
 def _score_reported_pods(cause_score: CauseScore, evidence: Evidence, weights: PodWeights) -> None:
     """Without a cluster: use only the pod conditions that signals reported."""
-    told = {
+    kinds = {
         Condition.IMAGE_PULL_BACK_OFF: PodFault.IMAGE,
         Condition.OOM_KILLED: PodFault.OUT_OF_MEMORY,
         Condition.CRASH_LOOP_BACK_OFF: PodFault.CRASH,
     }
-    for condition, kind in told.items():
+    for condition, kind in kinds.items():
         weight = weights.get(kind, 0.0) / 2
         if condition in evidence.conditions and weight > 0:
             cause_score.add_for(weight, f"{condition} is reported (no cluster connected to confirm it)")
@@ -148,7 +148,7 @@ def _score_older_pods(
             0.85, f"{share(failing)} of the requests fail, and only pods without it serve"
         )
         return
-    bad = sick(older, evidence).total()
+    bad = fault_counts(older, evidence).total()
     if bad * 2 >= len(older):
         cause_score.add_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy too")
     elif all(p.ready for p in older):
@@ -204,7 +204,7 @@ def _score_unstarted_pods(
             cause_score.add_against(0.85, f"{words}, which the change did not cause")
     elif workload.desired_replicas > 0 and not pods:
         cause_score.add_against(0.5, "the cluster has not created a pod with it yet")
-    lost = sick(pods, evidence)[PodFault.LOST]
+    lost = fault_counts(pods, evidence)[PodFault.LOST]
     if lost:
         cause_score.add_against(0.6, f"{lost} of its pods are on an unreachable node")
 
@@ -217,14 +217,14 @@ def _score_healthy_pods(
     if not well or not found:
         return
     finding = f"{well} of {len(pods)} pods with it are healthy and never restarted"
-    node = sick_node(pods, evidence)
+    node = failing_node(pods, evidence)
     if node is not None:
         cause_score.add_against(0.6, f"{finding}; all unhealthy ones are on node {node}")
     else:
         cause_score.add_against(0.15, finding)
 
 
-def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
+def failing_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
     """The one node that holds every unhealthy pod and no healthy pod; None otherwise.
 
     One unhealthy pod is enough where its template is healthy elsewhere and other services fail
@@ -233,14 +233,14 @@ def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
     node = only_node(pods, evidence.at)
     if node is None:
         return None
-    if sick(pods, evidence).total() >= 2:
+    if fault_counts(pods, evidence).total() >= 2:
         return node
     return node if twins_elsewhere(pods, evidence.at) and failing_with(node, evidence) else None
 
 
 def lost_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
     """The one unreachable node of a service that has healthy pods on other nodes; None otherwise."""
-    lost = {p.node for p in pods if trouble(p, evidence.at) is PodFault.LOST}
+    lost = {p.node for p in pods if pod_fault(p, evidence.at) is PodFault.LOST}
     node = next(iter(lost), None)
     if len(lost) != 1 or node is None:
         return None

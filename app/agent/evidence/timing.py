@@ -26,7 +26,7 @@ _SAME_LEVEL = 1.3
 """A smaller factor between before and after is no difference."""
 
 _RISEN, _RISEN_TWICE = 0.75, 0.8
-_BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
+_BREACHED_CONFIRMED, _BREACHED_REPORTED = 0.62, 0.5
 """A breach without a history of samples: the change is seen in the cluster, or only reported."""
 
 
@@ -46,8 +46,10 @@ def _score_levels(cause_score: CauseScore, candidate_change: CandidateChange, ev
     elif flat:
         cause_score.add_against(0.7, "; ".join(flat))
     elif breached(evidence) and came_first:
-        told = "; ".join(_told(i, evidence) for i in breached(evidence))
-        cause_score.add_for(_BREACHED_CONFIRMED if candidate_change.confirmed else _BREACHED_TOLD, told)
+        finding = "; ".join(_in_words(i, evidence) for i in breached(evidence))
+        cause_score.add_for(
+            _BREACHED_CONFIRMED if candidate_change.confirmed else _BREACHED_REPORTED, finding
+        )
 
 
 def _risen(indicator: SymptomIndicator, candidate_change: CandidateChange, evidence: Evidence) -> str | None:
@@ -66,7 +68,7 @@ def _flat(indicator: SymptomIndicator, candidate_change: CandidateChange, eviden
     return f"{indicator.name} was {earlier} before it and {later} after it: no difference"
 
 
-def _told(indicator: SymptomIndicator, evidence: Evidence) -> str:
+def _in_words(indicator: SymptomIndicator, evidence: Evidence) -> str:
     value = now_at(evidence, indicator)
     if value is None:
         return f"{indicator.name} above its objective (alert without a value)"

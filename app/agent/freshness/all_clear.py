@@ -134,8 +134,8 @@ def _further(count: int) -> str:
 def all_withdrawn(known: tuple[Reason, ...], triggers: tuple[Trigger, ...]) -> bool:
     """Whether all reported triggers of an incident were withdrawn by their senders."""
     mine = [one for one in known if one.trigger in triggers and not _only_unknown(one)]
-    told = {one.trigger for one in mine}
-    return told.issuperset(triggers) and all(
+    reported_triggers = {one.trigger for one in mine}
+    return reported_triggers.issuperset(triggers) and all(
         one.withdrawn is not None and not one.withdrawn.muted for one in mine
     )
 

@@ -53,8 +53,8 @@ def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, 
             return known
         case Alert() as alert:
             return _remember_alert(known, signal, alert)
-        case ClusterCondition() as told:
-            return remember_condition(known, signal, told.condition, present=told.present)
+        case ClusterCondition() as report:
+            return remember_condition(known, signal, report.condition, present=report.present)
         case Deploy(status=DeployStatus.FAILED | DeployStatus.SUCCEEDED) as deploy:
             return _remember_deploy(known, signal, deploy)
         case _:

@@ -109,8 +109,8 @@ class Intake:
         for (key, source), one in zip(about, accepted, strict=False):
             if one.disposition.incident_id in touched and one.disposition.incident_id is not None:
                 facts = {"service": key.service, "environment": key.environment}
-                told = {"signal": one.signal_id, "source": source, "disposition": one.disposition.kind}
-                spans.past("intake", one.disposition.incident_id, began, **facts, **told)
+                attributes = {"signal": one.signal_id, "source": source, "disposition": one.disposition.kind}
+                spans.past("intake", one.disposition.incident_id, began, **facts, **attributes)
             if one.disposition.kind is DispositionKind.OPENED:
                 reason = one.disposition.reason.replace("_", " ")
                 log.info("incident %s of %s opened: %s", one.disposition.incident_id, key, reason)

@@ -92,14 +92,14 @@ def judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> SignalMe
     return SignalMeaning(triggers=(alert.trigger,))
 
 
-def judge_condition(told: ClusterCondition, levels: ServiceLevels) -> SignalMeaning:
-    conditions = with_condition(levels.conditions, told.condition, told.present)
+def judge_condition(report: ClusterCondition, levels: ServiceLevels) -> SignalMeaning:
+    conditions = with_condition(levels.conditions, report.condition, report.present)
     after = structs.replace(levels, conditions=conditions)
-    if not told.present:
+    if not report.present:
         return SignalMeaning(
-            healthy_reason=f"{told.condition} cleared, and no incident is open", levels=after
+            healthy_reason=f"{report.condition} cleared, and no incident is open", levels=after
         )
-    return SignalMeaning(triggers=(CONDITION_TRIGGERS[told.condition],), levels=after)
+    return SignalMeaning(triggers=(CONDITION_TRIGGERS[report.condition],), levels=after)
 
 
 def with_condition(

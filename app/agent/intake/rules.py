@@ -261,11 +261,11 @@ def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None
 def _with_open_incident(signal: Signal, judged: SignalMeaning, incident: Incident) -> IntakeVerdict:
     if not judged.joins:
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
-    told_too_late = signal.stale and not incident.stale
+    reported_too_late = signal.stale and not incident.stale
     found = tuple(dict.fromkeys((*judged.breaching, *judged.triggers)))
-    added = () if told_too_late else found
+    added = () if reported_too_late else found
     reason = ", ".join(found) or "; ".join(judged.unsustained) or _plain(judged)
-    if told_too_late:
+    if reported_too_late:
         reason += " (stale: adds no trigger)"
     return _verdict(
         judged,

@@ -134,8 +134,8 @@ def _breaches(
     errors = levels.measured_error_rate if own else _error_rate(levels)
     latency = levels.measured_latency if own else _latency(levels)
     return (
-        errors.told(sample.error_rate, at, _limits(slo, slo.max_error_rate, gap)),
-        latency.told(sample.p95_latency_ms, at, _limits(slo, slo.max_p95_latency_ms, gap)),
+        errors.with_value(sample.error_rate, at, _limits(slo, slo.max_error_rate, gap)),
+        latency.with_value(sample.p95_latency_ms, at, _limits(slo, slo.max_p95_latency_ms, gap)),
     )
 
 
@@ -155,10 +155,10 @@ def _measured(
     posted_errors, posted_latency = _error_rate(levels), _latency(levels)
     if errors.since is None:
         limits = _limits(slo, slo.max_error_rate, gap)
-        posted_errors = posted_errors.told(sample.error_rate, at, limits)
+        posted_errors = posted_errors.with_value(sample.error_rate, at, limits)
     if latency.since is None:
         limits = _limits(slo, slo.max_p95_latency_ms, gap)
-        posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
+        posted_latency = posted_latency.with_value(sample.p95_latency_ms, at, limits)
     return {
         **_posted(posted_errors, posted_latency),
         "measured_error_rate": errors,

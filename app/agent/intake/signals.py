@@ -60,7 +60,7 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     if dedup_key is None:
-        content = _told(source, key, observed_at, payload)
+        content = _reported(source, key, observed_at, payload)
         dedup_key = f"{BY_CONTENT}{hashlib.sha256(content.encode()).hexdigest()}"
     return Signal(
         id=signal_id or _new_id(received_at),
@@ -86,20 +86,20 @@ def _new_id(received_at: datetime) -> SignalId:
     return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
 
 
-def _told(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
+def _reported(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
     """JSON of what was observed; two observations are the same when it is."""
     if isinstance(payload, MetricSample):
-        return _told_of_sample(source, key, observed_at, payload)
+        return _reported_sample(source, key, observed_at, payload)
     content = [source, _KINDS[type(payload)], key.environment, key.service, observed_at.isoformat()]
     return _encoded([*content, _content(payload)])
 
 
-def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample: MetricSample) -> str:
+def _reported_sample(source: str, key: ServiceKey, observed_at: datetime, sample: MetricSample) -> str:
     """The same text that the encoder writes, of the kind of signal that comes by the thousand."""
     rate = "" if sample.request_rate is None else f', "request_rate": {_number(sample.request_rate)}'
     crash_looping = "null" if sample.crash_looping is None else "true" if sample.crash_looping else "false"
     return (
-        f'{_told_of(source, key.environment, key.service)}"{observed_at.isoformat()}", '
+        f'{_reported_of(source, key.environment, key.service)}"{observed_at.isoformat()}", '
         f'{{"crash_looping": {crash_looping}, '
         f'"error_rate": {_number(sample.error_rate)}, '
         f'"p95_latency_ms": {_number(sample.p95_latency_ms)}{rate}}}]'
@@ -107,7 +107,7 @@ def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample:
 
 
 @lru_cache(maxsize=16_384)
-def _told_of(source: str, environment: str, service: str) -> str:
+def _reported_of(source: str, environment: str, service: str) -> str:
     return f'[{_quoted(source)}, "metric", {_quoted(environment)}, {_quoted(service)}, '
 
 

@@ -39,7 +39,7 @@ class Observation:
     sli: SliSample | None
     workload: WorkloadView | None
     telemetry: TelemetryHealth | None = None
-    told_conditions: tuple[Condition, ...] = ()
+    reported_conditions: tuple[Condition, ...] = ()
     """Conditions reported by pushed signals whose end was not reported yet."""
     batch: BatchView | None = None
     """The batch that the incident is about; None where it is about a service."""

@@ -97,11 +97,11 @@ def in_doubt(posting: Posting) -> NotificationTask | None:
     if posting.sending == posting.incident_id:
         return NotificationTask(kind=NotificationKind.BEGIN) if posting.reference is None else None
     rest = posting.sending.removeprefix(f"{posting.incident_id}-")
-    if (told := re.fullmatch(r"a([0-9]{1,18})", rest, re.ASCII)) and int(told[1]) > posting.announced:
-        return NotificationTask(kind=NotificationKind.ANNOUNCE, until=int(told[1]))
-    told = re.fullmatch(r"t([0-9]{1,9})-([0-9]{1,9})", rest, re.ASCII)
-    if told and int(told[1]) == posting.shown < int(told[2]):
-        return NotificationTask(kind=NotificationKind.ENTRIES, after=int(told[1]), until=int(told[2]))
+    if (parsed := re.fullmatch(r"a([0-9]{1,18})", rest, re.ASCII)) and int(parsed[1]) > posting.announced:
+        return NotificationTask(kind=NotificationKind.ANNOUNCE, until=int(parsed[1]))
+    parsed = re.fullmatch(r"t([0-9]{1,9})-([0-9]{1,9})", rest, re.ASCII)
+    if parsed and int(parsed[1]) == posting.shown < int(parsed[2]):
+        return NotificationTask(kind=NotificationKind.ENTRIES, after=int(parsed[1]), until=int(parsed[2]))
     return None
 
 
@@ -125,7 +125,7 @@ def delivered(
     posting: Posting, task: NotificationTask, reference: str, now: datetime, pace: DeliveryPace
 ) -> Posting:
     """The state stored after successful delivery."""
-    told = replace(
+    sent = replace(
         posting,
         reference=reference,
         sending=None,
@@ -135,11 +135,11 @@ def delivered(
     )
     match task.kind:
         case NotificationKind.ANNOUNCE:
-            return replace(told, announced=task.until)
+            return replace(sent, announced=task.until)
         case NotificationKind.ENTRIES:
-            return replace(told, shown=task.until)
+            return replace(sent, shown=task.until)
         case _:
-            return replace(told, refreshed=task.until)
+            return replace(sent, refreshed=task.until)
 
 
 def not_sent(posting: Posting, due_at: datetime) -> Posting:

@@ -70,5 +70,5 @@ class StreamProgress:
     lag_at: datetime | None = None
     blocked_since: datetime | None = None
     """Since when nothing moves; None while all is well."""
-    trouble: str = ""
+    error: str = ""
     """What is waited for while nothing moves."""

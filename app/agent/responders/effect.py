@@ -285,7 +285,7 @@ def _recorded(
         "verified": request.by.verified,
         **(data or {}),
     }
-    told: JsonObject = {"text": request.text} if request.text else {}
+    note: JsonObject = {"text": request.text} if request.text else {}
     return Handled(
         incident=incident,
         note=Note(at=request.at, stage=stage, message=message, data=said),
@@ -294,6 +294,6 @@ def _recorded(
             by=request.by,
             kind=_KINDS[request.act],
             subject=incident.id,
-            data={**told, **(data or {})},
+            data={**note, **(data or {})},
         ),
     )

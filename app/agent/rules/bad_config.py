@@ -20,7 +20,7 @@ from app.agent.evidence.facts import (
     reference_revision,
     runs_the_same,
 )
-from app.agent.evidence.pods import PodWeights, changed_pods, score_migration, sick
+from app.agent.evidence.pods import PodWeights, changed_pods, fault_counts, score_migration
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 from app.agent.workload import WorkloadView
@@ -63,7 +63,7 @@ def _weigh(candidate_change: CandidateChange, evidence: Evidence) -> CauseScore:
             0.7, f"only annotations differ, and {moved}: going back would pull the same image again"
         )
     if evidence.workload is not None:
-        found = sick(changed_pods(candidate_change, evidence.workload), evidence)
+        found = fault_counts(changed_pods(candidate_change, evidence.workload), evidence)
         if found[PodFault.IMAGE]:
             cause_score.add_against(0.8, "its pods cannot pull their image, which configuration does not set")
     return cause_score

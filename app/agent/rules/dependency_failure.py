@@ -11,7 +11,7 @@ from app.agent.evidence.facts import LOOKBACK, unhealthy_dependencies
 from app.agent.evidence.format import relative
 from app.agent.evidence.onset.alignment import overloaded_by
 from app.agent.evidence.onset.load import OTHER_LOAD, load_since
-from app.agent.evidence.pods import pods_are_sick
+from app.agent.evidence.pods import pods_fail
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, incident_onset
 from app.agent.localisation.dependencies import locate
@@ -76,5 +76,5 @@ def _score_own_behaviour(cause_score: CauseScore, own: CandidateChange | None, e
         cause_score.add_for(0.2, "no recent change to the service itself is known")
     elif own.stuck:
         cause_score.add_against(0.5, f"{own.what} never started, which a dependency rarely causes")
-    elif pods_are_sick(own, evidence):
+    elif pods_fail(own, evidence):
         cause_score.add_against(0.3, f"the pods of {own.what} are unhealthy themselves")

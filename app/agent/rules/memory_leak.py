@@ -9,7 +9,7 @@ from app.agent.evidence.facts import (
     PodFault,
     in_force_since,
     out_of_memory,
-    trouble,
+    pod_fault,
 )
 from app.agent.evidence.format import counted
 from app.agent.evidence.scoring import CauseScore
@@ -40,13 +40,13 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 def _score_kills(cause_score: CauseScore, evidence: Evidence) -> None:
     pods = evidence.workload.pods if evidence.workload is not None else ()
-    killed = [p for p in pods if trouble(p, evidence.at) is PodFault.OUT_OF_MEMORY]
+    killed = [p for p in pods if pod_fault(p, evidence.at) is PodFault.OUT_OF_MEMORY]
     if not killed:
         cause_score.add_for(0.4, "a container was OOM-killed")
         return
     restarts = max(p.restarts for p in killed)
-    told = f"{len(killed)} of {counted(len(pods), 'pod')} ran out of memory{_restarted(restarts)}"
-    cause_score.add_for(0.6 if restarts >= 2 else 0.4, told)
+    finding = f"{len(killed)} of {counted(len(pods), 'pod')} ran out of memory{_restarted(restarts)}"
+    cause_score.add_for(0.6 if restarts >= 2 else 0.4, finding)
 
 
 def _restarted(restarts: int) -> str:

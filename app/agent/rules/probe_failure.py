@@ -10,11 +10,11 @@ from app.agent.evidence.facts import (
     PodFault,
     changed_fields,
     current_revision,
+    pod_fault,
     reference_revision,
-    trouble,
     unhealthy_dependencies,
 )
-from app.agent.evidence.pods import sick_node
+from app.agent.evidence.pods import failing_node
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import TRAFFIC, rise
 from app.agent.models import Cause, Evidence, Hypothesis
@@ -48,7 +48,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         cause_score.add_against(0.6, f"{', '.join(down)}, a dependency, is unhealthy too")
     if rise(evidence, TRAFFIC) is not None:
         cause_score.add_against(0.4, "the request rate rose, which slows probes down too")
-    node = sick_node(workload.pods, evidence)
+    node = failing_node(workload.pods, evidence)
     if node is not None and failing_with(node, evidence):
         cause_score.add_against(0.6, f"pods of other services fail on node {node} too")
     score_missing_data(cause_score, evidence)
@@ -57,4 +57,6 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 def _probed(workload: WorkloadView, evidence: Evidence) -> tuple[PodView, ...]:
     """The pods that run without getting ready or are restarted, with failures of a probe."""
-    return tuple(pod for pod in workload.pods if trouble(pod, evidence.at) in _PROBED and probe_failures(pod))
+    return tuple(
+        pod for pod in workload.pods if pod_fault(pod, evidence.at) in _PROBED and probe_failures(pod)
+    )

@@ -23,8 +23,8 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         return None
     cause_score = CauseScore()
     words = pod_words(affected[0], evidence.at)
-    told = f"{len(affected)} of {len(workload.pods)} pods cannot pull their image: {words}"
-    cause_score.add_for(0.85 if silent else 0.7, told)
+    finding = f"{len(affected)} of {len(workload.pods)} pods cannot pull their image: {words}"
+    cause_score.add_for(0.85 if silent else 0.7, finding)
     score_same_template(cause_score, affected, evidence)
     current = current_revision(workload)
     if silent and introduced(evidence, PodFault.REGISTRY) and current is not None:

@@ -13,15 +13,15 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     This includes a source that answers without usable data about the service:
     a failed measurement is never a reason for a remediation (promise 13).
     """
-    told = _told(evidence)
-    if not told:
+    findings = _findings(evidence)
+    if not findings:
         return None
     return Hypothesis(
-        cause=Cause.TELEMETRY_OUTAGE, confidence=CERTAIN, rule="telemetry_outage", evidence_for=told
+        cause=Cause.TELEMETRY_OUTAGE, confidence=CERTAIN, rule="telemetry_outage", evidence_for=findings
     )
 
 
-def _told(evidence: Evidence) -> tuple[str, ...]:
+def _findings(evidence: Evidence) -> tuple[str, ...]:
     found = []
     if evidence.telemetry is not None and evidence.telemetry.outage:
         found.append(evidence.telemetry.said)

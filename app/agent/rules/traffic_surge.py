@@ -17,7 +17,7 @@ from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
 from app.agent.evidence.format import relative
 from app.agent.evidence.onset.alignment import SERVED_LONG, served_well_for
 from app.agent.evidence.onset.departure import departure, departure_of
-from app.agent.evidence.pods import sick
+from app.agent.evidence.pods import fault_counts
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
@@ -43,8 +43,8 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     if surge is None or not breached(evidence):
         return None
     cause_score = CauseScore()
-    told = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
-    cause_score.add_for(0.7, told)
+    finding = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
+    cause_score.add_for(0.7, finding)
     if surge.level >= surge.base * _FAR_MORE:
         cause_score.add_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")
     _score_order(cause_score, surge, evidence)
@@ -127,7 +127,7 @@ def _score_use(cause_score: CauseScore, evidence: Evidence) -> None:
         cause_score.add_against(
             0.5, f"{', '.join(together)} began to fail at the same moment: what they share may be saturated"
         )
-    found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
+    found = fault_counts(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[PodFault.NOT_READY] + found[PodFault.OUT_OF_MEMORY]:
         cause_score.add_against(0.5, f"{found.total()} of its pods have faults that load does not cause")
 

@@ -53,7 +53,7 @@ class Complaint:
 
 def first_complaint(content: Json) -> Complaint | None:
     errors = sorted(_VALIDATOR(runbook_schema()).iter_errors(content), key=_reading_order)
-    return _told(errors[0]) if errors else None
+    return _complaint(errors[0]) if errors else None
 
 
 def _reading_order(error: ValidationError) -> tuple[list[str], bool, str]:
@@ -61,7 +61,7 @@ def _reading_order(error: ValidationError) -> tuple[list[str], bool, str]:
     return [str(p) for p in error.absolute_path], error.validator != "additionalProperties", error.message
 
 
-def _told(error: ValidationError) -> Complaint:
+def _complaint(error: ValidationError) -> Complaint:
     place: Place = tuple(cast("deque[str | int]", error.absolute_path))
     allowed: Mapping[str, object] = {}
     if isinstance(error.schema, Mapping):

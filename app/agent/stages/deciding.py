@@ -91,8 +91,8 @@ class Deciding:
             await self.settling.reevaluate(missing, claim, now, why)
         elif now - since >= self.stages.verifier.rules.timeout:
             nothing = "No further action taken" if done_intents(record) else "No action taken"
-            told = f"{nothing}: no current reason for an action. {why}. Now: {'; '.join(health.reasons)}."
-            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, told)
+            summary = f"{nothing}: no current reason for an action. {why}. Now: {'; '.join(health.reasons)}."
+            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, summary)
         else:
             delay = delay_after(now - since)
             waiting = replace(incident, state=IncidentState.OPEN, wake_at=now + delay)

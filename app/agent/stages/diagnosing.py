@@ -66,9 +66,9 @@ class Diagnosing:
             diagnosis_note(diagnosis, now),
             with_commands(planned, evidence) if plan.actions else planned,
         ]
-        told = None if plan.actions else handover_note(evidence, diagnosis, now)
-        if told is not None:
-            notes.append(told)
+        handover = None if plan.actions else handover_note(evidence, diagnosis, now)
+        if handover is not None:
+            notes.append(handover)
         after = replace(
             diagnosed(incident, diagnosis, now),
             dry_run=incident.dry_run or self.dry_run,
@@ -100,9 +100,9 @@ class Diagnosing:
         wait = patience(evidence, diagnosis)
         if wait is None:
             return False
-        told = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
+        already_noted = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
         waiting = replace(works_again(record).incident, wake_at=wait.look_at or wait.until)
-        await self.store.incidents.save(claim, waiting, [] if told else [wait_note(wait, now)])
+        await self.store.incidents.save(claim, waiting, [] if already_noted else [wait_note(wait, now)])
         return True
 
     async def diagnose_again(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:

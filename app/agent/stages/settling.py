@@ -139,9 +139,9 @@ class Settling:
         planned = incident.plan is not None and incident.plan.actions
         if planned and incident.diagnosis is not None:
             gathered = await self.stages.observer.gather(record, now)
-            told = handover_note(gathered.evidence, incident.diagnosis, now)
-            if told is not None:
-                notes, why = [told], f"{why.removesuffix('.')}.{to_inspect([told])}"
+            handover = handover_note(gathered.evidence, incident.diagnosis, now)
+            if handover is not None:
+                notes, why = [handover], f"{why.removesuffix('.')}.{to_inspect([handover])}"
         await self.stages.closer.close_with(record, incident, claim, IncidentState.ESCALATED, notes, why)
 
     async def watch_instead(

@@ -67,14 +67,16 @@ def assess(
     before = verification.baseline if verification is not None else None
     baseline = rules.slo.judged(before) if before is not None else None
     sli = fresh_sample(seen, verification, rules)
-    sick = list(rules.slo.breaches(sli)) if sli is not None else []
+    problems = list(rules.slo.breaches(sli)) if sli is not None else []
     if seen.workload is not None:
         asked_for_rollout = acted(verification) or not METRIC_ONLY.issuperset(triggers)
-        sick.extend(_workload_problems(seen.workload, unfinished=asked_for_rollout))
-    elif seen.told_conditions:
-        sick.extend(f"{c} was reported and its end has not been reported" for c in seen.told_conditions)
-    if sick:
-        return Assessment(health=Health.UNHEALTHY, reasons=tuple(sick))
+        problems.extend(_workload_problems(seen.workload, unfinished=asked_for_rollout))
+    elif seen.reported_conditions:
+        problems.extend(
+            f"{c} was reported and its end has not been reported" for c in seen.reported_conditions
+        )
+    if problems:
+        return Assessment(health=Health.UNHEALTHY, reasons=tuple(problems))
     unknown = _unmeasured(seen, sli, triggers, baseline, rules.slo)
     if unknown:
         return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *seen.missing))

@@ -45,7 +45,7 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
         text = fields.get("token", "").strip()
         await recognised_token(request, container, text)
     except Problem as problem:
-        return _form(request, to, status=problem.status, told=problem.detail)
+        return _form(request, to, status=problem.status, notice=problem.detail)
     answer = RedirectResponse(to, status_code=303)
     set_cookie(answer, container.settings, SESSION_COOKIE, text, lifetime=None)
     return answer
@@ -56,6 +56,8 @@ def _page(to: str) -> str:
     return to if is_local(to) else HOME
 
 
-def _form(request: Request, to: str, *, status: int = 200, told: str = "") -> Response:
-    html = render("token_sign_on.html", to=to, told=told, sandbox=sandbox_label(request.app.state.settings))
+def _form(request: Request, to: str, *, status: int = 200, notice: str = "") -> Response:
+    html = render(
+        "token_sign_on.html", to=to, notice=notice, sandbox=sandbox_label(request.app.state.settings)
+    )
     return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

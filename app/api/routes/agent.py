@@ -59,14 +59,14 @@ async def run_once(
 async def _summary(container: ApiDependencies, query: RunOnceQuery, passes: Sequence[Pass]) -> str:
     where = query.service + (f" in {query.environment}" if query.environment else "")
     if passes:
-        told = []
+        parts = []
         for one in passes:
             incident = one.record.incident
             steps = f"{len(one.entries)} step" + ("" if len(one.entries) == 1 else "s")
-            told.append(
+            parts.append(
                 f"{incident.key}: {steps}, now {incident.state.replace('_', ' ')}. {incident.summary}"
             )
-        return " ".join(part.strip() for part in told)
+        return " ".join(part.strip() for part in parts)
     known = await container.store.signals.pending_services(query.service, query.environment)
     earlier = await container.store.incidents.find(
         IncidentFilter(service=query.service, environment=query.environment), limit=1, cursor=None

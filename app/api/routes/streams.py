@@ -58,7 +58,7 @@ async def streams(container: ContainerDep) -> StreamsView:
                 lag=one.progress.lag,
                 lag_at=one.progress.lag_at,
                 blocked_since=one.progress.blocked_since,
-                trouble=one.progress.trouble,
+                trouble=one.progress.error,
             )
             for one in container.streams
         ]

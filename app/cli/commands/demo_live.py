@@ -163,14 +163,14 @@ async def _watch(container: Container, key: ServiceKey, story_listener: StoryLis
     where = IncidentFilter(
         service=key.service, environment=key.environment, since=begun - timedelta(seconds=1)
     )
-    told = SeenEvents(story_listener, begun)
+    seen = SeenEvents(story_listener, begun)
     while (container.clock.now() - begun).total_seconds() < _STORY_SECONDS:
-        await told.levels(container, key)
+        await seen.levels(container, key)
         page = await container.store.incidents.find(where, limit=1, cursor=None)
         if page.items:
             record = await container.store.incidents.get(page.items[0].incident.id)
             if record is not None:
-                told.entries([record])
+                seen.entries([record])
                 if record.incident.state.closed:
                     return record
         await asyncio.sleep(_STEP_SECONDS)

@@ -212,18 +212,18 @@ async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListene
     """Advance the time step by step, and print what is new after each step."""
     begun = clock.now()
     beats = list(stage.scenario.beats)
-    told = SeenEvents(story_listener, begun)
+    seen = SeenEvents(story_listener, begun)
     story_listener.happened(begun, f"{stage.scenario.key}: healthy, under load.")
     while True:
         passed = (clock.now() - begun).total_seconds()
         while beats and passed >= beats[0].at_seconds:
             story_listener.happened(clock.now(), beats[0].says)
             await stage.happen(beats.pop(0))
-        await told.levels(stage.container, stage.scenario.key)
+        await seen.levels(stage.container, stage.scenario.key)
         await clock.advance(_STEP_SECONDS)
         stage.runner.check()
         records = await stage.records()
-        told.entries(records)
+        seen.entries(records)
         if not beats and records and all(record.incident.state.closed for record in records):
             return Played(incidents=records, audit=tuple(stage.world.api.audit))
         if passed > stage.scenario.limit_seconds:

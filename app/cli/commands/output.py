@@ -95,8 +95,8 @@ class StoryPrinter:
 
     def line(self, line: Line) -> None:
         is_signal = line.stage is Stage.OBSERVE and "signal_id" in line.data
-        told = line.data.get("triggers")
-        triggers = set(told) if isinstance(told, list) else set()
+        recorded = line.data.get("triggers")
+        triggers = set(recorded) if isinstance(recorded, list) else set()
         adds = not triggers <= self._triggers
         self._triggers |= triggers
         if is_signal and self._after_signal and not adds:

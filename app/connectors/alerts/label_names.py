@@ -56,7 +56,7 @@ def canonical_labels(labels: Mapping[str, str]) -> dict[str, str]:
             found.setdefault(plain.lower() if plain.lower() in KINDS else plain, value)
     for name, others in _DIALECTS.items():
         for prefix in ("", "exported_"):
-            told = next((found[prefix + o] for o in others if prefix + o in found), None)
-            if told is not None:
-                found.setdefault(prefix + name, told)
+            replacement = next((found[prefix + o] for o in others if prefix + o in found), None)
+            if replacement is not None:
+                found.setdefault(prefix + name, replacement)
     return found

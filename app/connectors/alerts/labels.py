@@ -179,10 +179,10 @@ def _subject(labels: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
         if name.startswith("exported_"):
             found[name.removeprefix("exported_")] = value
     for name, sources in _MESH.items():
-        told = next((given[source] for source in sources if source in given), "unknown")
-        if told != "unknown":
+        label = next((given[source] for source in sources if source in given), "unknown")
+        if label != "unknown":
             found = {k: v for k, v in found.items() if k not in _OF_TARGET or k in _MESH}
-            found[name] = told
+            found[name] = label
     _add_workload(found)
     dropped = _of_reporter(found)
     reporters += [found.pop(name) for name in dropped]
@@ -321,23 +321,23 @@ def _place(labels: Mapping[str, str], subject: Mapping[str, str], settings: Sett
                 f"label {name} is {shorten(given[name], 80)!r}, and ALERT_HOME_LABELS says that the cluster "
                 f"of this agent is {value!r}; send the alert to the agent of that cluster"
             )
-    told = _first(subject, ENVIRONMENT_LABELS, but=home)
+    label = _first(subject, ENVIRONMENT_LABELS, but=home)
     namespace = subject.get(_NAMESPACE)
     if namespace is None:
-        told = told or _first(subject, ENVIRONMENT_LABELS, but={})
-        if told is None:
+        label = label or _first(subject, ENVIRONMENT_LABELS, but={})
+        if label is None:
             raise Unmapped("no label names the environment; add environment or namespace to the alert")
-        return _Place(environment=_dns_label(*told), namespace=None, home=True)
+        return _Place(environment=_dns_label(*label), namespace=None, home=True)
     environments = [e for e, mapped in settings.environment_namespaces.items() if mapped == namespace]
     own = (_dns_label(environments[0] if environments else namespace, "namespace"), "namespace")
-    if told is not None and told[0] == own[0]:
-        told = None
-    if told is None:
+    if label is not None and label[0] == own[0]:
+        label = None
+    if label is None:
         return _Place(environment=own[0], namespace=namespace, home=True)
-    environment = _ELSEWHERE.join((_dns_label(*told), _dns_label(namespace, "namespace")))
+    environment = _ELSEWHERE.join((_dns_label(*label), _dns_label(namespace, "namespace")))
     if len(environment) > 63:
         raise Unmapped(
-            f"the place {environment} is longer than 63 characters; name the label {told[1]} in "
+            f"the place {environment} is longer than 63 characters; name the label {label[1]} in "
             "ALERT_HOME_LABELS where it means the connected cluster"
         )
     return _Place(environment=environment, namespace=namespace, home=False)

@@ -179,8 +179,8 @@ def _elsewhere(silence: Silence, settings: Settings) -> bool:
     """Whether no alert of the one cluster of the settings can be meant."""
     home = {canonical_name(name): value for name, value in settings.alert_home_labels.items()}
     return any(
-        (told := home.get(canonical_name(one.name))) is not None
-        and not one.matches(told)
+        (value := home.get(canonical_name(one.name))) is not None
+        and not one.matches(value)
         and not one.matches("")
         for one in silence.matchers
     )
@@ -188,9 +188,9 @@ def _elsewhere(silence: Silence, settings: Settings) -> bool:
 
 def _labels_of(key: ServiceKey, settings: Settings) -> Iterator[dict[str, str]]:
     """The labels by which alerts are mapped to the service, in each form that they may have."""
-    told, _, elsewhere = key.environment.partition("--")
+    environment, _, elsewhere = key.environment.partition("--")
     namespace = elsewhere or settings.environment_namespaces.get(key.environment, key.environment)
-    place = {"namespace": namespace, **({"environment": told} if elsewhere else {})}
+    place = {"namespace": namespace, **({"environment": environment} if elsewhere else {})}
     yield {**place, "service": key.service}
     workload = settings.service_workloads.get(f"{key.environment}/{key.service}")
     if workload is not None:

@@ -40,8 +40,8 @@ def cluster_meant(
         return best[0]
     naming = sorted({label for wanted in labels.values() for label in wanted} & given.keys())
     if naming:
-        told = ", ".join(f"{label}={shorten(given[label], 80)}" for label in naming)
-        raise Unmapped(f"no connected cluster has the labels {told}; correct alert_labels in CLUSTERS")
+        named = ", ".join(f"{label}={shorten(given[label], 80)}" for label in naming)
+        raise Unmapped(f"no connected cluster has the labels {named}; correct alert_labels in CLUSTERS")
     return _by_place(environments, namespace, settings)
 
 

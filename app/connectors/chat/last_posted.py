@@ -27,7 +27,7 @@ class PostedIncident:
     state: str
     approval: str | None
     """What waited for an answer."""
-    told: int = 1
+    writes: int = 1
 
     @staticmethod
     def first(bulletin: Bulletin) -> PostedIncident:
@@ -59,12 +59,12 @@ class PostedIncident:
         now = PostedIncident.first(bulletin)
         if (now.state, now.approval) == (self.state, self.approval):
             return None
-        return PostedIncident(**{**asdict(now), "told": self.told + 1})
+        return PostedIncident(**{**asdict(now), "writes": self.writes + 1})
 
     @property
     def key(self) -> str:
         """The same for the same change, another for another: none is taken for a repeat of the other."""
-        parts = [self.incident_id, str(self.told), self.state, *([self.approval] if self.approval else [])]
+        parts = [self.incident_id, str(self.writes), self.state, *([self.approval] if self.approval else [])]
         return "-".join(parts)
 
     @property

@@ -50,15 +50,15 @@ class ClaimNames:
         )
 
     def _name(self, claims: Claims) -> str:
-        told = claims.get(self.name)
-        if told is None:
+        value = claims.get(self.name)
+        if value is None:
             raise NotEntitled(
                 f"The issuer did not say who you are: it sends no claim {self.name!r}. An administrator "
                 "of the agent can have it sent, or name another claim in OIDC_NAME_CLAIM"
             )
         if (
-            not isinstance(told, str)
-            or not 1 <= len(name := told.strip()) <= _MAX_NAME
+            not isinstance(value, str)
+            or not 1 <= len(name := value.strip()) <= _MAX_NAME
             or not name.isprintable()
         ):
             raise NotEntitled(
@@ -73,9 +73,9 @@ class ClaimNames:
         return name
 
 
-def roles_in(told: object) -> frozenset[str]:
+def roles_in(value: object) -> frozenset[str]:
     """A list of texts, or one text, as roles; anything else, and more than could be meant, is none."""
-    listed = [told] if isinstance(told, str) else told
+    listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or len(listed) > _MAX_ROLES:
         return frozenset()
     if not all(isinstance(one, str) for one in listed):

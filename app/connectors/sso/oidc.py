@@ -173,10 +173,10 @@ class OidcIssuer:
         """The userinfo claims, requested only where the id token is not sufficient."""
         if known.published.userinfo_endpoint is None or not self._registration.claims.missing(claims):
             return {}
-        told = dict(await known.client.userinfo(token=dict(token)))
-        if told.get("sub") != subject_of(claims):
+        userinfo = dict(await known.client.userinfo(token=dict(token)))
+        if userinfo.get("sub") != subject_of(claims):
             raise PermanentError("its userinfo is for another subject than the id token")
-        return told
+        return userinfo
 
     async def _issuer(self) -> _KnownIssuer:
         """The issuer as it published itself within the last hour; many who ask at once ask it once."""

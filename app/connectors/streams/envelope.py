@@ -80,8 +80,8 @@ def read_message(
         _check_headers(headers)
         entries, listed = _entries(message.body, headers, schema)
         check_length(entries)
-        told = [(_model(entry), _complete(entry)) for entry in entries]
-        events = read_events(told, latest=latest, listed=listed)
+        shaped = [(_model(entry), _complete(entry)) for entry in entries]
+        events = read_events(shaped, latest=latest, listed=listed)
     except UnreadableJson as error:
         raise Poison(in_words(error.errors) if error.errors else str(error)) from None
     except Misfit as error:

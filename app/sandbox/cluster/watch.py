@@ -35,9 +35,9 @@ class SandboxWatch:
                     world = access.world
                     world.api.changed.append(notice)
                     moved = set(world.services())
-                told = [access.naming.key(*name) for name in sorted(moved)]
+                keys = [access.naming.key(*name) for name in sorted(moved)]
                 moved.clear()
-                for key in told:
+                for key in keys:
                     if key is not None:
                         yield ClusterEvent(key=key)
                 await world.clock.sleep(self._every_seconds)

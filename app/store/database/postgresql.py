@@ -109,7 +109,7 @@ class PostgresDatabase:
                     elif went_away(error) and not sent.commit and self._worth_waiting(began):
                         await asyncio.sleep(PAUSE_SECONDS)
                     else:
-                        raise told(error) from error
+                        raise as_agent_error(error) from error
                 else:
                     self._away_since = None
                     return result
@@ -200,7 +200,7 @@ def went_away(error: Exception) -> bool:
     return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, TimeoutError)
 
 
-def told(error: Exception) -> Exception:
+def as_agent_error(error: Exception) -> Exception:
     """As everywhere, and a connection closed by the driver is a transient error."""
     if isinstance(error, asyncpg.InterfaceError):
         return TransientError(f"the connection to the database broke: {error}")
@@ -213,4 +213,4 @@ def _opening(url: URL, error: Exception) -> Exception:
     if code is not None and (code[:2] in {"28", "3D"} or code == "42501"):
         detail = error.orig if isinstance(error, DBAPIError) else error
         return ConfigurationError(f"DATABASE_URL: {shown(url)} cannot be used: {detail}")
-    return told(error)
+    return as_agent_error(error)

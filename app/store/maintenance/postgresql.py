@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, make_url
 
 from app.errors import ConfigurationError, PermanentError
 from app.store.database import locks
-from app.store.database.postgresql import DRIVER_ERRORS, told
+from app.store.database.postgresql import DRIVER_ERRORS, as_agent_error
 from app.store.database.servers import connecting
 from app.store.database.tables import incidents, metadata
 from app.store.maintenance.files import RECORDS, REVISION_TABLE, any_record
@@ -114,11 +114,11 @@ async def _connected(url: URL) -> AsyncIterator[Any]:
     try:
         connection = await connecting(url, limits={})()
     except DRIVER_ERRORS as error:
-        raise told(error) from error
+        raise as_agent_error(error) from error
     try:
         yield connection
     except DRIVER_ERRORS as error:
-        raise told(error) from error
+        raise as_agent_error(error) from error
     finally:
         await connection.close()
 

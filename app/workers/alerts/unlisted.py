@@ -158,5 +158,9 @@ class UnlistedAlerts:
 
 def _name(alert: Alert) -> str:
     """The name by which its source lists it; empty where only a part of it may be known."""
-    told = dict(alert.labels or ()).get("alertname")
-    return alert.name if told == alert.name and HIDDEN not in told and len(told) < _WHOLE_NAME else ""
+    alertname = dict(alert.labels or ()).get("alertname")
+    return (
+        alert.name
+        if alertname == alert.name and HIDDEN not in alertname and len(alertname) < _WHOLE_NAME
+        else ""
+    )

@@ -53,9 +53,9 @@ class BatchWatcher:
         found = {batch.key: batch for batch in await self.reader.batches()}
         signals = []
         for key, batch in found.items():
-            told = condition_of_batch(batch, known=await self._known(key, batch))
-            if told is not None:
-                signals.append(self._signal(key, told))
+            condition = condition_of_batch(batch, known=await self._known(key, batch))
+            if condition is not None:
+                signals.append(self._signal(key, condition))
         gone = [key for key, failed in self._failed.items() if failed and key not in found]
         over = ClusterCondition(condition=Condition.JOB_FAILED, present=False, message="no run is kept")
         signals += [self._signal(key, over) for key in gone]

@@ -10,8 +10,8 @@ from app.agent.evidence.facts import (
     current_pods,
     current_revision,
     older_pods,
+    pod_fault,
     reference_revision,
-    trouble,
 )
 from app.agent.models import Evidence
 from app.agent.workload import PodView, Revision, WorkloadView
@@ -46,7 +46,7 @@ def lowered_limit(evidence: Evidence) -> str | None:
     killed = {
         pod.failing.name
         for pod in current_pods(compared.workload)
-        if trouble(pod, evidence.at) is PodFault.OUT_OF_MEMORY and pod.failing is not None
+        if pod_fault(pod, evidence.at) is PodFault.OUT_OF_MEMORY and pod.failing is not None
     }
     limits, earlier = dict(compared.current.memory_limits), dict(compared.before.memory_limits)
     lowered = (name for name in sorted(killed) if name in limits)
@@ -77,5 +77,5 @@ def _failing(pods: tuple[PodView, ...], evidence: Evidence) -> set[str | None]:
     return {
         None if pod.failing is None else pod.failing.name
         for pod in pods
-        if trouble(pod, evidence.at) in _OWN_FAULTS
+        if pod_fault(pod, evidence.at) in _OWN_FAULTS
     }

@@ -27,7 +27,7 @@ from app.agent.evidence.cluster.routes import (
     unchanged_words,
 )
 from app.agent.evidence.conditions import pod_words, serving_words
-from app.agent.evidence.facts import PodFault, current_revision, initialising, trouble
+from app.agent.evidence.facts import PodFault, current_revision, initialising, pod_fault
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.guardrails.limits.clusters import in_words
 from app.agent.guardrails.workload_kinds import ROLLOUT
@@ -70,7 +70,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
     workload = evidence.workload
     if workload is None:
         return None if evidence.batch is None else _of_batch(evidence.batch, evidence)
-    failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
+    failing = [pod for pod in workload.pods if pod_fault(pod, evidence.at) is not None]
     return Handover(
         facts=(
             *_facts(workload),
@@ -229,7 +229,7 @@ def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
     """Each reason once, with the first pod that shows it."""
     by_words: dict[str, str] = {}
     for pod in failing:
-        words = pod_words(pod, evidence.at) or f"is one of those that {trouble(pod, evidence.at)}"
+        words = pod_words(pod, evidence.at) or f"is one of those that {pod_fault(pod, evidence.at)}"
         by_words.setdefault(words, pod.name)
     return [f"pod {name}: {words}" for words, name in list(by_words.items())[:_PODS]]
 
@@ -276,7 +276,7 @@ def _deleted(change: RouteChange) -> bool:
 
 def _pod_commands(here: str, pod: PodView, evidence: Evidence) -> list[str]:
     container = f" -c {pod.failing.name}" if pod.failing is not None else ""
-    match trouble(pod, evidence.at):
+    match pod_fault(pod, evidence.at):
         case PodFault.LOST:
             return [f"kubectl describe node {pod.node}"] if pod.node is not None else ["kubectl get nodes"]
         case PodFault.CRASH | PodFault.OUT_OF_MEMORY | PodFault.STOPPED:

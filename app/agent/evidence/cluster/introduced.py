@@ -21,9 +21,9 @@ from app.agent.evidence.facts import (
     current_pods,
     current_revision,
     older_pods,
+    pod_fault,
     reference_revision,
     rollout_stuck,
-    trouble,
 )
 from app.agent.models import Evidence
 from app.agent.workload import PodView, Revision, WorkloadView
@@ -53,8 +53,8 @@ def introduced(evidence: Evidence, fault: PodFault) -> bool:
     if workload is None or current is None:
         return False
     mine = current_pods(workload)
-    affected = [pod for pod in mine if trouble(pod, evidence.at) is fault]
-    others = [pod for pod in older_pods(workload) if trouble(pod, evidence.at) is fault]
+    affected = [pod for pod in mine if pod_fault(pod, evidence.at) is fault]
+    others = [pod for pod in older_pods(workload) if pod_fault(pod, evidence.at) is fault]
     if not affected or others or any(pod.ready for pod in mine):
         return False
     before = reference_revision(evidence)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from app.agent.batch.runs import EndedContainer
 from app.agent.evidence.changes import config_map_of
-from app.agent.evidence.facts import PodFault, current_pods, trouble
+from app.agent.evidence.facts import PodFault, current_pods, pod_fault
 from app.agent.evidence.format import counted
 from app.agent.guardrails.workload_kinds import POD
 from app.agent.models import Evidence, Trigger
@@ -122,7 +122,7 @@ def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, 
     """
     found: dict[tuple[str, PodFault], LogSource] = {}
     for pod in workload.pods:
-        fault = trouble(pod, evidence.at)
+        fault = pod_fault(pod, evidence.at)
         if fault not in _SPEAKING or pod.failing is None or pod.failing.role is not ContainerRole.MAIN:
             continue
         source = LogSource(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from app.agent.evidence.facts import PodFault, trouble
+from app.agent.evidence.facts import PodFault, pod_fault
 from app.agent.ids import ServiceKey
 from app.agent.models import Evidence, NodeNeighbours
 from app.agent.workload import PodView, WorkloadView
@@ -21,7 +21,7 @@ _NOT_OF_A_NODE = frozenset({PodFault.IMAGE, PodFault.CONFIGURATION, PodFault.LOS
 
 def only_node(pods: tuple[PodView, ...], at: datetime) -> str | None:
     """The one node that holds every unhealthy pod and no healthy one, beside healthy pods elsewhere."""
-    nodes = {p.node for p in pods if trouble(p, at) is not None}
+    nodes = {p.node for p in pods if pod_fault(p, at) is not None}
     node = next(iter(nodes), None)
     if len(nodes) != 1 or node is None:
         return None
@@ -32,7 +32,7 @@ def only_node(pods: tuple[PodView, ...], at: datetime) -> str | None:
 
 def twins_elsewhere(pods: tuple[PodView, ...], at: datetime) -> bool:
     """Whether each unhealthy pod has a healthy one of the same template: the template does not explain it."""
-    templates = {p.template_hash for p in pods if trouble(p, at) is not None}
+    templates = {p.template_hash for p in pods if pod_fault(p, at) is not None}
     return templates <= {p.template_hash for p in pods if p.ready}
 
 
@@ -45,7 +45,7 @@ def neighbours_on(
     beside: list[ServiceKey] = []
     for key, workload in workloads:
         pods = workload.pods
-        faults = {fault for p in pods if (fault := trouble(p, at)) is not None}
+        faults = {fault for p in pods if (fault := pod_fault(p, at)) is not None}
         alone = only_node(pods, at) == node and twins_elsewhere(pods, at)
         if alone and not faults & _NOT_OF_A_NODE:
             failing.append(key)

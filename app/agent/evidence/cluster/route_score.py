@@ -6,7 +6,7 @@ from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.cluster.routes import cause_of, change_in_words, route_candidates
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.onset.alignment import began_with_rollout
-from app.agent.evidence.pods import pods_are_sick
+from app.agent.evidence.pods import pods_fail
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import incident_onset
 from app.agent.models import Cause, Evidence, Trigger
@@ -36,7 +36,7 @@ def score_against_routes(cause_score: CauseScore, evidence: Evidence) -> None:
     """A release at the same time is the likelier cause where the symptom began with its pods."""
     own = release_of(evidence) or template_config_of(evidence)
     if own is not None and own.recent:
-        if pods_are_sick(own, evidence):
+        if pods_fail(own, evidence):
             cause_score.add_against(0.6, f"the pods of {own.what} are unhealthy themselves")
         elif own.at < incident_onset(evidence) and began_with_rollout(own, evidence):
             cause_score.add_against(0.45, f"the symptom began with the first pods of {own.what}")

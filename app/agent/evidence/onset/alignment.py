@@ -13,7 +13,7 @@ from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.onset.departure import Departure, departure
 from app.agent.evidence.onset.load import calls_more_often, levels_of, one_source
-from app.agent.evidence.pods import changed_pods, pods_are_sick
+from app.agent.evidence.pods import changed_pods, pods_fail
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset, out_of_objective
 from app.agent.ids import ServiceKey
@@ -105,7 +105,7 @@ def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, 
     left = departure(evidence)
     if left is None or not candidate_change.confirmed:
         return
-    pods_say = pods_are_sick(candidate_change, evidence)
+    pods_say = pods_fail(candidate_change, evidence)
     if left.by <= candidate_change.at:
         early = span(candidate_change.at - left.by)
         found = f"the symptom was measured {early} before {candidate_change.what}"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import pod_words, waits_until
-from app.agent.evidence.facts import STARTING, current_pods, initialising, older_pods, trouble
+from app.agent.evidence.facts import STARTING, current_pods, initialising, older_pods, pod_fault
 from app.agent.evidence.format import share
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of, returned_at
@@ -103,7 +103,7 @@ def _preparing(evidence: Evidence) -> Patience | None:
     if any(_outside_now(evidence, one) for one in (ERROR_RATE, LATENCY)):
         return None
     waits = [pod for pod in workload.pods if initialising(pod, evidence.at) is not None]
-    others = [pod for pod in workload.pods if pod not in waits and trouble(pod, evidence.at) is not None]
+    others = [pod for pod in workload.pods if pod not in waits and pod_fault(pod, evidence.at) is not None]
     serves = any(pod.ready for pod in older_pods(workload))
     if not waits or others or not serves or any(pod.restarts for pod in waits):
         return None
@@ -123,7 +123,7 @@ def _replaced(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
         return None
     if METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None
-    if any(trouble(pod, evidence.at) is not None for pod in workload.pods):
+    if any(pod_fault(pod, evidence.at) is not None for pod in workload.pods):
         return None
     young = [pod for pod in current_pods(workload) if not (pod.ready or pod.leftover)]
     if not young:

@@ -224,10 +224,10 @@ async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None
     except (Conflict, PermanentError) as error:
         return PrivateReply(text=f"Nothing changed: {error}.")
     except AgentError as error:  # a commit whose answer was lost is one of these, too
-        trouble = str(error)
+        failure = str(error)
     if what is None:
-        return PrivateReply(text=f"Read failed: {trouble}. {mend}", settled=False)
-    return PrivateReply(text=f"Unknown whether {what} was recorded: {trouble}. {mend}", settled=False)
+        return PrivateReply(text=f"Read failed: {failure}. {mend}", settled=False)
+    return PrivateReply(text=f"Unknown whether {what} was recorded: {failure}. {mend}", settled=False)
 
 
 def _request(one: ApprovalRecord) -> str:

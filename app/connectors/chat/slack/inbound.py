@@ -59,7 +59,7 @@ class SlackInbound:
 
     def __init__(self, *, settings: Settings, client: SlackClient, store: Store, clock: Clock) -> None:
         self._client = client
-        self._desk = SlackCommands(settings, store, clock)
+        self._handler = SlackCommands(settings, store, clock)
         self._telling: set[asyncio.Task[None]] = set()
         secret = settings.slack_signing_secret
         self._verifier = None if secret is None else SignatureVerifier(secret.get_secret_value().strip())
@@ -160,43 +160,43 @@ class SlackInbound:
             approve=approve,
             value=_text(first, "value"),
         )
-        told = await self._desk.click(click)
-        if told.settled:
+        reply = await self._handler.click(click)
+        if reply.settled:
             await ack()
         else:  # Slack shows the person that it failed, even if what follows does not reach them
             ack.response = BoltResponse(status=503)
-        self._tell(_text(body, "response_url"), told)
+        self._send(_text(body, "response_url"), reply)
 
     async def _typed(self, ack: AsyncAck, body: JsonObject) -> None:
         """The reply to a command is shown only to the person who typed it."""
         command = Command(
             user=_text(body, "user_id"), text=_text(body, "text"), trigger=_text(body, "trigger_id")
         )
-        told = await self._desk.command(command)
-        await ack(_private(told))
+        reply = await self._handler.command(command)
+        await ack(_private(reply))
 
-    def _tell(self, response_url: str, told: PrivateReply) -> None:
+    def _send(self, response_url: str, reply: PrivateReply) -> None:
         """Runs in the background: a failed reply changes nothing that is recorded."""
         if not response_url or len(self._telling) >= _MOST_TELLING:
             log.warning("cannot report the result of a button to the Slack user")
             return
-        task = asyncio.create_task(self._told(response_url, told))
+        task = asyncio.create_task(self._deliver(response_url, reply))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _told(self, response_url: str, told: PrivateReply) -> None:
+    async def _deliver(self, response_url: str, reply: PrivateReply) -> None:
         try:
-            await self._client.tell(response_url, {**_private(told), "replace_original": False})
+            await self._client.tell(response_url, {**_private(reply), "replace_original": False})
         except AgentError as error:
             log.warning("cannot report the result of a button to the Slack user: %s", error)
 
 
-def _private(told: PrivateReply) -> JsonObject:
+def _private(reply: PrivateReply) -> JsonObject:
     """A message that one person alone sees; it may quote what others wrote."""
     return {
         "response_type": "ephemeral",
-        "text": escaped(told.text, MAX_TEXT),
-        "blocks": [*private_blocks(told.text, told.links)],
+        "text": escaped(reply.text, MAX_TEXT),
+        "blocks": [*private_blocks(reply.text, reply.links)],
     }
 
 

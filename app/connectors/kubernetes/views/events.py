@@ -43,11 +43,11 @@ def warnings_by_object(events: Iterable[JsonObject]) -> dict[str, tuple[WarningV
 
 def lines_of(warnings: Iterable[WarningView]) -> tuple[str, ...]:
     """Each distinct warning once as `reason: message`, newest first."""
-    told: dict[str, datetime] = {}
+    newest: dict[str, datetime] = {}
     for one in warnings:
         line = f"{one.reason}: {one.message}"[:_CHARACTERS]
-        told[line] = max(told.get(line, one.at), one.at)
-    return tuple(sorted(told, key=lambda line: told[line], reverse=True))
+        newest[line] = max(newest.get(line, one.at), one.at)
+    return tuple(sorted(newest, key=lambda line: newest[line], reverse=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
