@@ -298,10 +298,9 @@ def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    """Services that share no calls and fail at one moment have a cause in common, which is no release of one.
-
-    Where the symptom began with the rollout of the change, they may fail by it: as
-    neighbours on what they share. A ConfigMap is one of the things that services share.
+    """Services without mutual calls that fail at the same time have a common cause, which is not a release
+    of one. If the symptom began with the rollout of the change, the change may cause their failure through
+    shared resources. A ConfigMap is such a shared resource.
     """
     if not candidate_change.in_template:
         return
