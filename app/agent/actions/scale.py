@@ -84,7 +84,7 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
 
 
 def _data_refuses(workload: WorkloadView, wanted: int) -> str | None:
-    """Each replica of a StatefulSet has its own data: the agent removes none, and an undo could not delete one."""
+    """Each replica of a StatefulSet has its own data: none is removed, and an undo could not delete one."""
     ref = workload.target.ref
     if ref.kind != STATEFUL_SET:
         return None

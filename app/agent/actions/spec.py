@@ -131,7 +131,7 @@ class ActionSpec:
     removes: bool = False
     """It deletes its object."""
     based_on: tuple[str, ...] = ()
-    """Further parts of the token that bind its decision, in addition to the template and the changed parts."""
+    """Further parts of the token that bind its decision, besides the template and the changed parts."""
     effect_shows: EffectShows | None = None
     """For an action whose request cannot carry a marker: whether the current state, compared with the state
     at the decision, shows the effect."""

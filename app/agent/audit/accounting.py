@@ -50,7 +50,7 @@ class DiscrepancyKind(StrEnum):
 WORK_LEFT = frozenset(
     {DiscrepancyKind.PENDING_TOO_LONG, DiscrepancyKind.NOBODY_DRIVES, DiscrepancyKind.OVERSLEEPS}
 )
-"""Work that waits for an agent: in a database without one, such as a backup, it is not a defect of the records."""
+"""Work that waits for an agent: not a defect in a database without one, such as a backup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
