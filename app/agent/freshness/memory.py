@@ -40,7 +40,7 @@ UNKNOWN_FOR = timedelta(hours=1)
 """Alerts of which only the number is kept keep no incident from recovering for longer."""
 
 CLUSTERS_KEPT = 3
-"""The number of clusters of one trigger with separately merged alerts; other alerts count for all clusters."""
+"""The number of clusters of one trigger whose alerts are merged separately; others count for all."""
 
 _MERGED = "alerts merged "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

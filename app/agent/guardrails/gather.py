@@ -181,7 +181,7 @@ class Gatherer:
         return "" if workload is None else f"{serving_now(workload)}. "
 
     async def content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
-        """The content that the action writes: the stored ConfigMap of `content_hash`, else that of an undo."""
+        """The content that the action writes: the stored ConfigMap of `content_hash`, else of an undo."""
         content_hash = action.parameters.get("content_hash")
         if content_hash is None or action.target is None:
             return undone
