@@ -35,7 +35,7 @@ class CredentialRepository(Protocol):
         ...
 
     async def forget(self, older_than: datetime) -> int:
-        """Remove sessions that ended before that time; return how many. Tokens stay: an old one is not a guess."""
+        """Remove sessions that ended before that time; return how many. Tokens stay, valid or not."""
         ...
 
 
