@@ -1,6 +1,5 @@
-"""Incidents as intake changes them: opening one, and what a joining signal adds.
-
-Joining does not raise the version, so it never invalidates a running pass.
+"""Changes of incidents by intake: opening an incident, and adding a joining signal. Joining does not raise
+the version, so it never invalidates a running pass.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def not_before(closed: Incident | None, at: datetime) -> datetime:
 
 
 def add_triggers(incident: Incident, triggers: Sequence[Trigger], *, fresh: bool) -> Incident:
-    """What a joining signal adds; a fresh one with a trigger ends the incident's staleness."""
+    """The data that a joining signal adds; a fresh signal with a trigger ends the incident's staleness."""
     if not triggers:
         return incident
     merged = union(incident.triggers, triggers)
