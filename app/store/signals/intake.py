@@ -263,7 +263,7 @@ class IntakeTransaction:
     def _attach(
         self, signal: Signal, one: Service, verdict: IntakeVerdict, delivery: Delivery
     ) -> Disposition:
-        """Open, queue or join, by the state of the service: at most one incident of it is open at any time."""
+        """Open, queue or join, by the state of the service: it has at most one open incident."""
         incident, unknown_to = one.incident, None
         if incident is None and not self._is_known(one.key):
             unknown_to = storable_text(signal.source)
