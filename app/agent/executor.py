@@ -155,9 +155,10 @@ class Executor:
         return None
 
     async def decide_requested_undo(self, record: IncidentRecord, claim: Claim) -> str | None:
-        """Rehearse and decide the next undo that a person requested, like every other write. A string means
-        that nothing was decided, and gives the reason. A denial is recorded as a refused intent, and ends
-        the request.
+        """Rehearse and decide the next undo that a person requested, like every other write.
+
+        A string means that nothing was decided, and gives the reason. A denial is recorded as a refused
+        intent, and ends the request.
         """
         incident = record.incident
         asked, plan = incident.undoing, incident.plan

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 async def renewed(
     claims: ClaimRepository, claim: Claim, lease: timedelta, clock: Clock
 ) -> AsyncIterator[None]:
-    """Renew the claim three times in each lease until the block ends. A lost claim is logged once; the
-    fencing token makes the store refuse further writes of the step.
+    """Renew the claim three times in each lease until the block ends.
+
+    A lost claim is logged once; the fencing token makes the store refuse further writes of the step.
     """
     beating = asyncio.create_task(_beat(claims, claim, lease, clock))
     try:

@@ -103,9 +103,10 @@ def is_undone(record: IncidentRecord, intent: Intent) -> bool:
 
 
 def unverified(record: IncidentRecord) -> Intent | None:
-    """The last action that took place, if it has neither a verdict nor an undo; None otherwise. A verdict
-    on an earlier action does not apply to a later one. If several actions are verified together, the first
-    represents all.
+    """The last action that took place, if it has neither a verdict nor an undo; None otherwise.
+
+    A verdict on an earlier action does not apply to a later one. If several actions are verified together,
+    the first represents all.
     """
     groups = _judged_together(record)
     if not groups:
@@ -116,9 +117,10 @@ def unverified(record: IncidentRecord) -> Intent | None:
 
 
 def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> int:
-    """The action of the plan after `action`, which was the next one until now. If `action` did not take
-    place, actions that only complete it are skipped: a restart after a refused revert would start pods with
-    the failing configuration.
+    """The action of the plan after `action`, which was the next one until now.
+
+    If `action` did not take place, actions that only complete it are skipped: a restart after a refused
+    revert would start pods with the failing configuration.
     """
     index = incident.next_action + 1
     if outcome not in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
@@ -168,8 +170,9 @@ def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, .
 
 
 def handled_since(record: IncidentRecord, intent: Intent) -> str | None:
-    """The person who took over the incident since the action began; None if no person did. The outcome of
-    the action may be known only later: a person may take over during the write.
+    """The person who took over the incident since the action began; None if no person did.
+
+    The outcome of the action may be known only later: a person may take over during the write.
     """
     began = intent.started_at
     people = (
@@ -242,16 +245,18 @@ def judged_with(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
-    """The intents that were verified together with this one, can be undone and were not yet, in the order
-    of their undo. This is the order of execution: pods that were restarted to read a configuration are
-    replaced again after it was restored, not before.
+    """The intents verified together with this one that can still be undone, in the order of their undo.
+
+    This is the order of execution: pods that were restarted to read a configuration are replaced again
+    after it was restored, not before.
     """
     return [i for i in judged_with(record, judged) if i.action.undo is not None and not is_undone(record, i)]
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """The actions that took place, oldest first; an action and the steps that complete it are one group. A
-    step completes an action only directly after it, and only if the action was not verified separately
+    """The actions that took place, oldest first; an action and the steps that complete it are one group.
+
+    A step completes an action only directly after it, and only if the action was not verified separately
     before.
     """
     groups: list[list[Intent]] = []

@@ -105,8 +105,9 @@ def failed_revision(
 
 
 def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
-    """Since when only the current version serves, fully rolled out; None if it has a fault now. A pod
-    serves from the time it became ready: its behaviour before that shows nothing.
+    """Since when only the current version serves, fully rolled out; None if it has a fault now.
+
+    A pod serves from the time it became ready: its behaviour before that shows nothing.
     """
     workload = seen.workload
     if workload is None or not workload.pods or seen.reported_conditions or seen.unmeasured is not None:

@@ -82,9 +82,10 @@ class ReasonCheck:
         return tuple(one for one in found if one.silence.active(now))
 
     async def _reported(self, incident: Incident) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
-        """The recorded reasons of the service, and those from the signals if an older version accepted
-        them. Only such a version left no record: a reason that is missing from a record was withdrawn and
-        then dropped, and is not read from the signals again.
+        """The recorded reasons of the service, and those from the signals if an older version accepted them.
+
+        Only such a version left no record: a reason that is missing from a record was withdrawn and then
+        dropped, and is not read from the signals again.
         """
         store = self.observer.store
         levels = await store.signals.levels(incident.key)

@@ -92,8 +92,9 @@ async def read_json(
 
 
 async def beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of the call; a body of that size runs in a thread if it would delay other requests. There
-    is one such thread: several large bodies take turns, and leave the event loop its share of the
+    """The result of the call; a body of that size runs in a thread if it would delay other requests.
+
+    There is one such thread: several large bodies take turns, and leave the event loop its share of the
     interpreter.
     """
     if size <= LARGE_BYTES:

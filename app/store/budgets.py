@@ -198,8 +198,9 @@ def _in_cluster(limits: Limits, cluster: str) -> ColumnElement[bool]:
 
 
 def _window(connection: Connection, limits: Limits, cluster: str, at: datetime) -> tuple[Touch, ...]:
-    """The newest actions, up to the budget of the cluster: beyond it no action may begin. Actions dated so
-    far ahead that no limit counts them are not among them.
+    """The newest actions, up to the budget of the cluster: beyond it no action may begin.
+
+    Actions dated so far ahead that no limit counts them are not among them.
     """
     columns, length = intents.c, limits.window
     rows = connection.execute(
@@ -318,8 +319,9 @@ def _results(
 
 
 def _without_verdict(row: Row[Any], end: _VerdictOfIncident) -> int | None:
-    """An older version did not record which action a recovery followed: assume the first. No action gets
-    credit for a service that recovered by itself after the escalation.
+    """An older version did not record which action a recovery followed: assume the first.
+
+    No action gets credit for a service that recovered by itself after the escalation.
     """
     recovered = IncidentState(row.incident_state) is IncidentState.RECOVERED
     return 0 if recovered and end.recovered_at is None else None

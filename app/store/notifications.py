@@ -151,8 +151,9 @@ def _recent(channel: str, mark: datetime) -> Subquery:
 
 
 def look_again(connection: Connection, incident: Incident) -> None:
-    """Make the channels that were notified of an incident read it again although it ended before their
-    mark. For records after its end: the recovery of its service, or an operation of a person.
+    """Make the channels that were notified of an incident read it again although it ended before their mark.
+
+    For records after its end: the recovery of its service, or an operation of a person.
     """
     if incident.closed_at is None:
         return

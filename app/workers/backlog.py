@@ -1,5 +1,7 @@
-"""The backlog: incidents above a sender's limit are opened when others of its incidents end. None is
-dropped, and the channels are notified once per backlog of a sender. One elected process does it for all.
+"""The backlog: incidents above a sender's limit are opened when others of its incidents end.
+
+None is dropped, and the channels are notified once per backlog of a sender. One elected process does it for
+all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Work for each service, concurrently within a bound, and never twice at the same time for the same
-service. A request during the work leads to one more run afterwards, so that the last run always began after
-the last request. Requests never wait.
+"""Work for each service, concurrently within a bound, and never twice at the same time for the same service.
+
+A request during the work leads to one more run afterwards, so that the last run always began after the last
+request. Requests never wait.
 """
 
 from __future__ import annotations

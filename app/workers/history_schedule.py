@@ -1,6 +1,7 @@
-"""When a running version is next considered for the history. Pure state, kept by the watcher. A recorded
-version, or one too young to be trusted, costs nothing; a version that is not trusted for another reason is
-considered again after growing waits.
+"""When a running version is next considered for the history.
+
+Pure state, kept by the watcher. A recorded version, or one too young to be trusted, costs nothing; a
+version that is not trusted for another reason is considered again after growing waits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 """The reader of a stream: messages become signals, and only durable signals are acknowledged (promise 9).
+
 One `StreamReader` reads one `SignalStream` for the life of the process, and its signals go to the same
 `Intake.accept` as those of HTTP. Crashes, lost answers and shutdowns only repeat messages: a signal's id is
 derived from the position of its message, so that the store recognises the same signal. A message that can

@@ -40,8 +40,10 @@ class TelemetryFaults:
     """When each service last had data."""
 
     def in_round(self, answers: Sequence[Polled], at: datetime) -> str | None:
-        """The fault of a round of answers from the metric source; None if it could measure. One answer that
-        a retry cannot fix is enough; time-outs and missing answers count if they are more than half of all.
+        """The fault of a round of answers from the metric source; None if it could measure.
+
+        One answer that a retry cannot fix is enough; time-outs and missing answers count if they are more
+        than half of all.
         """
         failed = {key: answer for key, answer in answers if isinstance(answer, AgentError)}
         lasting = [error for error in failed.values() if isinstance(error, PermanentError)]

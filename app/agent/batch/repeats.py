@@ -29,8 +29,9 @@ def name_of_repeat(run_name: str, uid: str) -> str:
 
 
 def obstacle(batch: BatchView, run: str | None = None) -> str | None:
-    """Why the failed run must not be repeated, or why there is nothing to repeat; None if it may be
-    repeated. `run`: the name of the run of the decision; None: the last failed run.
+    """Why the failed run must not be repeated, or why there is nothing to repeat; None if it may be repeated.
+
+    `run`: the name of the run of the decision; None: the last failed run.
     """
     failed = batch.failed
     return (

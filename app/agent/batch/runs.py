@@ -1,5 +1,6 @@
-"""The runs of one batch, a CronJob or a standalone Job, as the cluster shows them. Pure. A batch has a
-separate key: its failure is never an outage of the service that shares its label.
+"""The runs of one batch, a CronJob or a standalone Job, as the cluster shows them. Pure.
+
+A batch has a separate key: its failure is never an outage of the service that shares its label.
 """
 
 from __future__ import annotations

@@ -143,8 +143,9 @@ def _running_conditions(pod: PodView, workload: WorkloadView, unready: timedelta
 
 
 def waits_until(workload: WorkloadView) -> datetime | None:
-    """Until when the agent waits for a registry that does not answer; None: no pod waits for one. Only
-    while nothing else is wrong: the agent does not wait for other conditions.
+    """Until when the agent waits for a registry that does not answer; None: no pod waits for one.
+
+    Only while nothing else is wrong: the agent does not wait for other conditions.
     """
     if workload_conditions(workload):
         return None

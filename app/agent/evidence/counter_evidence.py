@@ -298,9 +298,10 @@ def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    """Services without mutual calls that fail at the same time have a common cause, which is not a release
-    of one. If the symptom began with the rollout of the change, the change may cause their failure through
-    shared resources. A ConfigMap is such a shared resource.
+    """Services without mutual calls that fail together have a common cause, not a release of one of them.
+
+    If the symptom began with the rollout of the change, the change may cause their failure through shared
+    resources. A ConfigMap is such a shared resource.
     """
     if not candidate_change.in_template:
         return

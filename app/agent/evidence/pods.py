@@ -156,9 +156,10 @@ def _score_older_pods(
 
 
 def _failing_without(older: tuple[PodView, ...], workload: WorkloadView, evidence: Evidence) -> float | None:
-    """The share of failed requests if only pods without the change serve them; else None. Missing pods
-    explain failures up to their share, slow answers indicate a lack of capacity, and a version that never
-    served requests may itself fail them.
+    """The share of failed requests if only pods without the change serve them; else None.
+
+    Missing pods explain failures up to their share, slow answers indicate a lack of capacity, and a version
+    that never served requests may itself fail them.
     """
     proved = {one.template_hash for one in workload.revisions if served(evidence, one)}
     if not any(pod.ready and pod.template_hash in proved for pod in older):

@@ -79,10 +79,11 @@ def _changed(intent: Intent, target: TargetState) -> Found:
 
 
 def _may_have_passed(intent: Intent, target: TargetState, sent_at: str | None) -> bool:
-    """Whether a write may have taken effect and been reverted again. A deletion is final. Any other write
-    without a marker is ruled out only while the object still has the version that the write is bound to:
-    nothing was written, and the API server accepts only one of two writes that are bound to the same
-    version.
+    """Whether a write may have taken effect and been reverted again.
+
+    A deletion is final. Any other write without a marker is ruled out only while the object still has the
+    version that the write is bound to: nothing was written, and the API server accepts only one of two
+    writes that are bound to the same version.
     """
     if carries_marker(intent.action) or ACTIONS[intent.action.name].removes:
         return False

@@ -42,8 +42,9 @@ def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
 
 
 def ends_outage(undone: Intent, available: int | None) -> str | None:
-    """Why an undo would remove the only serving replicas; `available`: the current number of them. No
-    replica served before the action, so the remaining symptom is smaller than the original one.
+    """Why an undo would remove the only serving replicas; `available`: the current number of them.
+
+    No replica served before the action, so the remaining symptom is smaller than the original one.
     """
     before = undone.snapshot.available if undone.snapshot is not None else None
     if undone.action.name not in _OTHER_VERSION or before != 0 or not available:
@@ -64,6 +65,7 @@ def changed_by(undone: Intent, look: TargetLook) -> str | None:
 
 def since_then(record: IncidentRecord, intent: Intent, look: TargetLook) -> Since:
     """The current state of a change by the agent; later changes of the object by the agent do not count.
+
     After a deletion by the agent the object is gone, or another object has its name.
     """
     if ACTIONS[intent.action.name].removes and (look.gone or look.target is not None):

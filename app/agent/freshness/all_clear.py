@@ -50,6 +50,7 @@ def unknown_alerts(
     known: tuple[Reason, ...], triggers: tuple[Trigger, ...], since: datetime, now: datetime
 ) -> tuple[Reason, ...]:
     """The alerts of which only the number is kept, one reason for each trigger; their state is unknown.
+
     Alerts reported before `since`, the opening of the incident, do not belong to it, and after
     `UNKNOWN_FOR` they no longer count.
     """
@@ -65,6 +66,7 @@ def unknown_alerts(
 
 def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
     """The description of an alert that `firing_alerts` found: `the alert X is still firing, last ...`.
+
     `silenced` gives the author and the end of its silence.
     """
     last = f"last reported at {clock_words(one.last_true_at, now)}"
@@ -83,9 +85,10 @@ def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
 def firing_clauses(
     found: tuple[Reason, ...], now: datetime, silenced: Callable[[Reason], str]
 ) -> tuple[str, ...]:
-    """The description of alerts that `firing_alerts` found: alerts with the same name and state are
-    counted. Merged alerts have a clause for each trigger and cluster. `silenced` gives the author and the
-    end of the silence of an alert; empty if it is not silenced.
+    """The description of alerts that `firing_alerts` found: alerts with the same name and state are counted.
+
+    Merged alerts have a clause for each trigger and cluster. `silenced` gives the author and the end of the
+    silence of an alert; empty if it is not silenced.
     """
     alike: dict[tuple[str, str, bool], list[Reason]] = {}
     for one in found:

@@ -48,9 +48,10 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
-    """Add this reason; if there are too many, drop the least needed. Withdrawn reasons go first, then
-    alerts whose end was lost, then posted samples. An alert that may still fire is never dropped, only
-    merged, and the resolution of a resolved alert stays recorded.
+    """Add this reason; if there are too many, drop the least needed.
+
+    Withdrawn reasons go first, then alerts whose end was lost, then posted samples. An alert that may still
+    fire is never dropped, only merged, and the resolution of a resolved alert stays recorded.
     """
     kept = [one for one in known if one.subject != reason.subject]
     at, dropped = reason.newest, list[Reason]()
@@ -214,8 +215,9 @@ def _merged_cluster(known: tuple[Reason, ...], one: Reason) -> str:
 
 
 def _vacated(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
-    """With a place for the cluster of this alert, if all alerts of another cluster have ended. The resolved
-    alerts stay recorded, among those of any cluster.
+    """With a place for the cluster of this alert, if all alerts of another cluster have ended.
+
+    The resolved alerts stay recorded, among those of any cluster.
     """
     if not one.cluster or _merged_cluster(known, one) == one.cluster:
         return known

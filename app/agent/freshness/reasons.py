@@ -1,8 +1,9 @@
-"""Reasons for an action: the last confirmation of each, and its withdrawal (promise 13). Pure. Intake
-stores for each service the reports and their withdrawals (`reports`, within the bounds of `memory`); before
-every decision the loop adds the agent's own observation (`own_look`); the transaction that begins an action
-checks again whether a reason holds, including all reports up to then (`Reasons.refusal`). The agent's own
-observation takes precedence over every report, and a failed measurement proves nothing.
+"""Reasons for an action: the last confirmation of each, and its withdrawal (promise 13). Pure.
+
+Intake stores for each service the reports and their withdrawals (`reports`, within the bounds of `memory`);
+before every decision the loop adds the agent's own observation (`own_look`); the transaction that begins an
+action checks again whether a reason holds, including all reports up to then (`Reasons.refusal`). The
+agent's own observation takes precedence over every report, and a failed measurement proves nothing.
 """
 
 from __future__ import annotations
@@ -204,8 +205,10 @@ class Reasons:
 
 
 def _as_reported(reason: Reason, reported: tuple[Reason, ...], now: datetime, *, recorded: bool) -> Reason:
-    """The reason with all reports since it was examined. A reason that has disappeared from the record was
-    withdrawn or merged in the meantime and then dropped: it does not hold.
+    """The reason with all reports since it was examined.
+
+    A reason that has disappeared from the record was withdrawn or merged in the meantime and then dropped:
+    it does not hold.
     """
     if reason.withdrawn is not None:
         return reason

@@ -115,9 +115,10 @@ def remember_level(
 def from_signals(
     signals: Iterable[Signal], slo: SloThresholds, newest: SliSample | None = None
 ) -> tuple[Reason, ...]:
-    """The reasons that follow from signals in order, if no reasons were stored for them. A sample within
-    the objective joins no incident: the `newest` sample of the service withdraws the claims of earlier
-    samples.
+    """The reasons that follow from signals in order, if no reasons were stored for them.
+
+    A sample within the objective joins no incident: the `newest` sample of the service withdraws the claims
+    of earlier samples.
     """
     known: tuple[Reason, ...] = ()
     for signal in signals:
@@ -152,8 +153,9 @@ def _withdrawn_by(newest: SliSample, known: tuple[Reason, ...], slo: SloThreshol
 
 
 def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, ...], bool]:
-    """The meaning of an alert that was delivered before with the same status, and whether it fires again. A
-    repeat refreshes the original. After a resolution the first firing repeat counts as a late copy; one
+    """The meaning of an alert that was delivered before with the same status, and whether it fires again.
+
+    A repeat refreshes the original. After a resolution the first firing repeat counts as a late copy; one
     that arrives `REPEAT_APART` later fires again.
     """
     alert = signal.payload
@@ -229,8 +231,9 @@ def _remember_alert(
 
 
 def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
-    """With the end of an alert that polling found and that its source no longer lists. The end of a
-    delivered alert is also delivered: a poll does not end it.
+    """With the end of an alert that polling found and that its source no longer lists.
+
+    The end of a delivered alert is also delivered: a poll does not end it.
     """
     before = find(known, alert_subject(alert))
     if before is None or polled_alert(before) is None:
@@ -243,8 +246,9 @@ def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -
 def _suppress(
     known: tuple[Reason, ...], signal: Signal, alert: Alert, over: Withdrawal
 ) -> tuple[Reason, ...]:
-    """With an alert that fired and is now muted; a merged alert is stored in full again. A later muted
-    firing ends the earlier ones, and replaces them: nothing has recovered.
+    """With an alert that fired and is now muted; a merged alert is stored in full again.
+
+    A later muted firing ends the earlier ones, and replaces them: nothing has recovered.
     """
     others, before = recalled(known, alert)
     if before is not None:

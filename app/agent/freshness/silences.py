@@ -57,8 +57,9 @@ class Matcher:
         return True if found is None else found is self.is_equal
 
     def meets(self, kept: str) -> bool | None:
-        """The same for a label as stored; None if a removed part of it could decide. From a matcher value
-        without a pattern the same part is removed.
+        """The same for a label as stored; None if a removed part of it could decide.
+
+        From a matcher value without a pattern the same part is removed.
         """
         if self.is_regex:
             return None if HIDDEN in kept and not self.everything else self.matches(kept)
@@ -200,8 +201,9 @@ class Muting:
 
 
 def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: datetime) -> Muting:
-    """The silences of these alerts, each of which may fire; none if one of them is not muted. The agent's
-    own alerts do not count: people silence alerts of their own system.
+    """The silences of these alerts, each of which may fire; none if one of them is not muted.
+
+    The agent's own alerts do not count: people silence alerts of their own system.
     """
     active = [one for one in silencings if one.silence.active(at)]
     whole = tuple(one for one in active if one.whole)

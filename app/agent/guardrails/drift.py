@@ -1,6 +1,7 @@
-"""The rules for changes of an object that a release tool wrote and does not watch. Pure. The tool neither
-reverts nor notices such a change: the object drifts from its release, and the next release overwrites it,
-or is refused because the agent owns the field. Undos are exempt: they end the drift.
+"""The rules for changes of an object that a release tool wrote and does not watch. Pure.
+
+The tool neither reverts nor notices such a change: the object drifts from its release, and the next release
+overwrites it, or is refused because the agent owns the field. Undos are exempt: they end the drift.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The changes of an action, field by field, in words: the old and the new value. Pure. The one place that
-describes such a difference in words. Both connectors call it with the object before and after a rehearsal,
-and their answer is what timeline, approvals page and chat show. Secrets never enter it (promise 12): a
-value is hidden if its name or its form suggests a credential, or if it is configuration that looks like
-one.
+"""The changes of an action, field by field, in words: the old and the new value. Pure.
+
+The one place that describes such a difference in words. Both connectors call it with the object before and
+after a rehearsal, and their answer is what timeline, approvals page and chat show. Secrets never enter it
+(promise 12): a value is hidden if its name or its form suggests a credential, or if it is configuration
+that looks like one.
 """
 
 from __future__ import annotations

@@ -129,11 +129,12 @@ class Gatherer:
         )
 
     async def objection(self, key: ServiceKey, intent: Intent, *, under_way: bool = False) -> str | None:
-        """Why the cluster forbids the action now, read right before the write. The target, the workload of
-        the service or their namespace opts out, a PodDisruptionBudget was created or changed since the
-        decision, too many nodes are cordoned, or pods of a node cannot be moved. `under_way`: the node is
-        already cordoned for them. An undo that the agent decides is allowed, unless another incident needs
-        the state that it would remove.
+        """Why the cluster forbids the action now, read right before the write.
+
+        The target, the workload of the service or their namespace opts out, a PodDisruptionBudget was
+        created or changed since the decision, too many nodes are cordoned, or pods of a node cannot be
+        moved. `under_way`: the node is already cordoned for them. An undo that the agent decides is
+        allowed, unless another incident needs the state that it would remove.
         """
         needed = await self.needed_by(intent.incident_id, intent.action)
         if self.reader is None or intent.own_undo or needed is not None:

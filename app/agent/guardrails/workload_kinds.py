@@ -1,5 +1,6 @@
-"""The kinds of workloads: names, the objects that keep their revisions, and their changeable parts. Pure. A
-kind that the agent only watches, such as an Argo Rollout, has no changeable part: the agent diagnoses its
+"""The kinds of workloads: names, the objects that keep their revisions, and their changeable parts. Pure.
+
+A kind that the agent only watches, such as an Argo Rollout, has no changeable part: the agent diagnoses its
 faults and hands them to a person.
 """
 

@@ -1,6 +1,8 @@
-"""The people who use the agent: a name, the assigned roles, and the entry point. Pure. Every entry point
-(API, command line, pages, chat) creates a `Person` from verified data; the code that evaluates an answer
-reads only this value. A credential authenticates a token or a session; only the hash of its secret is kept.
+"""The people who use the agent: a name, the assigned roles, and the entry point. Pure.
+
+Every entry point (API, command line, pages, chat) creates a `Person` from verified data; the code that
+evaluates an answer reads only this value. A credential authenticates a token or a session; only the hash of
+its secret is kept.
 """
 
 from __future__ import annotations
@@ -303,9 +305,10 @@ class ApprovalTerms:
         return frozenset(self.roles).union(*(step.roles for step in self.escalation))
 
     def met_by(self, other: ApprovalTerms, said_yes: Iterable[str] = ()) -> bool:
-        """Whether an approval on `other` terms, by these approvers, satisfies these terms. The new terms
-        must not exclude a person who approved; a request without an answer satisfies them while it excludes
-        the same people.
+        """Whether an approval on `other` terms, by these approvers, satisfies these terms.
+
+        The new terms must not exclude a person who approved; a request without an answer satisfies them
+        while it excludes the same people.
         """
         roles = not self.roles or (bool(other.roles) and other.every_role <= self.every_role)
         agreed = tuple(said_yes)

@@ -85,10 +85,11 @@ def administrators(tokens: Iterable[Credential], at: datetime) -> tuple[Credenti
 
 
 async def store_initial(credentials: CredentialRepository, text: str, at: datetime) -> bool:
-    """Store the first administrator token of an installation; return whether it was stored now. Nothing is
-    stored while an administrator token exists, or if this token existed before, revoked or not; of
-    processes that start together only one stores it. Raises `ConfigurationError` for a text that is not a
-    token.
+    """Store the first administrator token of an installation; return whether it was stored now.
+
+    Nothing is stored while an administrator token exists, or if this token existed before, revoked or not;
+    of processes that start together only one stores it. Raises `ConfigurationError` for a text that is not
+    a token.
     """
     parts = presented(text)
     if parts is None or not parts[0].startswith("tok_"):

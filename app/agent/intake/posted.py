@@ -1,4 +1,5 @@
 """Posted samples that are healthy and in order: evaluated by a few comparisons, without a `Signal` each.
+
 `IntakeRules` decides every signal. It ignores a healthy sample of a healthy service, regardless of open
 incidents, and records its time: a `HealthyRun` does the same for many samples of one service, and takes no
 others. `tests/property/test_healthy_run.py` checks that both agree. Pure.

@@ -211,8 +211,9 @@ def _remembering(
 
 
 def _opened_by(signal: Signal, judged: SignalMeaning, known: ServiceLevels) -> SignalMeaning:
-    """The levels keep in full only the newest alert that opened an incident. An alert that was delivered
-    before may change nothing else: then `known` is stored.
+    """The levels keep in full only the newest alert that opened an incident.
+
+    An alert that was delivered before may change nothing else: then `known` is stored.
     """
     levels = judged.levels or known
     reasons = _opening(signal, levels.reasons)

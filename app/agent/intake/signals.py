@@ -54,6 +54,7 @@ def new_signal(
     sender: Sender | None = None,
 ) -> Signal:
     """A signal, its staleness evaluated on arrival, with a new id unless its source has a lasting one.
+
     Without a `dedup_key` two signals are the same if source, service, time and content are equal.
     """
     kind = _KINDS[type(payload)]

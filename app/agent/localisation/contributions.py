@@ -27,8 +27,9 @@ def error_shares(caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
 
 
 def _shares(kind: MetricKind, caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
-    """The increase of the callees per request of the caller, as a share of the increase of the caller. A
-    callee whose measurements stopped can explain everything: calls to it fail or time out.
+    """The increase of the callees per request of the caller, as a share of the increase of the caller.
+
+    A callee whose measurements stopped can explain everything: calls to it fail or time out.
     """
     own = anomalies[caller]
     if own.rise(kind) <= 0.0:
@@ -77,6 +78,7 @@ def _largest_ratio(
     caller: ServiceAnomalies, callee: ServiceAnomalies, of_caller: MetricKind, of_callee: MetricKind
 ) -> float:
     """The increase of the callee, as a multiple of the increase of the caller, in the same statistic.
+
     Averages are preferred, because they add up along a call. Without a common statistic the result is 0.
     """
     own, passed = caller.added(of_caller), callee.added(of_callee)

@@ -109,9 +109,10 @@ def deviation(
     during: Sequence[Point],
     least_spread: float = 0.0,
 ) -> Deviation | None:
-    """The deviation of the samples since the symptom; None if no range or no sample is known. `earlier` are
-    samples shortly before the symptom: a deviation at that time did not start with the symptom, so their
-    median widens the normal range. `least_spread` is in the unit of the metric.
+    """The deviation of the samples since the symptom; None if no range or no sample is known.
+
+    `earlier` are samples shortly before the symptom: a deviation at that time did not start with the
+    symptom, so their median widens the normal range. `least_spread` is in the unit of the metric.
     """
     if normal is not None and normal.count < _LEAST_HISTORY:
         normal = None
@@ -150,8 +151,9 @@ def deviation(
 
 
 def _reference(normal: NormalRange | None, earlier: Sequence[float]) -> tuple[float, float, float, float]:
-    """Low and high end, level and spread of the normal range just before the symptom. If the fault was
-    noticed late, less than half of the earlier samples may already contain it.
+    """Low and high end, level and spread of the normal range just before the symptom.
+
+    If the fault was noticed late, less than half of the earlier samples may already contain it.
     """
     if normal is None:
         return min(earlier), max(earlier), median(earlier), 0.0

@@ -49,8 +49,9 @@ def waiting_part(caller: str, anomalies: Anomalies, graph: CallGraph) -> float:
 
 
 def network_strengths(anomalies: Anomalies, graph: CallGraph) -> dict[str, float]:
-    """For each service, how strongly the waiting of its callers indicates the network in front of it. A
-    caller that does not wait, although a visible share of its calls goes to a callee, rules that callee
+    """For each service, how strongly the waiting of its callers indicates the network in front of it.
+
+    A caller that does not wait, although a visible share of its calls goes to a callee, rules that callee
     out. A callee that explains the waiting of all callers is the most likely.
     """
     waiting = {

@@ -66,8 +66,9 @@ class ByPerson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoRequest:
-    """A person's request to undo the agent's last change, and the earlier state of the incident. While it
-    is pending, the plan of the incident is the undo.
+    """A person's request to undo the agent's last change, and the earlier state of the incident.
+
+    While it is pending, the plan of the incident is the undo.
     """
 
     by: str
@@ -153,6 +154,7 @@ class Incident:
     @property
     def over_at(self) -> datetime | None:
         """When nothing was left to do: an escalated incident is over once it recovered or was resolved.
+
         `closed_at` is the time when the agent ended its work; after it a new symptom may open another
         incident.
         """

@@ -113,6 +113,7 @@ def nothing_written(record: IncidentRecord) -> str:
 
 def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     """The runbook or action that helped, the proof, and the changes that did not help and were not undone.
+
     If `since` says that the helpful change was replaced before the end, or that a person handled the
     incident in between, no action gets the credit.
     """

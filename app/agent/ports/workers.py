@@ -22,8 +22,9 @@ class Fleet(Protocol):
     """The processes of the agent that share one store: who is alive, who leads, who rang."""
 
     async def enter(self, owner: str) -> None:
-        """Count as alive from now on, until `leave` or the death of this process. Registers again
-        automatically after the connection to the store breaks.
+        """Count as alive from now on, until `leave` or the death of this process.
+
+        Registers again automatically after the connection to the store breaks.
         """
         ...
 

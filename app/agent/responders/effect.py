@@ -1,4 +1,5 @@
 """Operations of people on an incident: acknowledge, assign, note, take over, hand back, resolve. Pure.
+
 `handled` decides from the stored record what a request changes; the store applies it under the incident's
 lock. A request that would change nothing is accepted and records nothing, so that a sender may retry after
 a lost response.

@@ -1,4 +1,5 @@
 """Watches escalated incidents: an incident whose service stays healthy for a whole soak ends as recovered.
+
 The agent only observes. A round checks a bounded number of incidents: those whose soak has begun, the
 newest, and some of the others in turn. The progress of a soak is kept in memory; a restarted process begins
 it again.

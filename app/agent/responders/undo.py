@@ -126,8 +126,9 @@ class RequestedUndo:
     async def _refuse(
         self, record: IncidentRecord, claim: Claim, kind: OutcomeKind, why: str, now: datetime
     ) -> None:
-        """The undo did not take place: everything else returns to the earlier state. If this is unknown, or
-        part of the undo took place, a person checks it.
+        """The undo did not take place: everything else returns to the earlier state.
+
+        If this is unknown, or part of the undo took place, a person checks it.
         """
         asked, why = _asked(record), why.removesuffix(".")
         unknown, partly = kind is OutcomeKind.UNKNOWN, not undone_intents(record).isdisjoint(asked.undoes)

@@ -1,6 +1,7 @@
-"""A person's request to undo the agent's last change of an incident. Pure. The agent carries it out only if
-it has otherwise stopped work on the incident: the incident has ended, or a person has taken it over. An
-ended incident is open while the undo lasts.
+"""A person's request to undo the agent's last change of an incident. Pure.
+
+The agent carries it out only if it has otherwise stopped work on the incident: the incident has ended, or a
+person has taken it over. An ended incident is open while the undo lasts.
 """
 
 from __future__ import annotations
@@ -132,8 +133,9 @@ def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind)
 
 
 def not_undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
-    """The incident in its state before the request, which is answered. If a signal joined while it was
-    open, it stays open, and the agent diagnoses again.
+    """The incident in its state before the request, which is answered.
+
+    If a signal joined while it was open, it stays open, and the agent diagnoses again.
     """
     asked = _pending(incident)
     after = replace(

@@ -1,7 +1,8 @@
-"""The approved catalogue: reviewed data that names typed actions, completely checked before the agent
-starts. `load_catalogue` is called once at start. Any content that it does not fully understand (an unknown
-key, an action outside the closed set, a missing parameter, a shell string, a YAML trick) is a
-`ConfigurationError` with file, line and column: there is no free-form command anywhere.
+"""The approved catalogue: reviewed data that names typed actions, completely checked before the agent starts.
+
+`load_catalogue` is called once at start. Any content that it does not fully understand (an unknown key, an
+action outside the closed set, a missing parameter, a shell string, a YAML trick) is a `ConfigurationError`
+with file, line and column: there is no free-form command anywhere.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Multi-window burn rates: how fast a service uses up its error budget. Pure, except for its counters. A
-burn rate of 1 uses up the budget (1 - availability) exactly. It is measured over a long and a short window:
-the long one shows that a relevant share of the budget is used up, the short one that the burn continues.
+"""Multi-window burn rates: how fast a service uses up its error budget.
+
+Pure, except for its counters. A burn rate of 1 uses up the budget (1 - availability) exactly. It is
+measured over a long and a short window: the long one shows that a relevant share of the budget is used up,
+the short one that the burn continues.
 """
 
 from __future__ import annotations

@@ -80,8 +80,10 @@ def _ended(
 
 
 def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
-    """ "Cannot tell" once the attempts ended by gaps add up to `rules.longest`. A gap adds at most twice
-    the longest allowed gap: a pause of hours restarts the verification and does not use up later attempts.
+    """ "Cannot tell" once the attempts ended by gaps add up to `rules.longest`.
+
+    A gap adds at most twice the longest allowed gap: a pause of hours restarts the verification and does
+    not use up later attempts.
     """
     lost = _lost(verification, at, rules)
     if lost < rules.longest:
@@ -99,8 +101,9 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
 
 
 def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timedelta:
-    """The length of all attempts ended by gaps, including the one that ends at `at`. Each counts until its
-    last observation, regardless of later clock changes.
+    """The length of all attempts ended by gaps, including the one that ends at `at`.
+
+    Each counts until its last observation, regardless of later clock changes.
     """
     seen = verification.last_observed_at or verification.started_at
     watched = max(seen - verification.started_at, timedelta(0))

@@ -37,9 +37,10 @@ Judged: TypeAlias = bytes | Problem | DoorFailure | None
 
 
 class IntakeDoor:
-    """Answers plain deliveries, and passes everything else on unchanged. It stands in front of all layers
-    and keeps their guarantees: a request counts as in progress, must come from this machine if no identity
-    is required, is counted and timed, and gets the same answer headers.
+    """Answers plain deliveries, and passes everything else on unchanged.
+
+    It stands in front of all layers and keeps their guarantees: a request counts as in progress, must come
+    from this machine if no identity is required, is counted and timed, and gets the same answer headers.
     """
 
     def __init__(self, app: ASGIApp, application: Starlette, *, progress: InProgress, sandbox: bool) -> None:

@@ -1,6 +1,7 @@
-"""The formats of the fast door: plain headers, plain events and plain deliveries of alerts. Each function
-returns None for anything that the ordinary route has to handle. Its results are exactly those of the
-ordinary route: `tests/api/test_intake_door.py` compares the two.
+"""The formats of the fast door: plain headers, plain events and plain deliveries of alerts.
+
+Each function returns None for anything that the ordinary route has to handle. Its results are exactly those
+of the ordinary route: `tests/api/test_intake_door.py` compares the two.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""`/v1/incidents/{id}/...`: operations of people on an incident, except answering approvals. Each is one
-transaction with its entries in the timeline and the audit trail; the record names the author
+"""`/v1/incidents/{id}/...`: operations of people on an incident, except answering approvals.
+
+Each is one transaction with its entries in the timeline and the audit trail; the record names the author
 (`app.api.security.access`). A repeated request that would change nothing is accepted and records nothing.
 """
 

@@ -1,8 +1,9 @@
-"""Roll-ups: each ended day is counted once, and a report adds the days up. They are stored in slices: all
-incidents, and the incidents of each environment, cause and severity, alone and combined. Triggers of the
-database note a change of a day that was counted (`statistics_stale`); such a day, and its block, are not
-used until the day is counted again. On PostgreSQL a change takes a shared lock on its day and counting an
-exclusive one, so counting never misses a change whose transaction has not ended.
+"""Roll-ups: each ended day is counted once, and a report adds the days up.
+
+They are stored in slices: all incidents, and the incidents of each environment, cause and severity, alone
+and combined. Triggers of the database note a change of a day that was counted (`statistics_stale`); such a
+day, and its block, are not used until the day is counted again. On PostgreSQL a change takes a shared lock
+on its day and counting an exclusive one, so counting never misses a change whose transaction has not ended.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ _LONGEST_BACK = timedelta(days=3 * 366)
 def counted_parts(
     connection: Connection, where: StatsFilter, parts: Collection[StatsPart]
 ) -> tuple[Mapping[StatsPart, list[Row]], int]:
-    """The rows of each part, and the number of days for which they are from the last count. They are sums
-    of roll-ups and of counts from the records. Of the days that changed since their count, the newest
-    `MOST_STALE` are counted from the records.
+    """The rows of each part, and the number of days for which they are from the last count.
+
+    They are sums of roll-ups and of counts from the records. Of the days that changed since their count,
+    the newest `MOST_STALE` are counted from the records.
     """
     quick(connection)
     outdated = 0

@@ -114,8 +114,9 @@ def read_text(kind: type[T], text: str) -> T:
 
 
 def writable(kind: type[T], value: T) -> Json:
-    """The plain values of a model, checked to be readable again; `Invalid` if they are not. Otherwise a NaN
-    in place of a number would be noticed too late.
+    """The plain values of a model, checked to be readable again; `Invalid` if they are not.
+
+    Otherwise a NaN in place of a number would be noticed too late.
     """
     plain = loads(dumps(value))
     try:

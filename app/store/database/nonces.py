@@ -44,6 +44,7 @@ def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None
 
 def forget(connection: Connection, older_than: datetime) -> int:
     """Remove nonces used before that time, and nonces issued before it whose approval is no longer pending.
+
     At most `BATCH` of them; return how many.
     """
     waiting = select(approvals.c.id).where(approvals.c.state == ApprovalState.PENDING.value)

@@ -1,8 +1,10 @@
-"""The PostgreSQL servers of a URL, and the connection to the first one that accepts writes. The URL has the
-same meaning as in libpq: `sslmode`, `sslrootcert`, `host=/socket/dir`, several hosts (`h1:p1,h2:p2` or
-`?host=h1,h2&port=p1,p2`) with `target_session_attrs` and the like work. Each host gets its own time to
-answer, so that a silent host does not hide its replacement. Called by `app.store.database.postgresql` for
-the pool and by `app.store.fleet` for the connection that shows that the process is alive.
+"""The PostgreSQL servers of a URL, and the connection to the first one that accepts writes.
+
+The URL has the same meaning as in libpq: `sslmode`, `sslrootcert`, `host=/socket/dir`, several hosts
+(`h1:p1,h2:p2` or `?host=h1,h2&port=p1,p2`) with `target_session_attrs` and the like work. Each host gets
+its own time to answer, so that a silent host does not hide its replacement. Called by
+`app.store.database.postgresql` for the pool and by `app.store.fleet` for the connection that shows that the
+process is alive.
 """
 
 from __future__ import annotations
@@ -57,8 +59,9 @@ class Server:
 
 
 def one_host(database_url: str) -> str:
-    """The URL with several hosts, in libpq's form, moved to a part that URL parsers do not change. Raises
-    ValueError for an invalid host.
+    """The URL with several hosts, in libpq's form, moved to a part that URL parsers do not change.
+
+    Raises ValueError for an invalid host.
     """
     found = _HOSTS.match(database_url)
     if found is None:
@@ -92,9 +95,10 @@ def servers(url: URL) -> tuple[Server, ...]:
 
 
 def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
-    """A function that creates one connection of the driver. With several hosts and no
-    `target_session_attrs` it uses the one that accepts writes. Without `limits` there are no timeouts: for
-    migrations.
+    """A function that creates one connection of the driver.
+
+    With several hosts and no `target_session_attrs` it uses the one that accepts writes. Without `limits`
+    there are no timeouts: for migrations.
     """
     candidates = list(servers(url))
     wanted = "read-write" if len(candidates) > 1 and "target_session_attrs" not in url.query else None

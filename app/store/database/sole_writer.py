@@ -1,7 +1,8 @@
-"""The memory cache of a database with a single writing connection. SQLite's file has one writing connection
-in a process. Its reads stay valid until another connection commits, which SQLite counts in `data_version`,
-or until one of its own transactions fails, including at COMMIT. The cache lives and ends with the
-connection.
+"""The memory cache of a database with a single writing connection.
+
+SQLite's file has one writing connection in a process. Its reads stay valid until another connection
+commits, which SQLite counts in `data_version`, or until one of its own transactions fails, including at
+COMMIT. The cache lives and ends with the connection.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def allow_memory(engine: Engine) -> None:
 
 @contextmanager
 def kept_if_committed(connection: Connection) -> Iterator[None]:
-    """Around one whole transaction: drop the cache unless the transaction succeeds. SQLAlchemy reports no
-    rollback if COMMIT itself fails, for example on a full disk.
+    """Around one whole transaction: drop the cache unless the transaction succeeds.
+
+    SQLAlchemy reports no rollback if COMMIT itself fails, for example on a full disk.
     """
     info = connection.info
     try:

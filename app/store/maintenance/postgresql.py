@@ -41,9 +41,10 @@ async def back_up(url: URL, address: str, file: Path) -> None:
 
 
 async def restore(url: URL, address: str, file: Path, *, replace: bool) -> None:
-    """Load the archive in one transaction; with `replace` in place of the existing records. Tables that an
-    older archive lacks would stay: in this case the agent's tables are dropped first, in a separate
-    transaction, after the archive was read to its end.
+    """Load the archive in one transaction; with `replace` in place of the existing records.
+
+    Tables that an older archive lacks would stay: in this case the agent's tables are dropped first, in a
+    separate transaction, after the archive was read to its end.
     """
     archived = await _archived(file)
     async with _connected(url) as connection:

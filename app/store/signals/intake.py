@@ -100,9 +100,10 @@ def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple
 
 @dataclass(slots=True)
 class IntakeTransaction:
-    """Takes the signals of one transaction in turn, and keeps the data read for each service. `write`
-    writes the decisions, once for each service and incident. Both are safe while the services' locks and
-    the incidents' row locks are held.
+    """Takes the signals of one transaction in turn, and keeps the data read for each service.
+
+    `write` writes the decisions, once for each service and incident. Both are safe while the services'
+    locks and the incidents' row locks are held.
     """
 
     connection: Connection

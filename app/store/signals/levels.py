@@ -1,7 +1,8 @@
-"""The stored state of each service: its levels, as one bounded row, and its newest sample. On SQLite the
-newest levels are also kept in memory, with the connection that writes the file. They are dropped when
-another connection has changed the file (its `data_version`), and when a transaction of this one fails. On
-PostgreSQL any process may change them at any time; they are read in each transaction.
+"""The stored state of each service: its levels, as one bounded row, and its newest sample.
+
+On SQLite the newest levels are also kept in memory, with the connection that writes the file. They are
+dropped when another connection has changed the file (its `data_version`), and when a transaction of this
+one fails. On PostgreSQL any process may change them at any time; they are read in each transaction.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Changes of incidents by intake: opening an incident, and adding a joining signal. Joining does not raise
-the version, so it never invalidates a running pass.
+"""Changes of incidents by intake: opening an incident, and adding a joining signal.
+
+Joining does not raise the version, so it never invalidates a running pass.
 """
 
 from __future__ import annotations

@@ -219,8 +219,9 @@ def prune_changes(connection: Connection, older_than: datetime) -> int:
 
 
 def prune(connection: Connection, older_than: datetime) -> int:
-    """Delete signals that ended without an incident before that time, oldest first, at most `BATCH` of
-    them; return how many. A first signal stays as long as a duplicate of it. Deletions are counted.
+    """Delete at most `BATCH` old signals that ended without an incident, oldest first; return how many.
+
+    A first signal stays as long as a duplicate of it. Deletions are counted.
     """
     again = signals.alias()
     repeated = exists().where(again.c.duplicate_of == signals.c.id)

@@ -1,7 +1,8 @@
-"""The agent's own alerts about single services: burning error budgets, unusual levels. Called by the poller
-with each measurement. The counts are in memory: a process that takes over starts without them. For burn
-rates, unobserved time counts as healthy; a baseline has a warm-up. The process takes over the recorded
-alerts, and ends them once it has measured long enough to know that they have ended.
+"""The agent's own alerts about single services: burning error budgets, unusual levels.
+
+Called by the poller with each measurement. The counts are in memory: a process that takes over starts
+without them. For burn rates, unobserved time counts as healthy; a baseline has a warm-up. The process takes
+over the recorded alerts, and ends them once it has measured long enough to know that they have ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Finds alerts whose delivery was missed: firing alerts without a recorded signal. The reader of deliveries
-turns them into signals, so that a late delivery is recognised as the same signal. For one interval polling
-leaves an alert to its delivery. An alert found by polling and not delivered since is reported again while
-it is listed, so that its reason stays fresh; its end is also detected (`unlisted`).
+"""Finds alerts whose delivery was missed: firing alerts without a recorded signal.
+
+The reader of deliveries turns them into signals, so that a late delivery is recognised as the same signal.
+For one interval polling leaves an alert to its delivery. An alert found by polling and not delivered since
+is reported again while it is listed, so that its reason stays fresh; its end is also detected (`unlisted`).
 """
 
 from __future__ import annotations

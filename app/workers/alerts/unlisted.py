@@ -96,8 +96,9 @@ class UnlistedAlerts:
     async def to_refresh(
         self, listed: Mapping[str, ServiceKey], since: datetime, now: datetime
     ) -> frozenset[str]:
-        """The identities of listed alerts that were found here and not reported since then. A delivered
-        alert is left to its deliveries, and a muted one fires again.
+        """The identities of listed alerts that were found here and not reported since then.
+
+        A delivered alert is left to its deliveries, and a muted one fires again.
         """
         due: set[str] = set()
         for key in {one.key for identity, one in self._found.items() if listed.get(identity) == one.key}:
@@ -111,8 +112,9 @@ class UnlistedAlerts:
     async def over(
         self, source: AlertSource, held: Collection[str], every: timedelta, now: datetime
     ) -> list[tuple[ServiceKey, Alert]]:
-        """The alerts that have ended, given the fingerprints of the firing alerts. Raises if the answer of
-        the source is incomplete: it leads to no conclusion.
+        """The alerts that have ended, given the fingerprints of the firing alerts.
+
+        Raises if the answer of the source is incomplete: it leads to no conclusion.
         """
         missing: list[_Found] = []
         for one in self._found.values():

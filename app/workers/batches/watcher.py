@@ -1,6 +1,7 @@
-"""The batch watcher: a failed Job, or a completed run, becomes a signal about its batch. Jobs are listed at
-intervals; even for a cluster with thousands of Jobs only the last list, and intake's record of each batch,
-are kept.
+"""The batch watcher: a failed Job, or a completed run, becomes a signal about its batch.
+
+Jobs are listed at intervals; even for a cluster with thousands of Jobs only the last list, and intake's
+record of each batch, are kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The usual levels of a service: a baseline of each metric, learned while measuring. A baseline is a
-histogram on a logarithmic scale: quantiles are within 7%, an outlier moves no quantile, and a series takes
-400 bytes of counts, regardless of the length of observation. Counts are halved from time to time, so that
-the usual level can change within a day.
+"""The usual levels of a service: a baseline of each metric, learned while measuring.
+
+A baseline is a histogram on a logarithmic scale: quantiles are within 7%, an outlier moves no quantile, and
+a series takes 400 bytes of counts, regardless of the length of observation. Counts are halved from time to
+time, so that the usual level can change within a day.
 """
 
 from __future__ import annotations

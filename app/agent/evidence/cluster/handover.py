@@ -1,6 +1,6 @@
-"""The handover for the person who takes over: failing pods with their reasons, warnings, other owners,
-commands. Pure. Every name in a command comes from the API server, which allows no character that a shell
-would interpret.
+"""The handover: failing pods with their reasons, warnings, other owners, and commands to run. Pure.
+
+Every name in a command comes from the API server, which allows no character that a shell would interpret.
 """
 
 from __future__ import annotations

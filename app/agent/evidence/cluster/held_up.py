@@ -25,10 +25,11 @@ def waited_for(workload: WorkloadView) -> tuple[PodView, ...]:
 
 
 def why_kept(workload: WorkloadView, *, rolled_back: bool = False) -> str | None:
-    """Why no pod is deleted after a rollback; None if exactly one may be deleted. That pod is the only one
-    that the controller waits for, it was never ready, and it runs the revision that the rollback leaves.
-    `rolled_back`: the rollback may have taken place, so that revision may be the one before the current
-    one.
+    """Why no pod is deleted after a rollback; None if exactly one may be deleted.
+
+    That pod is the only one that the controller waits for, it was never ready, and it runs the revision
+    that the rollback leaves. `rolled_back`: the rollback may have taken place, so that revision may be the
+    one before the current one.
     """
     waiting = waited_for(workload)
     names = ", ".join(pod.name for pod in waiting)

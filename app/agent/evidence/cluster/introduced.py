@@ -1,6 +1,7 @@
-"""Whether the newest template caused the start failure of its pods, or was only exposed to it. Pure. A
-rollback fixes a failure that the template caused. It does not fix one that the template only met: the older
-pods run only because they started earlier.
+"""Whether the newest template caused the start failure of its pods, or was only exposed to it. Pure.
+
+A rollback fixes a failure that the template caused. It does not fix one that the template only met: the
+older pods run only because they started earlier.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ _REFERENCE_FIELDS = ("env of ", "envFrom of ", "volumes", "volumeMounts of ")
 
 
 def introduced(evidence: Evidence, fault: PodFault) -> bool:
-    """Whether the newest template caused this fault. It did not if one of its pods is ready, if older pods
-    have the same fault, or if none of the fields that could cause it is known to have changed.
+    """Whether the newest template caused this fault.
+
+    It did not if one of its pods is ready, if older pods have the same fault, or if none of the fields that
+    could cause it is known to have changed.
     """
     workload = evidence.workload
     current = current_revision(workload) if workload is not None else None

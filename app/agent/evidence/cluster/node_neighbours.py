@@ -56,8 +56,9 @@ def neighbours_on(
 
 
 def failing_with(node: str, evidence: Evidence) -> tuple[ServiceKey, ...]:
-    """The other services that fail only on the node; empty unless they outnumber the counter-evidence. Each
-    service that is healthy on the node, or fails elsewhere, cancels one that fails on it.
+    """The other services that fail only on the node; empty unless they outnumber the counter-evidence.
+
+    Each service that is healthy on the node, or fails elsewhere, cancels one that fails on it.
     """
     found = evidence.neighbours
     if found is None or found.node != node:

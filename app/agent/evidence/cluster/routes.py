@@ -68,8 +68,9 @@ def concerning(evidence: Evidence, services: Iterable[str]) -> tuple[RouteChange
 
 
 def standing_faults(evidence: Evidence) -> tuple[RouteFault, ...]:
-    """The objects that currently send requests to no pod, although pods are ready. An object last written
-    long before the symptom is unchanged since the service was healthy.
+    """The objects that currently send requests to no pod, although pods are ready.
+
+    An object last written long before the symptom is unchanged since the service was healthy.
     """
     workload, began = evidence.workload, incident_onset(evidence)
     if workload is None or not any(pod.ready for pod in current_pods(workload)):

@@ -69,6 +69,7 @@ def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) ->
 
 def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
     """Dependencies that fail since a change calls them more often, with the factor: they are not the cause.
+
     A dependency that was itself changed may fail because of that change, and failed calls are repeated; it
     counts only if it served within the objectives from its change until the change of its caller.
     """

@@ -52,8 +52,9 @@ def departure_of(evidence: Evidence, indicator: SymptomIndicator) -> Departure |
 
 
 def returned_at(evidence: Evidence, indicator: SymptomIndicator) -> datetime | None:
-    """Since when an indicator is outside its objective again, after it had been within; None: the first
-    time. A symptom that ended by itself and returns counts as a new one: its age counts from its return.
+    """Since when an indicator is outside its objective again, after it had been within; None: the first time.
+
+    A symptom that ended by itself and returns counts as a new one: its age counts from its return.
     """
     objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
     points = points_of(evidence, indicator)

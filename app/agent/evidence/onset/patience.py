@@ -94,6 +94,7 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 
 def _preparing(evidence: Evidence) -> Patience | None:
     """Running init containers may load data for minutes: harmless while pods of the previous version serve.
+
     Only if nothing else is wrong, and well before the cluster itself aborts the rollout.
     """
     workload = evidence.workload
@@ -145,9 +146,10 @@ def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 
 
 def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
-    """A breach that has not lasted: a percentile stays high for the whole window of a measurement. For a
-    service that was degraded before, it may be another symptom that has just begun. Errors that a release
-    clearly caused do not end by themselves.
+    """A breach that has not lasted: a percentile stays high for the whole window of a measurement.
+
+    For a service that was degraded before, it may be another symptom that has just begun. Errors that a
+    release clearly caused do not end by themselves.
     """
     outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
     again = {one: at for one in outside if (at := returned_at(evidence, one)) is not None}

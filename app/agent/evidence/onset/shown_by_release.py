@@ -1,7 +1,8 @@
-"""Whether a release caused a symptom so clearly that waiting adds nothing. Pure. A short breach during a
-rollout has other causes: connections that the rollout cuts, more load, cold caches, a dependency. The
-measurements show each of them. If none is visible, and the errors grew once only the new pods served, the
-release caused them.
+"""Whether a release caused a symptom so clearly that waiting adds nothing. Pure.
+
+A short breach during a rollout has other causes: connections that the rollout cuts, more load, cold caches,
+a dependency. The measurements show each of them. If none is visible, and the errors grew once only the new
+pods served, the release caused them.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ def _far_above(evidence: Evidence) -> bool:
 
 
 def _grew_with_new_pods_alone(own: CandidateChange, evidence: Evidence) -> bool:
-    """Whether the errors grew after the last new pod was ready and no other pod was left. The last older
-    pod still cuts connections while it terminates, after the last new pod is ready: this gives one high
-    sample, or falling errors. Several samples that stay high some time later have another cause.
+    """Whether the errors grew after the last new pod was ready and no other pod was left.
+
+    The last older pod still cuts connections while it terminates, after the last new pod is ready: this
+    gives one high sample, or falling errors. Several samples that stay high some time later have another
+    cause.
     """
     workload, objectives = evidence.workload, evidence.objectives
     if workload is None or objectives is None or not own.in_template or older_pods(workload):

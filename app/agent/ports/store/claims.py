@@ -36,8 +36,10 @@ class ClaimRepository(Protocol):
         ...
 
     async def renew(self, claim: Claim, lease: timedelta, now: datetime) -> None:
-        """Renew the claim for another lease from now. Raises `ClaimLost` if the claim was voided or taken
-        over, or the incident is closed; claims no further incident.
+        """Renew the claim for another lease from now.
+
+        Raises `ClaimLost` if the claim was voided or taken over, or the incident is closed; claims no
+        further incident.
         """
         ...
 

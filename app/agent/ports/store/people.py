@@ -16,6 +16,7 @@ class CredentialRepository(Protocol):
         self, credential: Credential, human_decision: HumanDecision, *, nonce: str | None = None
     ) -> None:
         """Store a new one, with the entry of the audit trail that names its holder and its creator.
+
         `Conflict`, and nothing is stored, for a `nonce` seen before.
         """
         ...

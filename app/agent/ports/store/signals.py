@@ -33,11 +33,12 @@ class SignalRecord:
 
 
 class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state per service that intake needs for durations and hysteresis; one bounded row. Default values
-    are not stored, which are most fields of a healthy service.
+    """The state per service that intake needs for durations and hysteresis; one bounded row.
 
-    Times are event times. A `*_breach_since` is set while the indicator has been
-    above its threshold and not yet below its clearing level.
+    Default values are not stored, which are most fields of a healthy service.
+
+    Times are event times. A `*_breach_since` is set while the indicator has been above its threshold and
+    not yet below its clearing level.
     """
 
     key: ServiceKey
