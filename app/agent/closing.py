@@ -53,7 +53,7 @@ class Closer:
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
         """A stage failed permanently: finish open intents with their true outcome and escalate.
 
-        `record` may be from before the stage: what the stage stored since is read again.
+        `record` may be from before the stage: data stored by the stage is read again.
         """
         now = self.clock.now()
         record = await self.store.incidents.get(record.incident.id) or record
@@ -146,7 +146,7 @@ class Closer:
 
 
 def trace_end(incident: Incident) -> None:
-    """The span of the whole incident, of one that has just ended."""
+    """The span of a whole incident that has just ended."""
     if incident.closed_at is not None:
         spans.ended(
             incident.id,

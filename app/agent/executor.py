@@ -77,7 +77,7 @@ class Executor:
 
     @property
     def gatherer(self) -> Gatherer:
-        """Reads what a decision depends on, through the same ports."""
+        """Reads the inputs of a decision, through the same ports."""
         limits, reader = self.policy.limits, self.reader
         applications = self.gitops.rehearsal if self.gitops is not None else None
         return Gatherer(
@@ -134,10 +134,9 @@ class Executor:
     ) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
 
-        Where policy requires an approval, it is requested, or the answer is used.
-        A string means that nothing was decided, and why: the target is not in the
-        state that was planned for or approved. `stands_on` holds the current reasons
-        for the action, for the record.
+        If policy requires an approval, the executor requests it, or uses the answer. A string means that
+        nothing was decided, and gives the reason: the target is not in the planned or approved state.
+        `stands_on` holds the current reasons for the action, for the record.
         """
         question = await self.gatherer.question(record)
         if isinstance(question, ChangedTarget):
@@ -156,10 +155,10 @@ class Executor:
         return None
 
     async def decide_requested_undo(self, record: IncidentRecord, claim: Claim) -> str | None:
-        """Rehearse and decide the next undo that a person asked for, like every other write.
+        """Rehearse and decide the next undo that a person requested, like every other write.
 
-        A string means that nothing was decided, and why. A denial is on record as a
-        refused intent, and ends the request.
+        A string means that nothing was decided, and gives the reason. A denial is recorded as a refused
+        intent, and ends the request.
         """
         incident = record.incident
         asked, plan = incident.undoing, incident.plan

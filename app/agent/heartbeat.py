@@ -26,8 +26,7 @@ async def renewed(
 ) -> AsyncIterator[None]:
     """Renew the claim three times in each lease until the block ends.
 
-    A claim that is lost all the same is logged once; the fencing token refuses
-    whatever the step still tries to write.
+    A lost claim is logged once; the fencing token makes the store refuse further writes of the step.
     """
     beating = asyncio.create_task(_beat(claims, claim, lease, clock))
     try:
@@ -43,7 +42,7 @@ async def _beat(claims: ClaimRepository, claim: Claim, lease: timedelta, clock: 
         try:
             await claims.renew(claim, lease, clock.now())
         except ClaimLost as lost:
-            # A step that has just closed the incident ends here too: that is no loss.
+            # A step that has just closed the incident also ends here: this is not a loss.
             log.info("the claim on %s is no longer renewed: %s", claim.incident_id, lost)
             return
         except AgentError as error:

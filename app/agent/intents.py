@@ -28,16 +28,16 @@ class Since:
     """What became of the agent's changes since, by intent id, as far as their targets were read."""
 
     changed_by: dict[str, str] = field(default_factory=dict)
-    """Who changed what the action had changed."""
+    """The party that changed the fields of the action."""
     gone: frozenset[str] = frozenset()
     """The object no longer exists."""
     unread: frozenset[str] = frozenset()
     """The object could not be read."""
     handled_by: dict[str, str] = field(default_factory=dict)
-    """Who took the incident over after the change: what they did does not show on its object."""
+    """The person who took over the incident after the change: their changes are not visible on its object."""
 
     def knows(self, intent: Intent) -> bool:
-        """Whether the change is no longer as the agent left it, or that is not known."""
+        """Whether the state that the agent left has changed, or this is unknown."""
         return intent.id in self.changed_by or intent.id in self.gone or intent.id in self.unread
 
     def doubts(self, intent: Intent) -> bool:
@@ -55,11 +55,11 @@ class Since:
 
 
 NOT_READ = Since()
-"""No target was read: the timeline says what is known."""
+"""No target was read: the timeline holds the known facts."""
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The intents that began and undo nothing: what the budget counts."""
+    """The intents that began and are not undos: the budget counts these."""
     return tuple(i for i in record.intents if i.started_at is not None and i.undoes is None)
 
 
@@ -78,7 +78,7 @@ def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def tried(record: IncidentRecord) -> tuple[ActionName, ...]:
-    """The actions that took effect or failed, undos aside; not those whose reason was gone before."""
+    """The actions that took effect or failed, without undos and actions whose reason was withdrawn before."""
     return tuple(
         dict.fromkeys(
             i.action.name
@@ -87,7 +87,7 @@ def tried(record: IncidentRecord) -> tuple[ActionName, ...]:
             and i.state is IntentState.FINISHED
             and i.outcome is not None
             and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
-            and not i.outcome.look_anew  # its reason was gone before it took effect
+            and not i.outcome.look_anew  # its reason was withdrawn before it took effect
         )
     )
 
@@ -98,15 +98,15 @@ def proposed_intents(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def is_undone(record: IncidentRecord, intent: Intent) -> bool:
-    """Whether an undo of it was decided, whatever its outcome, or one on request has begun."""
+    """Whether an undo of it was decided, with any outcome, or a requested undo has begun."""
     return any(i.undoes == intent.id and (i.own_undo or i.started_at is not None) for i in record.intents)
 
 
 def unverified(record: IncidentRecord) -> Intent | None:
-    """The last action that took place, if neither a verdict nor an undo is about it; None otherwise.
+    """The last action that took place, if it has neither a verdict nor an undo; None otherwise.
 
-    A verdict on an earlier action says nothing about a later one. Of several actions
-    that are judged together the first stands for all.
+    A verdict on an earlier action does not apply to a later one. If several actions are verified together,
+    the first represents all.
     """
     groups = _judged_together(record)
     if not groups:
@@ -117,10 +117,10 @@ def unverified(record: IncidentRecord) -> Intent | None:
 
 
 def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> int:
-    """The action of the plan that follows `action`, the next one until now.
+    """The action of the plan after `action`, which was the next one until now.
 
-    Where it did not take place, what only completes it is left out: a restart after a
-    revert that was refused would start pods with the configuration that fails.
+    If `action` did not take place, actions that only complete it are skipped: a restart after a refused
+    revert would start pods with the failing configuration.
     """
     index = incident.next_action + 1
     if outcome not in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
@@ -134,7 +134,7 @@ def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> in
 
 
 def awaits_completion(record: IncidentRecord) -> bool:
-    """Whether the next action of the plan completes the last one that took place: both get one verdict."""
+    """Whether the next action of the plan completes the last one that took place: both share one verdict."""
     plan, index = record.incident.plan, record.incident.next_action
     done = done_intents(record)
     if plan is None or not done or not 0 < index < len(plan.actions):
@@ -162,7 +162,7 @@ def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, ...]:
-    """What of `not_undone` still stands as far as is known: nothing changed it since, no undo is unclear."""
+    """The part of `not_undone` that is known to be in place: no later change, no undo of unknown outcome."""
     changed, unclear = changed_since(record), unclear_undos(record)
     return tuple(
         i for i in not_undone(record) if i.id not in changed and i.id not in unclear and not since.knows(i)
@@ -170,9 +170,9 @@ def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, .
 
 
 def handled_since(record: IncidentRecord, intent: Intent) -> str | None:
-    """Who took the incident over since the action began; None where no person did.
+    """The person who took over the incident since the action began; None if no person did.
 
-    Its outcome may be known only later: a person may take over while the write is under way.
+    The outcome of the action may be known only later: a person may take over during the write.
     """
     began = intent.started_at
     people = (
@@ -234,7 +234,7 @@ def _helped(record: IncidentRecord) -> set[IntentId]:
 
 
 def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:
-    """Where undoing an action that did not help begins; None if nothing of it can be undone."""
+    """The first intent to undo after an action that did not help; None if nothing of it can be undone."""
     rest = rest_to_undo(record, intent_by_id(record, judged))
     return rest[0] if rest else None
 
@@ -245,18 +245,19 @@ def judged_with(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
-    """What was judged together with this, can be undone and was not yet, in the order to undo it.
+    """The intents verified together with this one that can still be undone, in the order of their undo.
 
-    It is the order it was done in: pods that were restarted to read a
-    configuration are replaced again after it was put back, not before.
+    This is the order of execution: pods that were restarted to read a configuration are replaced again
+    after it was restored, not before.
     """
     return [i for i in judged_with(record, judged) if i.action.undo is not None and not is_undone(record, i)]
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """What took place, oldest first; an action and those that complete it are one.
+    """The actions that took place, oldest first; an action and the steps that complete it are one group.
 
-    A step completes an action only directly after it, and before the action was verified alone.
+    A step completes an action only directly after it, and only if the action was not verified separately
+    before.
     """
     groups: list[list[Intent]] = []
     before: Intent | None = None

@@ -102,7 +102,7 @@ class Loop:
     stages: Stages
     clock: Clock
     owner: str
-    """Unique to this process and this start of it."""
+    """Unique to this process and this start."""
     lease: timedelta
     dry_run: bool
     settle: timedelta
@@ -111,7 +111,7 @@ class Loop:
 
     @property
     def settling(self) -> Settling:
-        """What follows from an outcome, or from the end of a plan or of the symptoms."""
+        """The transitions after an outcome, or at the end of a plan or of the symptoms."""
         return Settling(store=self.store, stages=self.stages, settle=self.settle)
 
     @property
@@ -133,7 +133,7 @@ class Loop:
 
         `now_please` skips the settling time (run-once evaluates what is known now);
         `requested_by` is the person who requested the pass.
-        While another worker holds the incident, rests for one lease.
+        While another worker holds the incident, returns a rest of one lease.
         """
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
         with about_incident(incident_id):
@@ -279,7 +279,7 @@ class Loop:
             if wake_at is None and stage in _WAITING and settled:
                 wake_at = incident.wake_at  # pods or an operation that are not ready yet: no busy loop
             if stage is NextStage.DIAGNOSE and just_diagnosed and wake_at is None:
-                wake_at = incident.wake_at  # what may end by itself is waited out
+                wake_at = incident.wake_at  # wait for a symptom that may end by itself
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             just_diagnosed = stage is NextStage.DIAGNOSE
@@ -290,7 +290,7 @@ class Loop:
             aged = stage is NextStage.DECIDE and self.deciding.aged(record, now)
             diagnoses = stage is NextStage.DIAGNOSE or aged
             if incident.failing_since is not None:
-                # Storing the step clears the failure; a new diagnosis alone is no progress.
+                # Storing the step clears the failure; a new diagnosis alone does not count as progress.
                 since = incident.failing_since if diagnoses else None
                 record = replace(record, incident=replace(incident, failing_since=since, wake_at=None))
             if aged and diagnosed:

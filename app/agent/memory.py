@@ -82,7 +82,7 @@ def failed_revision(
     """The revision that a successful rollback replaced: it is never a rollback target again.
 
     `helped` is the action after which the service recovered; an earlier rollback did not help.
-    Where a person handled the incident meanwhile, what helped is not known.
+    If a person handled the incident in between, it is unknown what helped.
     """
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
@@ -105,9 +105,9 @@ def failed_revision(
 
 
 def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
-    """Since when the current version alone serves, fully rolled out; None if it has a fault now.
+    """Since when only the current version serves, fully rolled out; None if it has a fault now.
 
-    A pod serves from the time it became ready: what it does before that shows nothing.
+    A pod serves from the time it became ready: its behaviour before that shows nothing.
     """
     workload = seen.workload
     if workload is None or not workload.pods or seen.reported_conditions or seen.unmeasured is not None:
@@ -151,7 +151,7 @@ class Historian:
         return None if since is None else since + self._least
 
     async def knows(self, key: ServiceKey, workload: WorkloadView, at: datetime) -> bool:
-        """Whether all that runs is on record as having served well; asks the store alone."""
+        """Whether everything that runs is recorded as serving well; reads only the store."""
         if not workload.revisions:
             return False
         known = {r.template_hash: r.health for r in await self.store.history.revisions(key)}
@@ -174,7 +174,7 @@ class Historian:
             return True
         if await self._objection(key, workload, since, seen.at) is not None:
             return False
-        # The configuration first: a revision is not called trusted before what it read is kept.
+        # The configuration first: a revision becomes trusted only after its configuration is stored.
         if configs:
             await self._note_configs(key, configs, seen.at)
         if not proved:

@@ -97,9 +97,9 @@ class Observer:
     objectives: Objectives | None = None
     """The objectives that define a symptom; None: every reported one is a symptom."""
     services: ServiceCatalogue = NO_SERVICES
-    """Services with objectives or dependencies of their own."""
+    """Services with their own objectives or dependencies."""
     baselines: Baselines = field(default_factory=Baselines)
-    """What is usual for the services, where this process measures them."""
+    """The baselines of the services, if this process measures them."""
     annotated: AnnotatedServices | None = None
     """Takes in the objectives that annotations of a workload set."""
     logs: ContainerLogs | None = None
@@ -179,7 +179,7 @@ class Observer:
         else:
             sources = log_sources_of_run(await self._failures(evidence.batch, missing))
         found = await asyncio.gather(*(self._tail(self.logs, one, missing) for one in sources))
-        # Beside the loop, which goes on between the steps of the reduction.
+        # Concurrently with the loop, which continues between the steps of the reduction.
         return await asyncio.to_thread(
             lambda: tuple(
                 each
@@ -228,7 +228,7 @@ class Observer:
         return await _or_missing(reading, f"pods of run {batch.failed.name}", missing) or ()
 
     async def _flag_contents(self, evidence: Evidence, missing: list[str]) -> tuple[ConfigRecord, ...]:
-        """What is in force of each ConfigMap that changed and held feature flags when it served well."""
+        """The current content of each ConfigMap that changed and held feature flags when it served well."""
         changed = config_map_changes(evidence)
         names = {c.view.name for c in changed if c.last_good is not None and flags_of(c.last_good.data)}
         if not names or self.reader is None:
@@ -243,7 +243,7 @@ class Observer:
     async def _with_recorded(
         self, key: ServiceKey, workload: WorkloadView | None, since: datetime
     ) -> tuple[Change, ...]:
-        """The reported changes, with those that the owner or the release tool of the workload recorded."""
+        """The reported changes, with those recorded by the owner or the release tool of the workload."""
         reported = await self._changes(key, since, self.calls.get(key, ()))
         application = workload.application if workload is not None else None
         return with_releases(with_syncs(reported, key, application, since), key, workload, since)
@@ -283,7 +283,7 @@ class Observer:
         )
 
     async def batch(self, key: ServiceKey, missing: list[str]) -> BatchView | None:
-        """The batch that a key is about; None without an addition to `missing`: a service, or it is gone."""
+        """The batch of a key; None without an addition to `missing` for a service or a deleted batch."""
         if batch_named(key) is None:
             return None
         if self.batches is None:
@@ -321,15 +321,15 @@ class Observer:
         return replace(workload, application=found, managed_by=workload.managed_by or found.owner)
 
     async def reported_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
-        """What was last reported to intake about the service."""
+        """The last report to intake about the service."""
         levels = await self.store.signals.levels(key)
         return levels.conditions if levels is not None else ()
 
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
-        """The newest service levels: measured ones, or posted ones where the source has none of the service.
+        """The newest service levels: measured ones, or posted ones if the source has none of the service.
 
         None, with an addition to `missing`, when the metric source gives no usable
-        answer: what was posted does not stand in for a measurement that failed.
+        answer: posted samples do not replace a failed measurement.
         """
         if self.metrics is not None and _is_measured(key):
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
@@ -347,7 +347,7 @@ class Observer:
         known = {key}
         if self.reader is not None:
             services = await _or_missing(self.reader.services(), "list of services", missing)
-            # Those of the same cluster: the series of one may end while the others have theirs.
+            # Services of the same cluster: the series of one cluster may end while the others continue.
             cluster = self.clusters.of(key.environment)
             known.update(one for one in services or () if self.clusters.of(one.environment) == cluster)
         faults: list[str] = []
@@ -425,7 +425,7 @@ class Observer:
         )
         measured = tuple(replace(sample, measured=True) for sample in found or ())
         if measured:
-            # The series itself says more than the samples of it that the poller reported for being bad.
+            # The series itself holds more than its bad samples that the poller reported.
             posted = tuple(sample for sample in posted if not sample.measured)
         return tuple(sorted((*posted, *measured), key=lambda sample: sample.at))
 

@@ -91,7 +91,7 @@ def _concerns(runbook: Runbook, cause: Cause, evidence: Evidence) -> bool:
 
 
 def _would_do_nothing(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> bool:
-    """Whether an action of it is disabled, and it would not apply here if the action were enabled."""
+    """Whether an action of the runbook is disabled, and the runbook would not apply even with it enabled."""
     off = _disabled(runbook, limits)
     return off is not None and not runbook.escalate and isinstance(_resolve(runbook, evidence, limits), Unmet)
 
@@ -116,9 +116,9 @@ def no_longer_planned(
 ) -> str | None:
     """Why a newer diagnosis does not support the rest of a plan; None if it does.
 
-    The runbook must still address the cause, and each remaining action must resolve to
-    the same target and parameters. A step that completes the one that was just taken needs
-    only the same target: its condition was that step.
+    The runbook must still handle the cause, and each remaining action must resolve to the same target and
+    parameters. A step that completes the previous one needs only the same target: its condition was that
+    step.
     """
     runbook = next((each for each in catalogue.runbooks if each.hash == plan.runbook_hash), None)
     if runbook is None:
@@ -147,7 +147,7 @@ def no_longer_planned(
 
 
 def _other_change(action: Action, resolved: list[Action | Unmet | Unneeded]) -> str:
-    """What the step resolves to now, where that differs from the planned action."""
+    """The current resolution of the step, if it differs from the planned action."""
     targets = [one.target for one in resolved if isinstance(one, Action)]
     if targets and action.target not in targets:
         return f"planned for {action.target}, now resolves to {targets[0]}"
@@ -167,7 +167,7 @@ def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
 
 
 def _content(action: Action) -> dict[str, object]:
-    """Its fields; a release or a cluster that is not there is left out, as in plans of older versions."""
+    """Its fields; a missing release or cluster is left out, as in plans of older versions."""
     content = asdict(_plain(action)) | {"target": msgspec.to_builtins(action.target)}
     return {name: value for name, value in content.items() if name != "drifts_from" or value is not None}
 
@@ -235,7 +235,7 @@ def _measuring_is_broken(evidence: Evidence) -> bool:
 
 
 def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
-    """A cause about as likely as the best one that this runbook does not address."""
+    """A cause about as likely as the best one that this runbook does not handle."""
     for other in diagnosis.hypotheses[1:]:
         near = diagnosis.best.confidence - other.confidence < AMBIGUITY
         if near and other.cause not in runbook.causes and other.cause is not Cause.UNKNOWN:

@@ -140,7 +140,7 @@ class Policy:
 
 
 def _own_answer(question: Question, limits: Guardrails) -> tuple[DecisionKind, tuple[str, ...]]:
-    """What the built-in guardrails answer, and why."""
+    """The answer of the built-in guardrails, and its reasons."""
     denials = guard(question, limits)
     if denials:
         return DecisionKind.DENY, denials
@@ -191,7 +191,7 @@ def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) 
 
 
 def _deciding(own: DecisionKind, answer: PolicyAnswer) -> tuple[str, ...]:
-    """The rules that decided: those of the stricter side, or of both if they agree."""
+    """The deciding rules: of the stricter side, or of both if they agree."""
     engine = tuple(f"policy: {rule}" for rule in answer.rules) or ("policy",)
     if own is answer.kind:
         return ("guardrails", *engine)

@@ -82,10 +82,10 @@ class ReasonCheck:
         return tuple(one for one in found if one.silence.active(now))
 
     async def _reported(self, incident: Incident) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
-        """What is on record of the service; and what the signals say where an older version took them in.
+        """The recorded reasons of the service, and those from the signals if an older version accepted them.
 
-        Only such a version left nothing on record: a reason that is missing from a record
-        was withdrawn and then left out, and is not read from the signals again.
+        Only such a version left no record: a reason that is missing from a record was withdrawn and then
+        dropped, and is not read from the signals again.
         """
         store = self.observer.store
         levels = await store.signals.levels(incident.key)
@@ -94,5 +94,5 @@ class ReasonCheck:
         signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
         newest = levels.last_sample if levels is not None else None
         found, now = from_signals(signals, self.slo.of(incident.key), newest), self.clock.now()
-        # What is dated in the future may be missing from the record because intake set it aside.
+        # A record dated in the future may be missing because intake ignored it.
         return (), tuple(one for one in found if not ahead(one.newest, now))

@@ -1,4 +1,4 @@
-"""What carries requests to the pods of a workload, and what was changed in it: Services, Ingresses and
+"""The routes of requests to the pods of a workload, and their changes: Services, Ingresses and
 NetworkPolicies, as far as the agent may read them."""
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ ROUTE_KINDS = (SERVICE, INGRESS, NETWORK_POLICY)
 
 
 class RouteEffect(StrEnum):
-    """What a change can do to requests."""
+    """The effect of a change on requests."""
 
     CUTS = "cuts"
     """It can keep requests from pods that received them, or from what these pods call."""
     HARMLESS = "harmless"
     """Every request that was let through still is."""
     UNKNOWN = "unknown"
-    """What was changed is not known."""
+    """The changed fields are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class RouteObject:
     kind: str
     name: str
     unchanged_since: datetime
-    """Its specification is as it was then: created, changed, or first read by the agent."""
+    """Its specification is unchanged since then: created, changed, or first read by the agent."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -65,7 +65,7 @@ class RouteFault:
     words: str
     """A clause: `selects no pod (selector app=shop-2)`."""
     written_at: datetime
-    """Since when the object is as it is, as far as that is known: no younger cause made the fault."""
+    """Since when the object is unchanged, as far as known."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -73,12 +73,12 @@ class RouteFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutesView:
-    """Read together with a workload, from its namespace alone."""
+    """Read together with a workload, only from its namespace."""
 
     objects: tuple[RouteObject, ...] = ()
-    """Those that concern its pods, by kind and name."""
+    """The routes that concern its pods, by kind and name."""
     changes: tuple[RouteChange, ...] = ()
-    """Newest first; those that concern other services of the namespace too."""
+    """Newest first; also changes that concern other services of the namespace."""
     faults: tuple[RouteFault, ...] = ()
     unread: tuple[str, ...] = ()
     """The kinds that the agent may not read."""

@@ -29,7 +29,7 @@ class SloThresholds:
     min_request_rate: float = 0.0
     """Requests per second below which a measured error rate or latency says nothing."""
     services: ServiceCatalogue = NO_SERVICES
-    """Services with thresholds of their own: see `of`."""
+    """Services with their own thresholds: see `of`."""
 
     def of(self, key: ServiceKey) -> SloThresholds:
         """The thresholds of one service: its own, and these where it has none."""
@@ -92,17 +92,17 @@ class BreachLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breach(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known about one indicator of one service; times are event times."""
+    """The state of one indicator of one service; times are event times."""
 
     since: datetime | None = None
-    """The first sample of the breach that is on; None when none is."""
+    """The first sample of the current breach; None without one."""
     until: datetime | None = None
     """The newest sample that keeps it on."""
     clear_at: datetime | None = None
     """The newest sample at which the indicator was healthy."""
 
     def with_value(self, value: float | None, at: datetime, limits: BreachLimits) -> Breach:
-        """What is known after a sample of `at`; no data changes nothing."""
+        """The state after a sample of `at`; missing data changes nothing."""
         if value is None:
             return self
         if value > limits.threshold:

@@ -59,7 +59,7 @@ from app.durations import span
 from app.errors import PermanentError
 
 RETURNS_OFTEN = 3
-"""A symptom that ended by itself so often within `RETURNS_WITHIN` does not end by itself."""
+"""A symptom that ended by itself this many times within `RETURNS_WITHIN` counts as persistent."""
 
 RETURNS_WITHIN = timedelta(hours=1)
 
@@ -228,7 +228,7 @@ class Soak:
         await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
 
     async def _returning(self, record: IncidentRecord, now: datetime) -> tuple[IncidentState, str] | None:
-        """The escalation of a symptom that ends by itself and keeps returning; None for one that does not."""
+        """The escalation of a symptom that ends by itself and keeps returning; None for any other symptom."""
         incident = record.incident
         lately = IncidentFilter(
             service=incident.key.service, environment=incident.key.environment, since=now - RETURNS_WITHIN

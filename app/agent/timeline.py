@@ -1,12 +1,10 @@
 """The tamper-evident chain of an incident's timeline (promise 12), as pure functions.
 
-Each entry's hash covers the hash of the one before it and the entry's own
-canonical form; the chain of an incident starts from a hash of its id, so that
-entries cannot be changed, reordered, dropped from the middle or moved to
-another incident without the chain breaking. The store builds the chain with
-these functions, and anyone who holds an exported timeline can check it with
-them. A tail cut off whole still is a valid chain: the store keeps the length
-and the last hash beside the incident for that.
+Each entry's hash covers the hash of the one before it and the entry's own canonical form; the chain of an
+incident starts from a hash of its id, so that entries cannot be changed, reordered, dropped from the middle
+or moved to another incident without the chain breaking. The store builds the chain with these functions,
+and anyone who holds an exported timeline can check it with them. A chain with its end cut off is still
+valid, so the store keeps the length and the last hash with the incident.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verify: whether the service recovered, from fresh observations against the SLO over a soak.
 
-`Verifier` only reads; what follows from its observations is decided by
+`Verifier` only reads; the conclusions from its observations are drawn by
 `app.agent.verification.assessment` and `app.agent.verification.verdict`.
 """
 

@@ -1,4 +1,4 @@
-"""What the cluster shows of a workload: its state, revisions, pods and ConfigMaps, as read at one instant."""
+"""The state of a workload in the cluster: its revisions, pods and ConfigMaps, as read at one instant."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class ObjectRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 class TargetState:
     """The state of an object that a decision or a write is bound to.
 
-    `token` changes exactly when someone changes what the object asks for, part by
-    part (`app.agent.guardrails.target_token`); `resource_version` also changes with its status.
+    `token` changes exactly when someone changes the specification of the object, part by part
+    (`app.agent.guardrails.target_token`); `resource_version` also changes with its status.
     """
 
     ref: ObjectRef
@@ -52,11 +52,11 @@ class TargetState:
     marker: IntentId | None = None
     """The intent whose effect this object last carried, as the agent wrote it there."""
     changed_by: str | None = None
-    """Field manager of the last change to what the action is about (for a view: to the whole spec)."""
+    """Field manager of the last change to the target of the action (for a view: to the whole spec)."""
 
 
 class RevisionHealth(StrEnum):
-    """What the agent knows about a revision of a workload's template."""
+    """The known facts about a revision of a workload's template."""
 
     SERVED_WELL = "served_well"
     FAILED = "failed"
@@ -71,7 +71,7 @@ class Revision:
     template_hash: str
     """Hash over everything in the template that changes what runs."""
     code_hash: str
-    """Hash over images, commands, probes and labels: what a release ships."""
+    """Hash over images, commands, probes and labels, the content of a release."""
     config_hash: str
     """Hash over all the rest of the template, less restarts and marks of controllers."""
     images: tuple[str, ...]
@@ -90,11 +90,11 @@ class Revision:
 
 
 class ContainerRole(StrEnum):
-    """What a container is for; the values are the words for it."""
+    """The role of a container; the values are the words for it."""
 
     INIT = "init container"
     SIDECAR = "sidecar"
-    """An init container that keeps running beside the others (`restartPolicy: Always`)."""
+    """An init container that keeps running with the others (`restartPolicy: Always`)."""
     MAIN = "container"
 
 
@@ -105,7 +105,7 @@ class FailingContainer:
     name: str
     role: ContainerRole = ContainerRole.MAIN
     message: str = ""
-    """What the node says about it, redacted, at most 300 characters; empty where it says nothing."""
+    """The message of the node about it, redacted, at most 300 characters; empty without a message."""
     exit_code: int | None = None
     """The exit code of its last end; None if it never ended."""
     last_ended_at: datetime | None = None
@@ -132,14 +132,14 @@ class LogTail:
 
     @classmethod
     def within_bounds(cls, lines: Sequence[str], *, previous: bool) -> LogTail:
-        """The last of these lines that fit; of a line that is too long by itself, its end."""
+        """The last of these lines that fit; the end of a line that is too long."""
         kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
         return cls(lines=tuple(kept.decode(errors="ignore").splitlines()), previous=previous)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPattern:
-    """What the last lines of a container have in common; never a line itself."""
+    """The patterns of the last lines of a container; never a line itself."""
 
     pod: str
     container: str
@@ -188,7 +188,7 @@ class PodView:
     unschedulable: str | None = None
     """Why no node takes it, in the scheduler's words; None if it is scheduled or not judged yet."""
     node_lost: bool = False
-    """Its node no longer reports to the cluster: nothing is known about its containers."""
+    """Its node no longer reports to the cluster: the state of its containers is unknown."""
     warnings: tuple[WarningView, ...] = ()
     """The Warning events about it, newest first."""
     evicted: str | None = None
@@ -196,13 +196,13 @@ class PodView:
     ends_by: datetime | None = None
     """When it must have ended, its grace period over; None unless it is being deleted."""
     uid: str = ""
-    """Another pod of the same name has another one; empty where it is not known."""
+    """Another pod of the same name has a different one; empty if unknown."""
     containers: tuple[str, ...] = ()
     """Its containers by name, without init containers and sidecars, as far as its node reported them."""
 
     @property
     def leftover(self) -> bool:
-        """Evicted, completed or failed: its controller has replaced it, and it is no evidence."""
+        """Evicted, completed or failed: its controller has replaced it, and it does not count as evidence."""
         return self.phase in ("Failed", "Succeeded")
 
 
@@ -241,7 +241,7 @@ class AutoscalerView:
 
     @property
     def at_maximum(self) -> bool:
-        """It wants as many replicas as it may set: load may exceed what it can add."""
+        """It is at its maximum number of replicas: the load may exceed the capacity that it can add."""
         return self.maximum is not None and self.wanted is not None and self.wanted >= self.maximum
 
     def __str__(self) -> str:
@@ -263,7 +263,7 @@ class RolloutProgress:
     """How far the controller of Argo Rollouts has come with an update, as the Rollout itself says."""
 
     stable: bool
-    """No update is under way: the current template is the stable one."""
+    """No update is running: the current template is the stable one."""
     aborted: bool = False
     """The update was aborted, by a person or after a failed analysis; the stable template serves."""
     waits: str | None = None
@@ -286,7 +286,7 @@ class ReleaseRecord:
 
     @property
     def pending(self) -> bool:
-        """The tool has begun and not finished, or died meanwhile."""
+        """The tool has begun and not finished, or has died."""
         return self.status.startswith("pending-")
 
 
@@ -323,20 +323,20 @@ class WorkloadView:
     release_records: tuple[ReleaseRecord, ...] = ()
     """The revisions of that release, newest first, as far as the agent may read them."""
     autoscalers: tuple[AutoscalerView, ...] = ()
-    """What sets its replicas or resources by itself, as far as the agent may read it."""
+    """The autoscalers of its replicas or resources, as far as the agent may read them."""
     slo_annotations: tuple[tuple[str, str], ...] = ()
     """The annotations that set objectives of its service, as they are written."""
     scaled: ScaleChange | None = None
     """Who set its replicas last; None where the object does not say."""
     served_by: str | None = None
-    """The object that runs the pods in its place (`Rollout shop`), while it stands at 0 replicas for that."""
+    """The object that runs the pods in its place (`Rollout shop`), while it is scaled to 0 for that."""
     progress_deadline_seconds: int = 600
     opted_out: bool = False
-    """Annotated by its owners so that the agent leaves it alone."""
+    """Annotated by its owners as an opt-out."""
     trusted_without_traffic: bool = False
-    """Annotated by its owners: it receives no requests, and is trusted by its pods alone."""
+    """Annotated by its owners: it receives no requests, and is trusted only by its pods."""
     total_replicas: int | None = None
-    """Pods of every revision; None where it is not known."""
+    """Pods of every revision; None if unknown."""
     spec_observed: bool = True
     """The controller has seen the newest specification: the numbers are about it."""
     replica_failure: str | None = None

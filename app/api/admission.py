@@ -1,10 +1,9 @@
 """How many requests are admitted at once, so that no sender keeps an operator or a probe waiting.
 
-Three bounds, each refused with 503 and Retry-After before any work is done:
-requests in progress, with a reserve that only probes and operators may use; bytes
-of large deliveries in progress; and nothing new once the process was asked to
-stop. A request whose body still arrives then ends at once; one that is being
-worked on has `DRAIN_SECONDS` left. Plain ASGI, installed by `app.main`.
+Three bounds, each refused with 503 and Retry-After before any work is done: requests in progress, with a
+reserve that only probes and operators may use; bytes of large deliveries in progress; and no new request
+once the process has to stop. A request whose body is still arriving then ends at once; a request in
+progress has `DRAIN_SECONDS` left. Plain ASGI, installed by `app.main`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _STOPPING_RETRY_SECONDS = 5
 
 
 class Phase(StrEnum):
-    """What a request in progress does."""
+    """The state of a request in progress."""
 
     READING = "reading"
     WORKING = "working"
@@ -237,7 +236,7 @@ def _no_room() -> Problem:
 
 
 def stopping() -> Problem:
-    """The answer to what the process takes no more, or has no time left for."""
+    """The answer to a request that the process no longer accepts, or has no time for."""
     return _busy(
         "stopping",
         "The agent is stopping",

@@ -66,8 +66,8 @@ async def read_json(
 ) -> Body:
     """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415).
 
-    `spared` says of what values one odd character or number must not cost the
-    whole body: those are decoded leniently. `expected` says what an empty body should be.
+    `spared` names values that are decoded leniently, so that one odd character or number in them does not
+    invalidate the whole body. `expected` describes the body, for the error about an empty one.
     """
     _check_media_type(request)
     raw = await _read_bounded(request, limit)
@@ -92,10 +92,10 @@ async def read_json(
 
 
 async def beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The call's result; for a body of that size it runs in a thread where it would hold up other requests.
+    """The result of the call; a body of that size runs in a thread if it would delay other requests.
 
-    There is one such thread: several large bodies take turns, and leave the event
-    loop its share of the interpreter.
+    There is one such thread: several large bodies take turns, and leave the event loop its share of the
+    interpreter.
     """
     if size <= LARGE_BYTES:
         return call(*args, **kwargs)
@@ -103,7 +103,7 @@ async def beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
 
 async def read_raw(request: Request, limit: int) -> bytes:
-    """The body as it is, at most `limit` bytes; raises `Problem` (408 or 413)."""
+    """The raw body, at most `limit` bytes; raises `Problem` (408 or 413)."""
     return await _read_bounded(request, limit)
 
 
@@ -139,7 +139,7 @@ def _unreadable_form(detail: str) -> Problem:
 
 
 def request_hash(request: Request, raw: bytes) -> str:
-    """What an idempotency key is bound to: method, path, query and body."""
+    """The request that an idempotency key is bound to: method, path, query and body."""
     head = f"{request.method}\n{request.url.path}\n{request.url.query}\n"
     return hashlib.sha256(head.encode("utf-8", "backslashreplace") + raw).hexdigest()
 

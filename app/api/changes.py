@@ -1,8 +1,8 @@
-"""What changed, as server-sent events: one look at the store serves every client of this process.
+"""Changes as server-sent events: one read of the store serves every client of this process.
 
-A client receives the ids of incidents whose timeline grew, and that the kill switch was
-set; it reads the rest through the API. Clients are bounded; one that takes nothing for
-`SLOW_SECONDS` is disconnected. All end when the process stops, and connect again.
+A client receives the ids of incidents whose timeline grew, and that the kill switch was set; it reads the
+rest through the API. The number of clients is bounded; a client that reads nothing for `SLOW_SECONDS` is
+disconnected. All connections end when the process stops, and clients reconnect.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def most_clients(max_connections: int) -> int:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Subscription:
-    """One client: what it has not received yet."""
+    """One client, with the events that it has not received yet."""
 
     pending: set[IncidentId] = field(default_factory=set)
     anything: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, ids: set[IncidentId], *, anything: bool) -> None:
-        """Add to what the client receives next; bounded, however slow it is."""
+        """Add to the pending events of the client; bounded, even for a slow client."""
         self.pending |= ids
         self.anything |= anything
         if len(self.pending) > MOST_IDS:
@@ -99,7 +99,7 @@ class ChangeFeed:
         return one
 
     def leave(self, one: Subscription) -> None:
-        """Remove a client; after the last one nothing is read."""
+        """Remove a client; after the last one the store is not read."""
         self._clients.discard(one)
         if not self._clients and self._task is not None:
             self._task.cancel()

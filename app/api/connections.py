@@ -92,7 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._awaits_head:
             return
         left = self._waiting_since + self.head_seconds - self.loop.time()
-        if left > 0:  # a request was answered meanwhile that did not stop the timer
+        if left > 0:  # a request was answered in between without stopping the timer
             self._late = self.loop.call_later(left, self._too_late)
         else:
             self.transport.abort()

@@ -22,7 +22,7 @@ class HeadAsGet:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        # A copy: the server goes by the method of its own scope when it writes the response.
+        # A copy: the server uses the method of its own scope when it writes the response.
         await self._app({**scope, "method": "GET", HEAD_ONLY: True}, receive, _without_body(send))
 
 

@@ -141,7 +141,7 @@ def problem_of(error: AgentError) -> Problem:
 
 
 def _state_after(error: TransientError) -> str:
-    """What was recorded, and what the client must do."""
+    """The recorded state, and the next step of the client."""
     if not isinstance(error, PartlyRecorded):
         return "Nothing was recorded or changed. Retry the same request."
     return (

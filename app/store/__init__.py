@@ -74,10 +74,10 @@ def open_in_memory() -> Store:
 def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
     """Every repository over one open database.
 
-    With `narrow_samples` healthy samples are recorded in narrow rows, which processes of a
-    version before schema 0010 do not read: only where none of them may run at the same time.
-    An SQLite file serves one process. On PostgreSQL, old and new processes share the database
-    during a rolling upgrade, so no narrow row is written there; those on record are read.
+    With `narrow_samples` healthy samples are stored in narrow rows, which processes of a version before
+    schema 0010 cannot read: use it only if no such process can run at the same time. An SQLite file serves
+    one process. On PostgreSQL, old and new processes share the database during a rolling upgrade, so no
+    narrow rows are written there; existing ones are read.
     """
 
     async def answers() -> None:
@@ -106,7 +106,7 @@ def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
 
 
 def store_url(database_url: str) -> URL:
-    """The URL with several hosts in its query; raises `ConfigurationError` for what is no URL."""
+    """The URL with several hosts in its query; raises `ConfigurationError` for an invalid URL."""
     try:
         return make_url(one_host(database_url))
     except (ArgumentError, ValueError):

@@ -1,9 +1,9 @@
 """Counts started actions for the limits, serialised with every other start (promise 4).
 
-One lock serialises the transactions that begin an action, on whichever worker; it
-comes after the incident's row and the guardrails in the order of locks, and no
-transaction waits for another lock behind it. Everything is read from the intents' own rows,
-so that a restart forgets nothing and a second attempt at an intent counts once.
+One lock serialises the transactions that begin an action, on all workers; in the order of locks it comes
+after the incident's row and the guardrails, and no transaction that holds it waits for another lock.
+Everything is read from the rows of the intents, so that a restart loses nothing and a second attempt at an
+intent counts once.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _VERSION = (incidents.c.version.label("incident_version"), incidents.c.timeline_
 """With the id, what names the content of an incident: another body has another version, or another head."""
 
 _UNDOING = intents.alias("undoing")
-# An undo belongs to the incident of what it undoes: the index over incidents finds it.
+# An undo belongs to the incident of the undone action: the index over incidents finds it.
 _UNDONE = exists().where(
     _UNDOING.c.incident_id == intents.c.incident_id,
     _UNDOING.c.undoes == intents.c.id,
@@ -198,9 +198,9 @@ def _in_cluster(limits: Limits, cluster: str) -> ColumnElement[bool]:
 
 
 def _window(connection: Connection, limits: Limits, cluster: str, at: datetime) -> tuple[Touch, ...]:
-    """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway.
+    """The newest actions, up to the budget of the cluster: beyond it no action may begin.
 
-    What is dated so far ahead that no limit counts it takes no place among them.
+    Actions dated so far ahead that no limit counts them are not among them.
     """
     columns, length = intents.c, limits.window
     rows = connection.execute(
@@ -228,7 +228,7 @@ def _window(connection: Connection, limits: Limits, cluster: str, at: datetime) 
 
 
 def _tried(connection: Connection, limits: Limits, cluster: str, at: datetime) -> tuple[Tried, ...]:
-    """What the cluster's breaker goes by: enough ends to open it, and what is under way."""
+    """The inputs of the cluster's breaker: enough ended actions to open it, and the running ones."""
     breaker = limits.cluster_breaker
     if breaker is None:
         return ()
@@ -319,7 +319,7 @@ def _results(
 
 
 def _without_verdict(row: Row[Any], end: _VerdictOfIncident) -> int | None:
-    """An older version did not record after which action a recovery was verified: after the first.
+    """An older version did not record which action a recovery followed: assume the first.
 
     No action gets credit for a service that recovered by itself after the escalation.
     """

@@ -85,9 +85,9 @@ class SqlClaims(Repository):
     ) -> tuple[Claim, ...]:
         """Claim due, unclaimed incidents; a concurrent peer gets others.
 
-        First what people answered and what is due of known services; then the others,
-        longest due first. A new incident counts from its opening, so that neither a
-        storm of new ones nor incidents under way keep the rest waiting for ever.
+        First incidents that people answered and due incidents of known services; then the others, longest
+        due first. A new incident counts from its opening, so that neither a storm of new incidents nor
+        running ones delay the others without limit.
         """
         if limit < 1:
             return ()
@@ -162,7 +162,7 @@ def taken(
             insert(claims).values(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
         )
         return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at, nudges=nudges)
-    # A lease dated further ahead than any lasts was given by a clock that has gone back since.
+    # A lease further ahead than its maximum length comes from a clock that was set back since.
     if held.owner not in {None, owner} and now < held.expires_at <= now + FAR_AHEAD:
         return None
     renewed = held.owner == owner
@@ -188,7 +188,7 @@ def _due(connection: Connection, those: Select[Any], now: datetime, limit: int) 
 
 
 def release_owner(connection: Connection, owner: str) -> int:
-    """Void the claims of an owner that died; what it held was interrupted, and is due as before."""
+    """Void the claims of a dead owner; its incidents were interrupted, and stay due."""
     voided = connection.execute(
         update(claims)
         .where(claims.c.owner == owner)
@@ -200,7 +200,7 @@ def release_owner(connection: Connection, owner: str) -> int:
 
 
 def hold(connection: Connection, claim: Claim) -> Incident:
-    """The claimed incident, its row locked for this transaction; `ClaimLost` when the right to it is gone."""
+    """The claimed incident, its row locked for this transaction; `ClaimLost` if the claim is invalid."""
     this = {"incident": claim.incident_id}
     row = connection.execute(_LOCKED_INCIDENT, this).one_or_none()
     held = connection.execute(_CLAIM, this).one_or_none()

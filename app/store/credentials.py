@@ -100,10 +100,10 @@ def _get(connection: Connection, credential_id: CredentialId) -> Credential | No
 
 
 def _forget(connection: Connection, older_than: datetime) -> int:
-    """Remove sessions that ended before that, at most `BATCH` of them; how many.
+    """Remove sessions that ended before that time, at most `BATCH` of them; return how many.
 
-    The audit trail keeps what was done with them. Tokens stay: an old token that is still sent
-    does not count as a guess.
+    The audit trail keeps the record of their use. Tokens stay: an old token that is still sent does not
+    count as a guess.
     """
     ended = or_(credentials.c.expires_at < older_than, credentials.c.revoked_at < older_than)
     session = credentials.c.kind == CredentialKind.SESSION.value

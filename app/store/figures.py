@@ -1,7 +1,7 @@
 """Counts and ages of the agent's own work, in one statement and over indexes.
 
-One statement for all of them: a scrape is answered beside intake, and each round trip to the
-database is a wait for a thread and for the interpreter's lock.
+One statement for all of them: scrapes run concurrently with intake, and each round trip to the database
+waits for a thread and for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _constant(value: StrEnum) -> ColumnElement[str]:
 
 
 def _due() -> Select[Any]:
-    """Incidents due and unclaimed. `due_at` of a new one, or of one that people answered, is no time."""
+    """Due and unclaimed incidents. `due_at` of a new or answered incident is not a real time."""
     held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
     since = case(
         (incidents.c.due_at == AFTER_KNOWN, incidents.c.opened_at),

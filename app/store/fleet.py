@@ -1,12 +1,10 @@
 """Worker liveness, leases and notifications over the database; the `Fleet` port of `app.agent.ports`.
 
-On PostgreSQL each process holds a session advisory lock on a connection of its
-own. The kernel closes that connection when the process dies, the server frees
-the lock, and the first peer to get it voids what the dead one held: a take-over
-needs no lease to run out. A process that is cut off loses its lock once the
-server notices (TCP keepalives); until then the leases of
-claims expire on their own. Safety does not depend on any of this:
-fencing tokens reject late writers (promises 2 and 3).
+On PostgreSQL each process holds a session advisory lock on a connection of its own. The kernel closes that
+connection when the process dies, the server frees the lock, and the first peer that gets it voids the
+claims of the dead process: a take-over does not wait for a lease to expire. A process that is cut off loses
+its lock once the server notices (TCP keepalives); until then the leases of claims expire. Safety does not
+depend on any of this: fencing tokens reject late writers (promises 2 and 3).
 
 On SQLite one process owns the file.
 """
@@ -33,7 +31,7 @@ from app.store.database.servers import Connect
 from app.store.database.tables import leases, workers
 
 ANSWER_SECONDS = 5.0
-"""How long the connection that stands for being alive may take to answer before it counts as broken."""
+"""How long the liveness connection may take to answer before it counts as broken."""
 
 GRACE_SECONDS = 3.0
 """Grace period after losing our own connection, in which no peer is declared dead: peers lost theirs too."""
@@ -171,7 +169,7 @@ class EmbeddedFleet(Alone):
         self._owner: str | None = None
 
     async def enter(self, owner: str) -> None:
-        """Own the file, and take over what a predecessor left; `ConfigurationError` while another runs."""
+        """Own the file, and take over the work of a predecessor; `ConfigurationError` while another runs."""
         self._held = only_process(self._file)
         self._owner = owner
         await self._database.write(lambda connection: claims.release_owner(connection, owner))
@@ -189,8 +187,8 @@ class EmbeddedFleet(Alone):
 def only_process(database: Path) -> IO[bytes]:
     """Hold an SQLite database for this process alone, until the file is closed or the process dies.
 
-    Raises `ConfigurationError` while another one holds it. The file's name is the
-    one that earlier versions locked, so that two versions exclude each other too.
+    Raises `ConfigurationError` while another one holds it. Earlier versions locked a file with the same
+    name, so that two versions also exclude each other.
     """
     name = f"{database.stem}.engine{database.suffix}.lock"
     held = database.with_name(name).open("ab")
@@ -217,7 +215,7 @@ def _bury(connection: Connection, me: str) -> tuple[str, ...]:
         ),
         {"me": me, "space": int(locks.Space.ALIVE)},
     ).all()
-    # By its number: an owner that registered again meanwhile has another number, and is alive.
+    # By its number: an owner that has registered again has another number, and is alive.
     reaped = [
         str(owner)
         for number, owner in dead

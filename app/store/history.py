@@ -61,7 +61,7 @@ _RANK = {RevisionHealth.UNKNOWN: 0, RevisionHealth.SERVED_WELL: 1, RevisionHealt
 
 
 def learned(stored: Remembered, new: Remembered) -> Remembered:
-    """What is known after `new`, given that `stored` was known of the same content. Pure."""
+    """The known facts after `new`, given `stored` for the same content. Pure."""
     if _RANK[new.health] > _RANK[stored.health]:
         return replace(new, seen_at=max(stored.seen_at, new.seen_at))
     if new.seen_at < stored.seen_at:

@@ -1,10 +1,9 @@
 """Incidents as rows with their timelines: reading, listing, and what the loop saves.
 
-Three writers share an incident: intake (`app.store.signals.openings`), which adds
-triggers and freshness when a signal joins; people (`app.store.responders`), who own
-the owner and the like; and the loop, which owns everything else under its claim.
-Saving merges: triggers are the union in stored order, `stale` holds only while both
-say so, `dry_run` never goes back from true to false, and a sender that reported stays
+Three writers share an incident: intake (`app.store.signals.openings`), which adds triggers and freshness
+when a signal joins; people (`app.store.responders`), who set the owner and similar fields; and the loop,
+which owns everything else under its claim. Saving merges: triggers are the union in stored order, `stale`
+holds only while both say so, `dry_run` never goes back from true to false, and a sender that reported stays
 on record.
 """
 
@@ -92,7 +91,7 @@ class SqlIncidents(Repository):
     def get_newest_parts(
         self, connection: Connection, incident_ids: Collection[IncidentId], *, limit: int
     ) -> Mapping[IncidentId, RecordPart]:
-        """Four statements, however many incidents."""
+        """Four statements, regardless of the number of incidents."""
         rows = connection.execute(select(incidents).where(incidents.c.id.in_(incident_ids))).all()
         newest = timeline.newest_of_each(connection, incident_ids, limit)
         records = _records_of(connection, rows, newest)
@@ -169,7 +168,7 @@ class SqlIncidents(Repository):
     ) -> OpenBeside:
         """The cost grows neither with the number of `named` nor with the number of open incidents."""
         found = {each for each in named if each != key and _is_open(connection, each)}
-        # The newest incidents by the index over opening times; those that ended are passed over.
+        # The newest incidents by the index over opening times; ended ones are skipped.
         newest = (
             select(incidents.c.environment, incidents.c.service, incidents.c.closed_at)
             .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
@@ -248,7 +247,7 @@ def save_next_version(
 
 
 def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
-    """Whatever the incident still waited for, or had not used, is expired or void."""
+    """Pending or unused approvals of the incident become expired or void."""
     open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
     mine = approvals.c.incident_id == incident_id
     connection.execute(
@@ -264,7 +263,7 @@ def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime)
 
 
 def _says_recovered(given: Incident) -> bool:
-    """Whether it ends with a recovery: an escalation may have one too, for what it leaves behind."""
+    """Whether it ends with a recovery: an escalation may also have one, because of a change left in place."""
     verdict = given.verdict
     verified = verdict is not None and verdict.kind is VerdictKind.RECOVERED
     return given.state in _RECOVERIES or (verified and given.state.closed)
@@ -286,7 +285,7 @@ def _store_next_version(connection: Connection, stored: Incident, given: Inciden
         dry_run=stored.dry_run or given.dry_run,
         reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
         cluster=stored.cluster or given.cluster,
-        # People own these: what they did since the incident was loaded stays.
+        # People own these fields: their changes since the incident was loaded stay.
         acknowledged=stored.acknowledged,
         owner=stored.owner,
         taken_over=stored.taken_over,
@@ -394,7 +393,7 @@ def _conditions(where: IncidentFilter) -> list[ColumnElement[bool]]:
     if where.until is not None:
         conditions.append(incidents.c.opened_at < where.until)
     named = incidents.c.service + " " + incidents.c.environment + " " + incidents.c.id
-    # Rows of an older program have no text of their own to search by.
+    # Rows of an older program have no search text.
     searched = func.coalesce(incidents.c.search, named)
     words = where.text.lower().split()
     return [*conditions, *(searched.contains(word, autoescape=True) for word in words)]

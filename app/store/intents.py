@@ -174,7 +174,7 @@ def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | 
     """Why no reason for an action holds, according to the stored reports read in this transaction.
 
     A transaction that records a signal of the service locks the row of its open incident, which
-    the caller holds: what was committed before is seen, what comes later comes later.
+    the caller holds: this transaction sees earlier commits, and later ones follow it.
     """
     if reasons is None:
         return None
@@ -183,7 +183,7 @@ def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | 
 
 
 def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
-    """What the limits count by, beside the intent itself."""
+    """The columns that the limits count, in addition to the intent itself."""
     diagnosis = incident.diagnosis
     return {
         "environment": incident.key.environment,

@@ -77,7 +77,7 @@ def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) ->
 
 
 def _sent_by(signals: Sequence[Signal]) -> JsonObject:
-    """Who sent them, each once; nothing for what the agent saw itself."""
+    """The senders, each once; empty for the agent's own observations."""
     senders = tuple(dict.fromkeys(signal.sender for signal in signals if signal.sender is not None))
     described: list[JsonObject] = [
         {"kind": one.kind.value, "name": one.name, "token_id": one.token_id, "address": one.address}
@@ -151,7 +151,7 @@ def retry_note(intent: Intent, at: datetime) -> Note:
 
 
 def _described(payload: Payload) -> tuple[str, JsonObject]:
-    """What a payload says, in words and as figures."""
+    """The content of a payload, in words and as figures."""
     match payload:
         case Deploy():
             figures: JsonObject = {"version": payload.version, "status": payload.status.value}

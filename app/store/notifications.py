@@ -1,8 +1,7 @@
 """Sent and pending channel notifications, as rows.
 
-Of an incident that ended longer ago than `channels.told_until` every notification was sent;
-the mark moves on by itself, so that looking costs what is recent or open, and not
-what is on record.
+Of an incident that ended longer ago than `channels.told_until` every notification was sent; the mark
+advances automatically, so that the cost depends on recent and open incidents, not on all records.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class SqlNotifications(Repository):
         recent = _recent(channel, mark)
         if mark < at - _MARK_EVERY:
             _move_mark(connection, channel, recent, at, mark)
-        # A next try dated further ahead than any waits was set by a clock that has gone back since.
+        # A next try further ahead than the longest wait comes from a clock that was set back since.
         due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
         rows = connection.execute(
             select(recent.c.id)
@@ -132,7 +131,7 @@ def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
 def _recent(channel: str, mark: datetime) -> Subquery:
     """Open incidents and those that ended since the mark, each with the channel's last notification.
 
-    In two parts, so that each is found by index however many incidents there are.
+    In two parts, so that an index finds each, regardless of the number of incidents.
     """
     mine = and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
     sent = select(
@@ -152,9 +151,9 @@ def _recent(channel: str, mark: datetime) -> Subquery:
 
 
 def look_again(connection: Connection, incident: Incident) -> None:
-    """Have the channels that were notified of an incident look at it although it ended before their mark.
+    """Make the channels that were notified of an incident read it again although it ended before their mark.
 
-    For what is recorded of it after its end: that its service recovered, or what a person did.
+    For records after its end: the recovery of its service, or an operation of a person.
     """
     if incident.closed_at is None:
         return
@@ -170,7 +169,7 @@ def _move_mark(
     oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_unsent(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     mark = max(mark, at - _GIVEN_UP_AFTER)
-    # Not over a mark that an incident was put back to meanwhile.
+    # Not over a mark that was set back to an incident in between.
     unchanged = and_(channels.c.name == channel, channels.c.told_until == before)
     connection.execute(update(channels).where(unchanged).values(told_until=mark))
 

@@ -1,4 +1,4 @@
-"""What people do about incidents, as rows: the effect, the timeline and the audit trail in one transaction.
+"""Operations of people on incidents, as rows: effect, timeline and audit trail in one transaction.
 
 A take-over voids the worker's claim by raising its fencing token, and marks the row
 as held, so that no worker claims the incident until it is handed back (promise 3).
@@ -46,7 +46,7 @@ class SqlResponders(Repository):
             return record.incident
         if change.reopens:
             _refuse_beside_another(connection, record.incident)
-        # Only what must end a running pass makes it start again from the stored record.
+        # Only operations that must end a running pass make it start again from the stored record.
         ends_pass = change.releases_claim or change.due
         before = record.incident
         after = replace(change.incident, version=before.version + (1 if ends_pass else 0))

@@ -1,4 +1,4 @@
-"""What runs beside the API: the driver, the watcher, the poller, the announcer and the sweep, by role.
+"""The tasks besides the API: the driver, the watcher, the poller, the announcer and the sweep, by role.
 
 One process does everything (`all`); alternatively, processes of the roles `api`,
 `worker` and `watch` share a PostgreSQL in any number. `running` builds and starts

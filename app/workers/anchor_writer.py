@@ -1,7 +1,7 @@
 """Writes an anchor of all records at regular intervals, apart from the database (promise 12).
 
-A duty: one process does it for all. The digest goes into the log besides, where a
-copy of the log elsewhere proves which anchors there were.
+A duty: one process does it for all. The log also gets the digest, so that a copy of the log on another
+system proves which anchors existed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The backlog: openings above a sender's limit are opened as others of its incidents end.
+"""The backlog: incidents above a sender's limit are opened when others of its incidents end.
 
-None is dropped, and the channels are notified once for as long as a sender has a
-backlog. One elected process does it for all.
+None is dropped, and the channels are notified once per backlog of a sender. One elected process does it for
+all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Backlog:
             await self.clock.sleep(self.every.total_seconds())
 
     async def round(self) -> None:
-        """Open what there is room for, and notify people of a new backlog."""
+        """Open queued incidents up to the limit, and notify people of a new backlog."""
         while True:
             found = await self.intake.open_queued(_AT_ONCE)
             if found.ended == 0:

@@ -1,10 +1,10 @@
 """The cluster watcher: conditions that appear on a workload become signals without an external sender.
 
-Each event of the cluster watch leads to one look at the workload; what appeared or
-cleared since the last look is reported to intake. Metrics are not part of it: a slow or
-silent metric source delays no condition. A service is looked at without an event only
-where time alone can give it a condition, and once in a long while. A revision that stayed
-healthy long enough is written to history by a separate task, because that needs metrics.
+Each event of the cluster watch leads to one check of the workload; conditions that appeared or cleared
+since the last check are reported to intake. The check reads no metrics: a slow or silent metric source
+delays no condition. A service without an event is checked only if the passage of time can give it a
+condition, and at long intervals. A revision that stayed healthy long enough is written to history by a
+separate task, because that needs metrics.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _RELOOK_AFTER = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LastLook:
-    """What a service was like at the last look."""
+    """The state of a service at the last check."""
 
     at: datetime
     conditions: frozenset[Condition]
     settled: bool
-    """Time alone gives it no condition."""
+    """The passage of time gives it no condition."""
     replicas: int
     """The replicas that it asked for."""
 
@@ -93,7 +93,7 @@ class Watcher:
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
-        """At intervals, look where time alone may change something, and write history that is due."""
+        """At intervals, check services that the passage of time may change, and write due history."""
         noting = Fanout(work=lambda key: self._note_safely(key, every), at_once=self.at_once)
         async with asyncio.TaskGroup() as group:
             group.create_task(noting.run())

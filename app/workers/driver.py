@@ -1,10 +1,9 @@
 """The driver: takes incidents that are due and moves each one on by a pass of the loop.
 
-The queue is the incidents' own rows (`due_at`) and their claims, so nothing has to
-be handed over when a process dies: what it held becomes free, and is due. A resting
-incident costs no memory and no CPU, for however many days. The driver knows only
-the clock, the store and the fleet, so that the same one runs in production, in the
-demo and in the simulation of the machinery (promises 2 and 3).
+The queue is the incidents' own rows (`due_at`) and their claims, so nothing has to be handed over when a
+process dies: its incidents become free, and are due. A resting incident costs no memory and no CPU, even
+for days. The driver knows only the clock, the store and the fleet, so that the same one runs in production,
+in the demo and in the simulation of the machinery (promises 2 and 3).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Driver:
     """Polling interval for due work without notifications."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
     _claims: dict[IncidentId, Claim] = field(default_factory=dict)
-    """What each running pass was started with."""
+    """The start values of each running pass."""
     _again: set[IncidentId] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
@@ -78,15 +77,15 @@ class Driver:
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Claim nothing new, and let running passes finish.
 
-        After `grace_seconds` those that still wait for another process are interrupted and
-        their claims given back, so that a successor takes them up at once. An
-        interruption is harmless at every point: it looks like a crash (promise 2).
+        After `grace_seconds` passes that still wait for another process are interrupted and their claims
+        released, so that a successor continues them at once. An interruption is harmless at every point: it
+        looks like a crash (promise 2).
         """
         self.halt()
         try:
             async with asyncio.timeout(grace_seconds):
                 async with self._taking:
-                    pass  # what is being handed out at this moment has its passes started too
+                    pass  # also start the passes of incidents that are being claimed at this moment
                 if self._running:
                     await asyncio.wait(self._running.values())
         except TimeoutError:
@@ -154,7 +153,7 @@ class Driver:
             self._wake.set()
 
     async def _advance(self, identifier: IncidentId) -> None:
-        """One pass; whatever goes wrong, the incident is due again, at the latest when its lease runs out."""
+        """One pass; after any failure the incident is due again, at the latest when its lease expires."""
         with self.measures.pass_seconds.time():
             result = await self._attempt(identifier)
         self.measures.passes.labels(result).inc()

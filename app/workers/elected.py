@@ -74,7 +74,7 @@ class ElectedTask:
 
 
 async def kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work for ever: restart it after an unexpected failure."""
+    """Run work permanently: restart it after an unexpected failure."""
     while True:
         try:
             await work()

@@ -1,7 +1,7 @@
-"""Work for each service, side by side within a bound, and never twice at a time for the same one.
+"""Work for each service, concurrently within a bound, and never twice at the same time for the same service.
 
-What is asked for while it is under way is done once more afterwards, so that the
-last look always began after the last request. Requests never wait.
+A request during the work leads to one more run afterwards, so that the last run always began after the last
+request. Requests never wait.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Fanout:
     _urgent: deque[ServiceKey] = field(default_factory=deque)
     _line: deque[ServiceKey] = field(default_factory=deque)
     _waiting: dict[ServiceKey, bool] = field(default_factory=dict)
-    """Whether each service that waits is urgent; one that became urgent has a void place in the line too."""
+    """Whether each waiting service is urgent; one that became urgent also has a void place."""
     _under_way: set[ServiceKey] = field(default_factory=set)
     _again: dict[ServiceKey, bool] = field(default_factory=dict)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)

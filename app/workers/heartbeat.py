@@ -32,7 +32,7 @@ class Heartbeat:
 
     @staticmethod
     def from_settings(settings: Settings, vitals: Vitals, part: str, clock: Clock) -> Heartbeat | None:
-        """None without an address; raises `ConfigurationError` for one that cannot be used."""
+        """None without an address; raises `ConfigurationError` for an unusable one."""
         if settings.heartbeat_url is None:
             return None
         peer = HttpPeer(

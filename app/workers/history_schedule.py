@@ -1,7 +1,7 @@
-"""When a running version is next considered for the history. Pure state, kept by the watcher.
+"""When a running version is next considered for the history.
 
-A version that is on record, or too young to be trusted, costs nothing; one that is not
-trusted for another reason is considered again after waits that grow.
+Pure state, kept by the watcher. A recorded version, or one too young to be trusted, costs nothing; a
+version that is not trusted for another reason is considered again after growing waits.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class HistorySchedule:
     def tried(
         self, key: ServiceKey, version: str | None, *, written: bool, at: datetime, every: timedelta
     ) -> None:
-        """How considering `version` ended; another one that runs meanwhile keeps its own time."""
+        """Record the result for `version`; another version that runs now keeps its own time."""
         known = self._known.get(key)
         if known is None or known.version != version:
             return
@@ -64,5 +64,5 @@ class HistorySchedule:
         self._known[key] = replace(known, next_at=at + wait, tries=tries)
 
     def forget(self, key: ServiceKey) -> None:
-        """The service is gone."""
+        """The service no longer exists."""
         self._known.pop(key, None)

@@ -1,9 +1,8 @@
 """The metric poller: queries the metric source for every known service, reports breaches to intake.
 
-Many services are asked about at once, within a bound, and nothing else waits for the answers.
-Healthy samples end here and cost no write; a sample is reported when it breaches the
-SLO, or when a breach on record may have ended. A source that gives no usable
-answers is one incident of its own, however many services it concerns.
+Many services are queried concurrently, within a bound, and nothing else waits for the answers. Healthy
+samples end here and cost no write; a sample is reported if it breaches the SLO, or if a recorded breach may
+have ended. A source without usable answers is one separate incident, regardless of the number of services.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Poller:
     cluster_faults: Callable[[], Mapping[str, str | None]] = dict
     """Of each of several clusters, why it did not list its services when last asked; empty for one."""
     alerts: ServiceAlerts | None = None
-    """What the agent itself alerts about, beside breaches of thresholds."""
+    """The agent's own alerts, in addition to breaches of thresholds."""
     faults: TelemetryFaults = field(default_factory=TelemetryFaults)
     """What cannot be measured by, reported once for each source."""
 

@@ -1,11 +1,9 @@
 """The announcer: brings every channel up to date about every incident, one message at a time.
 
-One elected process does it for all. A message is recorded as pending before
-it is sent, and as sent once it has arrived. So after a crash, a lost
-answer or a take-over the channel itself is asked before anything is sent again,
-and nothing is lost (`docs/channels.md`). Each channel has a sender of its own: one
-that is down or hangs holds up neither another channel nor the loop, which only
-puts announcements on record.
+One elected process does it for all. A message is recorded as pending before it is sent, and as sent once it
+has arrived. After a crash, a lost answer or a take-over the notifier therefore searches the channel before
+it sends again, and nothing is lost (`docs/channels.md`). Each channel has its own sender: a channel that is
+down or hangs delays neither another channel nor the loop, which only stores announcements.
 """
 
 from __future__ import annotations
@@ -70,7 +68,7 @@ class ChannelSender:
     channel: Channel
     pace: DeliveryPace = field(default_factory=DeliveryPace)
     _paused_until: datetime | None = None
-    """The channel's own limit: nothing is sent before, about any incident."""
+    """The channel's own limit: nothing is sent before this time, for any incident."""
     _failing: bool = False
     """Its last call failed, and that was said."""
 
@@ -112,7 +110,7 @@ class ChannelSender:
             posting = Posting(channel=self.channel.name, incident_id=incident_id, due_at=now)
         if delivery.under_way(posting, now, self.pace):
             return
-        # The announcements first: the record is then at least as new, and shows what they speak of.
+        # Read the announcements first: the record is then at least as new as they are.
         announcements = await self.store.notifications.announcements(incident_id, posting.announced)
         record = await self.store.incidents.get(incident_id)
         if record is None:
@@ -192,7 +190,7 @@ class ChannelSender:
         return replace(bulletin, nonce=nonce)
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
-        """What a call returns, by this clock; one that hangs may have had its effect."""
+        """The result of a call, bounded by this clock; a hanging call may have had its effect."""
         calling = asyncio.ensure_future(work)
         too_late = asyncio.ensure_future(self.clock.sleep(self.pace.answer_within.total_seconds()))
         try:
@@ -205,10 +203,10 @@ class ChannelSender:
             too_late.cancel()
             await asyncio.gather(calling, too_late, return_exceptions=True)
 
-    # ------------------------------------------------------------ what came of it
+    # ------------------------------------------------------------ results
 
     async def _record(self, turn: _Turn, task: NotificationTask, reference: str) -> None:
-        """A found reply is no place of its own: only the first message and its refreshes are."""
+        """A found reply does not count as the reference: only the first message and its refreshes do."""
         if task.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
             reference = turn.posting.reference or reference
         turn.posting = await self.store.notifications.save(
@@ -236,7 +234,7 @@ class ChannelSender:
         await self.store.notifications.save(delivery.unheard(posting, now + self.pace.retry_refused))
 
     def _next_try(self, turn: _Turn, error: Exception) -> datetime:
-        """When this incident is tried again; says what is wrong once, not at every attempt."""
+        """When to retry this incident; logs the failure once, not at every attempt."""
         now = self.clock.now()
         if isinstance(error, TransientError) and error.retry_after is not None:
             self._paused_until = now + min(max(error.retry_after, self.pace.retry_first), _LONGEST_PAUSE)

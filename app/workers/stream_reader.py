@@ -1,11 +1,10 @@
-"""The reader of a stream: messages become signals, and only what is durable is acknowledged (promise 9).
+"""The reader of a stream: messages become signals, and only durable signals are acknowledged (promise 9).
 
-One `StreamReader` reads one `SignalStream` for the life of the process, and its
-signals end in the same `Intake.accept` as those of HTTP. Crashes, lost answers
-and shutdowns only repeat messages: a signal's id is derived from the message's
-position, so that the store knows the very same signal again. A message that can
-never be a signal goes to the dead letters with the reason and blocks nothing;
-a store, stream or schema registry out of reach makes everything wait, in order.
+One `StreamReader` reads one `SignalStream` for the life of the process, and its signals go to the same
+`Intake.accept` as those of HTTP. Crashes, lost answers and shutdowns only repeat messages: a signal's id is
+derived from the position of its message, so that the store recognises the same signal. A message that can
+never become a signal goes to the dead letters with the reason and blocks nothing; while the store, the
+stream or the schema registry is unreachable, everything waits, in order.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """What a reader takes at once, and what it takes at all."""
+    """The limits of a reader."""
 
     stale_after: timedelta
     max_future: timedelta
@@ -88,7 +87,7 @@ class StreamReader:
             await self.stream.close()
 
     async def read_once(self) -> None:
-        """Take the next messages and see every one of them to its end, however long that takes."""
+        """Read the next messages and finish each of them, without a time limit."""
         limit = self.limits.batch
         messages = await self._patiently("reading the stream", lambda: self.stream.take(limit))
         self.progress.redelivered += sum(message.deliveries > 1 for message in messages)
@@ -98,7 +97,7 @@ class StreamReader:
             try:
                 events = await self._read(message)
             except Poison as poison:
-                # What stands before it is settled first: some streams acknowledge up to a position.
+                # Finish earlier messages first: some streams acknowledge up to a position.
                 await self._settle(run)
                 run, size = [], 0
                 await self._reject(message, str(poison))
@@ -213,7 +212,7 @@ class StreamReader:
             else:
                 self._well()
                 return result
-            await self._measure()  # the lag grows meanwhile
+            await self._measure()  # the lag grows in the meantime
             await self.clock.sleep(pause)
 
     def _blocked(self, doing: str, why: str) -> None:

@@ -1,7 +1,7 @@
 """Reports failing metric sources: once for each source, not once for each service.
 
-Called by the poller after every round. Pure but for what it remembers of earlier
-rounds; a process that takes over the duty starts with empty state.
+Called by the poller after every round. Pure, except for its memory of earlier rounds; a process that takes
+over the duty starts with empty state.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class TelemetryFaults:
     """When each service last had data."""
 
     def in_round(self, answers: Sequence[Polled], at: datetime) -> str | None:
-        """What was wrong with a round of answers from the metric source; None when it could measure.
+        """The fault of a round of answers from the metric source; None if it could measure.
 
-        One answer that will not get better by asking again is enough; time-outs
-        and silence count when they are more than half of all.
+        One answer that a retry cannot fix is enough; time-outs and missing answers count if they are more
+        than half of all.
         """
         failed = {key: answer for key, answer in answers if isinstance(answer, AgentError)}
         lasting = [error for error in failed.values() if isinstance(error, PermanentError)]

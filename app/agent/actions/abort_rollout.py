@@ -24,9 +24,9 @@ _EFFECT = "the controller goes back to the stable release; the specification kee
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs an update of an Argo Rollout that is under way and not aborted.
+    """Needs a running update of an Argo Rollout that is not aborted.
 
-    A change of the status is no drift to a GitOps controller.
+    A GitOps controller does not treat a change of the status as drift.
     """
     workload = evidence.workload
     if workload is None:

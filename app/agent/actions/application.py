@@ -73,7 +73,7 @@ def through_application(
 def _entry_with(wanted: Revision, workload: WorkloadView, application: Application) -> SyncedRevision | None:
     """The newest older entry that runs the images of the wanted revision.
 
-    Images tell two revisions apart only where they differ from those that run now.
+    Images distinguish two revisions only if they differ from the running images.
     """
     images, current = tuple(sorted(wanted.images)), current_revision(workload)
     if current is not None and tuple(sorted(current.images)) == images:

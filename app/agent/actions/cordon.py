@@ -43,7 +43,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 
 
 def cordon_of(node: str | None, workload: WorkloadView, then: str) -> Resolution:
-    """The cordon of the node with the failing pods of a workload, and what follows for its pods, in words."""
+    """The cordon of the node with the failing pods of a workload, and its effect on these pods, in words."""
     if node is None:
         return Unmet(reason="the failing pods of the service are not on one node of their own")
     return Resolved(

@@ -31,7 +31,7 @@ _HOLDS_UP_ROLLBACK = "holds_up_rollback"
 _EFFECT = "the stuck pod is deleted, and its controller makes another one in its place"
 
 STUCK_FOR = timedelta(minutes=2)
-"""A pod that is younger, or has not been ready for less, may still start by itself."""
+"""A younger pod, or one that became unready more recently, may still start by itself."""
 
 _OF_THE_POD = frozenset(
     {PodFault.NOT_READY, PodFault.STORAGE, PodFault.STOPPED, PodFault.START, PodFault.CRASH}
@@ -40,9 +40,9 @@ _OF_THE_POD = frozenset(
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs one failing pod whose template runs in healthy pods beside it.
+    """Needs exactly one failing pod, and healthy pods with the same template.
 
-    With `when: holds_up_rollback` it is the pod that the rollback before it does not reach.
+    With `when: holds_up_rollback` it is the pod that blocks the rollback of the previous step.
     """
     workload = evidence.workload
     if parameters.get("when") == _HOLDS_UP_ROLLBACK:

@@ -30,7 +30,7 @@ KEY, FLAG, FIELD, VALUE = "key", "flag", "field", "value"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs one flag, and nothing else, that differs from the content that served well last."""
+    """Needs exactly one flag, and no other field, to differ from the last content that served well."""
     workload = evidence.workload
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
@@ -86,7 +86,7 @@ def _changed(change: ConfigMapChange, evidence: Evidence) -> FlagChange | Unmet:
 
 
 def _wanted(change: FlagChange, parameters: Mapping[str, JsonScalar]) -> tuple[str, str]:
-    """The field to set and its value: the previous one where it alone changed, else the flag is disabled."""
+    """The field to set and its value: the previous value if only it changed, else disable the flag."""
     if parameters.get("to") == "previous" and change.before is not None:
         for field in (DEFAULT_VARIANT, STATE):
             earlier = change.before.get(field)

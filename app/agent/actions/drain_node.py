@@ -1,4 +1,4 @@
-"""Drain a node: no more pods are scheduled to it, and those that run there are evicted one by one."""
+"""Drain a node: cordon it, then evict its pods one by one."""
 
 from __future__ import annotations
 

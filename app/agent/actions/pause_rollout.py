@@ -24,7 +24,7 @@ _EFFECT = "the update takes no further step"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs an update of an Argo Rollout that is under way and not paused."""
+    """Needs a running update of an Argo Rollout that is not paused."""
     workload = evidence.workload
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)

@@ -1,4 +1,4 @@
-"""Restart: replace every pod, one after another, without changing what they run."""
+"""Restart: replace every pod, one after another, without changing the template."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _EFFECT = "the number of replicas changes"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
-    """`by` (added to what is asked for now) or `to` becomes `replicas`."""
+    """`by` (added to the desired replicas) or `to` becomes `replicas`."""
     workload = evidence.workload
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
@@ -84,7 +84,7 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
 
 
 def _data_refuses(workload: WorkloadView, wanted: int) -> str | None:
-    """Each replica of a StatefulSet has data of its own: none is taken away, nor could an undo delete it."""
+    """Each replica of a StatefulSet has its own data: none is removed, and an undo could not delete one."""
     ref = workload.target.ref
     if ref.kind != STATEFUL_SET:
         return None

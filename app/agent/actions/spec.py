@@ -73,7 +73,7 @@ class StateChange:
 
 
 UNNAMED = StateChange()
-"""The action repeats what the target requests already, or the states have no name."""
+"""The action repeats the current request of the target, or the states have no name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +127,14 @@ class ActionSpec:
     """The parameters are alternatives."""
     in_runbooks: bool = True
     drifts: bool = False
-    """It changes what a release tool may have written."""
+    """The action changes fields that a release tool may have written."""
     removes: bool = False
     """It deletes its object."""
     based_on: tuple[str, ...] = ()
-    """Further parts of the token that its decision holds for, beside the template and what it changes."""
+    """Further parts of the token that bind its decision, besides the template and the changed parts."""
     effect_shows: EffectShows | None = None
-    """For an action whose request cannot carry a marker: whether the state now, compared with the one that
-    was decided on, shows the effect."""
+    """For an action whose request cannot carry a marker: whether the current state, compared with the state
+    at the decision, shows the effect."""
     undo_note: str = "Undoing {name} on {target}: it did not help."
     """The timeline's sentence when its undo begins."""
     no_undo_note: str | None = None
@@ -146,7 +146,7 @@ class ActionSpec:
         return self.undo is not None
 
     def describe(self) -> str:
-        """One line for people: what it does, its risk and its undo."""
+        """One line for people: the effect, the risk and the undo of the action."""
         undo = f"undo: {self.undo}" if self.undo else "no undo"
         return f"{self.name} ({self.risk} risk): {self.expected_effect}; {undo}"
 

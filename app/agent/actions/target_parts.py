@@ -3,7 +3,7 @@
 Pure. A decision depends on more than the action changes: a restart depends on the
 template that it would roll out. An undo restores only what the action changed, and
 only while that is unchanged since the action: another change, such as replicas set by
-an autoscaler, neither forbids an undo nor is overwritten by one (promises 1 and 10).
+an autoscaler, neither prevents an undo nor is overwritten by it (promises 1 and 10).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def same_ground(action: Action, decided: str | None, now: str | None) -> bool:
 
 
 def on_status(action: Action) -> bool:
-    """Whether it changes the subresource `status` alone, which takes no other part of a request."""
+    """Whether it changes only the subresource `status`, which ignores every other part of a request."""
     changed = {*parts_changed(action)}
     return bool(changed) and changed <= {ABORTED, STEP}
 

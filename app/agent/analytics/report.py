@@ -1,4 +1,4 @@
-"""Statistics of the incidents of a period: what was counted, and the report that follows from it. Pure."""
+"""Statistics of the incidents of a period: the counts, and the report computed from them. Pure."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MOST_REASONS = 20
 DAILY_UP_TO = timedelta(days=92)
 """A longer period has a trend by week."""
 MANUAL = timedelta(minutes=30)
-"""What a person is assumed to need for an incident that the agent healed, by default."""
+"""The default assumption of how long a person needs for an incident that the agent healed."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsFilter:
-    """Which incidents are counted: those opened with since <= t < until; None is any."""
+    """The filter on incidents: opened with since <= t < until; None matches any value."""
 
     since: datetime
     until: datetime
@@ -110,7 +110,7 @@ class DayOfActions:
 
 
 class StatsPart(StrEnum):
-    """What is counted separately: a field of `Counted`."""
+    """A separately counted part: a field of `Counted`."""
 
     CELLS = "cells"
     SERVICES = "services"
@@ -127,7 +127,7 @@ class StatsPart(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What the database counts for one report. Durations are (whole seconds, how often)."""
+    """The counts of the database for one report. Durations are pairs (whole seconds, frequency)."""
 
     cells: tuple[Cell, ...] = ()
     services: tuple[ServiceCount, ...] = ()
@@ -148,7 +148,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """How incidents stand: a sum over states."""
+    """The number of incidents by state."""
 
     incidents: int = 0
     recovered: int = 0
@@ -174,7 +174,7 @@ class TrendPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunbookResult:
-    """What a runbook achieved: of the incidents in which it acted, those that recovered with its action."""
+    """The results of a runbook: the incidents in which it acted, and those that recovered with its action."""
 
     runbook: str
     planned: int
@@ -224,11 +224,11 @@ class Statistics:
     """Incidents in which an action of the agent worked."""
     shadow: tuple[ShadowScore, ...] = field(default_factory=tuple)
     outdated: int = 0
-    """Days whose numbers are those of their last count; the sweep counts them again within minutes."""
+    """Days with the figures of their last count; the sweep counts them again within minutes."""
 
 
 def report(where: StatsFilter, counted: Counted) -> Statistics:
-    """The report that follows from what was counted."""
+    """Compute the report from the counts."""
     cells = counted.cells
     ends = _ends(cells)
     return Statistics(

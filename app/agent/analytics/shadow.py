@@ -12,14 +12,14 @@ from app.agent.models import ActionName, ChangeKind
 JUDGED_AFTER = timedelta(hours=6)
 """How long after the end of its incident a proposal is judged: until then a person may still act."""
 STAYS_HEALTHY_FOR = timedelta(hours=1)
-"""A new incident of the service within this time means that what was done did not help."""
+"""A new incident of the service within this time means that the change did not help."""
 
 _MATCHING = {
     ActionName.ROLLBACK: frozenset({ChangeKind.DEPLOY}),
     ActionName.REVERT_CONFIG: frozenset({ChangeKind.CONFIG, ChangeKind.FLAG}),
     ActionName.SCALE: frozenset({ChangeKind.SCALE}),
 }
-"""The changes by which a person does what was proposed; other actions leave no such trace."""
+"""The changes that match a proposed action when a person makes them; other actions cannot be matched."""
 
 
 class Judged(StrEnum):

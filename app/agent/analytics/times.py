@@ -29,7 +29,8 @@ class Spread:
     p99: int | None
     longest: int | None
     bars: tuple[int, ...]
-    """How many are below each of `BUCKET_SECONDS` and not below the one before; the last: the rest."""
+    """The number of values below each of `BUCKET_SECONDS` and not below the previous one; the last counts
+    the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,7 +162,7 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
     if kind is DecisionKind.ALLOW:
         return replace(decision, kind=kind, reasons=(*decision.reasons, why))
-    # Why policy would allow is no reason for a denial, and why it asked comes after who denied.
+    # A denial lists no reasons to allow, and the person who denied comes before policy's reasons to ask.
     asked = () if decision.kind is DecisionKind.ALLOW else decision.reasons
     return replace(decision, kind=kind, reasons=(why, *asked))
 

@@ -1,9 +1,8 @@
 """The result of an audit of signals: totals, and the days and entries that do not balance.
 
-The store computes it, `heal audit signals` and `GET /audit/signals` report it, and
-the sweep checks the discrepancies. This verifies promise 9:
-the ledger is written when a signal is accepted, its row by another statement,
-and what is forgotten is tallied, so that a loss anywhere leaves a difference.
+The store computes it, `heal audit signals` and `GET /audit/signals` report it, and the sweep checks the
+discrepancies. This verifies promise 9: one statement counts an accepted signal in the ledger, another
+writes its row, and deletions are counted, so that a loss anywhere leaves a difference.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class DiscrepancyKind(StrEnum):
     OVERSLEEPS = "oversleeps"
     """An open incident that would be looked at later than anything it waits for."""
     EXECUTING_AFTER_END = "executing_after_end"
-    """An intent under way in an incident that has ended."""
+    """An intent still executes in an incident that has ended."""
     TIMELINE_CUT = "timeline_cut"
     """A timeline with fewer or more entries than were written, or another last one (promise 12)."""
     TIMELINE_ALTERED = "timeline_altered"
@@ -51,12 +50,12 @@ class DiscrepancyKind(StrEnum):
 WORK_LEFT = frozenset(
     {DiscrepancyKind.PENDING_TOO_LONG, DiscrepancyKind.NOBODY_DRIVES, DiscrepancyKind.OVERSLEEPS}
 )
-"""What waits for an agent: in a database without one, as a backup is, it is no fault of the records."""
+"""Work that waits for an agent: not a defect in a database without one, such as a backup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrepancy:
-    """One thing that is not as it should be."""
+    """One discrepancy."""
 
     kind: DiscrepancyKind
     id: str
@@ -120,7 +119,7 @@ class SignalAudit:
 
     @property
     def adds_up(self) -> bool:
-        """Nothing is missing, nothing is there that was not accepted, and there are no discrepancies."""
+        """No signal is missing, none exists that was not accepted, and there are no discrepancies."""
         return self.accepted == self.accounted and not self.uneven_days and not self.strays.found
 
     @property

@@ -1,11 +1,9 @@
-"""Anchors: statements, kept apart from the database, of how far its records went (promise 12).
+"""Anchors: statements, kept apart from the database, of the length and last hash of its records (promise 12).
 
-The chain of a timeline shows a changed entry. It does not show that a person who
-can write to the database computed all hashes again, cut off the end, or deleted an
-incident: an anchor does. It names the length and the last hash of every record
-that grew since the anchor before, and follows that anchor by its digest; with a
-key, which the database does not hold, it is sealed besides. Pure: files, keys and
-clocks are the caller's.
+The chain of a timeline shows a changed entry. It does not show that a person with write access to the
+database recomputed all hashes, cut off the end, or deleted an incident. An anchor shows this: it names the
+length and the last hash of every record that grew since the previous anchor, and the digest of that anchor.
+A key outside the database can also seal it. Pure: the caller handles files, keys and clocks.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ FORM = 1
 START = hash_chain.start_of("the anchors of the audit")
 """The digest before the first anchor."""
 _LEAST_DIGITS, _DIGEST_DIGITS = 12, 64
-"""Hex digits that name an anchor at least, and those of a whole digest."""
+"""The minimum number of hex digits that name an anchor, and the number of a whole digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +49,7 @@ class Anchor:
     previous: str
     """The digest of the anchor before."""
     incidents: Mapping[IncidentId, Head]
-    """Those that are new or longer than in the anchors before."""
+    """The records that are new or longer than in the previous anchors."""
     people: Head
     """The audit trail of people."""
     seal: str | None = None
@@ -60,7 +58,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a series of anchors says."""
+    """The content of a series of anchors."""
 
     last: Anchor | None = None
     incidents: Mapping[IncidentId, Sequence[tuple[int, Head]]] = field(default_factory=dict)
@@ -80,7 +78,7 @@ class Known:
 
 
 def canonical(anchor: Anchor) -> bytes:
-    """What is digested and sealed: JSON with sorted keys, without spaces and without the seal."""
+    """The bytes to digest and seal: JSON with sorted keys, without spaces and without the seal."""
     body: JsonObject = {
         "form": FORM,
         "number": anchor.number,
@@ -93,19 +91,19 @@ def canonical(anchor: Anchor) -> bytes:
 
 
 def digest(anchor: Anchor) -> str:
-    """SHA-256 in hex: what the next anchor names, and what a log line holds."""
+    """SHA-256 in hex: the next anchor and a log line contain it."""
     return hash_chain.link("", canonical(anchor))  # its form holds the digest before it
 
 
 def sealed(anchor: Anchor, key: bytes | None) -> Anchor:
-    """The anchor with the seal of the key; as it is without one."""
+    """The anchor with the seal of the key; unchanged without a key."""
     return anchor if key is None else replace(anchor, seal=_seal(anchor, key))
 
 
 def next_anchor(
     known: Known, incidents: Mapping[IncidentId, Head], people: Head, at: datetime, key: bytes | None
 ) -> Anchor:
-    """The anchor that follows those known: it names what is new or changed since."""
+    """The anchor that follows the known ones: it names the records that are new or changed since."""
     changed = {
         name: head
         for name, head in incidents.items()
@@ -173,7 +171,7 @@ def broken_anchors(anchors: Sequence[Anchor], key: bytes | None) -> Iterator[str
 def with_digest(anchors: Iterable[Anchor], beginning: str) -> bool:
     """Whether an anchor has this digest, given whole or by its first digits.
 
-    Raises `Invalid` for what is no digest or too short to name one.
+    Raises `Invalid` for a text that is not a digest or is too short to name one.
     """
     wanted = beginning.strip().lower()
     if not re.fullmatch(f"[0-9a-f]{{{_LEAST_DIGITS},{_DIGEST_DIGITS}}}", wanted):
@@ -198,7 +196,7 @@ def _named(anchors: Sequence[Anchor], one: str, several: str) -> str:
 def of_timeline(
     name: IncidentId, entries: Sequence[TimelineEntry], length: int | None, head: str | None
 ) -> Iterator[str]:
-    """What is wrong with a timeline by itself: its chain, and the length and head kept beside it."""
+    """The defects of a timeline itself: of its chain, and of the separately stored length and head."""
     broken = first_broken(name, entries)
     if broken is not None:
         yield f"{name}: its timeline was altered at entry {broken}"
@@ -212,7 +210,7 @@ def of_timeline(
 
 
 def of_incident(name: IncidentId, known: Known, entries: Sequence[TimelineEntry] | None) -> Iterator[str]:
-    """How an incident's timeline differs from what the anchors say of it; None: it is not in the database."""
+    """How the timeline of an incident differs from the anchors; None: it is not in the database."""
     heads = known.incidents.get(name, ())
     if entries is not None:
         yield from _differences(name, [entry.hash for entry in entries], heads)
@@ -221,7 +219,7 @@ def of_incident(name: IncidentId, known: Known, entries: Sequence[TimelineEntry]
 
 
 def of_people(known: Known, entries: Sequence[AuditLogEntry]) -> Iterator[str]:
-    """How the audit trail of people differs from its own chain and from what the anchors say of it."""
+    """How the audit trail of people differs from its own chain and from the anchors."""
     broken = first_broken_decision(entries)
     if broken is not None:
         yield f"the audit trail of people was altered at entry {broken}"

@@ -28,7 +28,7 @@ class AgentFigures:
     due_incidents: int
     """Incidents that are due and that no worker has claimed."""
     oldest_due_incident_at: datetime | None
-    """Since when the one of them that waits longest has been due; of a new one, its opening."""
+    """The time since which the longest-waiting incident has been due; for a new incident its opening."""
     executing_actions: int
     """Actions under way now."""
     finished_actions: Mapping[OutcomeKind, int]

@@ -1,7 +1,7 @@
 """Whether a failed run may be repeated. Pure.
 
-The planner asks before a plan, and the connector again on what it reads right before the
-write: a batch moves on by itself.
+The planner checks this before a plan, and the connector again on the state right before the write, because
+a batch changes by itself.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def name_of_repeat(run_name: str, uid: str) -> str:
 
 
 def obstacle(batch: BatchView, run: str | None = None) -> str | None:
-    """Why the failed run is not repeated, or why there is nothing to repeat; None if it may be.
+    """Why the failed run must not be repeated, or why there is nothing to repeat; None if it may be repeated.
 
-    `run`: the name of the run that was decided on; None: whichever failed last.
+    `run`: the name of the run of the decision; None: the last failed run.
     """
     failed = batch.failed
     return (
@@ -74,7 +74,7 @@ def _repeated(batch: BatchView, failed: BatchRun) -> str | None:
 
 
 def _no_room(batch: BatchView) -> str | None:
-    """A CronJob that forbids two runs at once counts only those that it started itself."""
+    """A CronJob that forbids concurrent runs counts only the runs that it started."""
     if batch.ref.kind != CRON_JOB or batch.concurrency == "Allow":
         return None
     due, longest = _next_due(batch), _longest(batch)
@@ -87,7 +87,7 @@ def _no_room(batch: BatchView) -> str | None:
 
 
 def _next_due(batch: BatchView) -> datetime | None:
-    """When the next run is due, from the shortest time between those that were scheduled."""
+    """When the next run is due, from the shortest time between scheduled runs."""
     times = sorted({run.scheduled_at for run in batch.runs if run.scheduled_at is not None})
     if len(times) < 2:
         return None

@@ -1,7 +1,6 @@
-"""The runs of one batch, a CronJob or a Job of its own, as the cluster shows them. Pure.
+"""The runs of one batch, a CronJob or a standalone Job, as the cluster shows them. Pure.
 
-A batch has a key of its own: its failure is never an outage of the service that shares
-its label.
+A batch has a separate key: its failure is never an outage of the service that shares its label.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from app.agent.workload import ObjectRef
 
 JOB, CRON_JOB = "Job", "CronJob"
 BATCH_KINDS = frozenset({JOB, CRON_JOB})
-"""They run to an end: a failed one is no outage of the service that shares its label."""
+"""They run to completion: a failure is not an outage of the service that shares the label."""
 
 _PREFIXES = {f"{kind.lower()}:": kind for kind in sorted(BATCH_KINDS)}
 
@@ -34,7 +33,7 @@ def batch_named(key: ServiceKey) -> tuple[str, str] | None:
 
 
 class RunState(StrEnum):
-    """How a run stands, by the conditions of its Job."""
+    """The state of a run, by the conditions of its Job."""
 
     RUNNING = "running"
     SUSPENDED = "suspended"
@@ -105,12 +104,12 @@ class BatchView:
 
     @property
     def state(self) -> RunState | None:
-        """How the batch stands: complete or failed once its newest run ended; None without a run."""
+        """The state of the batch: complete or failed once its newest run ended; None without a run."""
         return self.runs[0].state if self.runs else None
 
     @property
     def words(self) -> str:
-        """How the batch stands, in words."""
+        """The state of the batch, in words."""
         if not self.runs:
             return f"no run of {self.ref} is kept"
         newest = self.runs[0]

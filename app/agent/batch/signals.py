@@ -1,4 +1,4 @@
-"""What a look at a batch reports, and what it says about a reason. Pure."""
+"""The signals and the reasons that follow from an observation of a batch. Pure."""
 
 from __future__ import annotations
 

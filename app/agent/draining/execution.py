@@ -50,7 +50,7 @@ Guard: TypeAlias = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drain:
-    """One drain with what is recorded of it."""
+    """One drain with its record."""
 
     record: IncidentRecord
     intent: Intent
@@ -125,7 +125,7 @@ class DrainExecution:
     # -------------------------------------------------------- the evictions
 
     async def _evict(self, drain: _Drain, left: str) -> None:
-        """Evict the next pod that no budget holds; the end if none is left, or nothing more may be done."""
+        """Evict the next pod that no budget blocks; the end if no pod is left, or the drain must stop."""
         node = await self.reader.target(drain.intent.action)
         load = await self.reader.load(drain.node, rooms=False)
         moving = load.to_evict
@@ -155,7 +155,7 @@ class DrainExecution:
                 if await self._sent(drain, pod):
                     return
             except (NotFound, UnknownOutcome):
-                break  # gone, or a later look shows whether it is
+                break  # the pod is gone, or a later check shows whether it is
             except PermanentError as error:
                 await self._stop(drain, load, left, f"refused by the API server: {error}")
                 return
@@ -163,7 +163,7 @@ class DrainExecution:
         await self.store.incidents.save(drain.claim, waiting, [])
 
     async def _sent(self, drain: _Drain, pod: NodePod) -> bool:
-        """Evict a pod; False where a disruption budget holds it for now."""
+        """Evict a pod; False while a disruption budget blocks the eviction."""
         state = TargetState(ref=pod.ref, uid=pod.uid, resource_version="", token=pod.uid)
         try:
             await self.writer.apply(eviction_of(drain.intent.action, pod), drain.intent.id, state, None)
@@ -209,6 +209,6 @@ class DrainExecution:
 
 
 def _evicted(seen: DrainProgress, load: NodeLoad) -> int:
-    """How many of the evictions took effect: their pods are gone or going."""
+    """How many evictions took effect: their pods are gone or terminating."""
     there = {pod.uid for pod in load.pods if pod.moves}
     return len(seen.evictions - there)

@@ -50,7 +50,7 @@ START_HOLDS = timedelta(seconds=30)
 """A ConfigMap or Secret is often created seconds after the workload that needs it."""
 
 CREATE_HOLDS = timedelta(seconds=60)
-"""A quota that is full during a rollout has room again when old pods are gone."""
+"""A quota that is full during a rollout has capacity again when old pods are gone."""
 
 SCHEDULING_HOLDS = timedelta(minutes=2)
 """A node autoscaler adds a node in about that time, and a pod that ends makes room."""
@@ -102,7 +102,7 @@ def _within_probes(workload: WorkloadView) -> bool:
 
 
 def pod_conditions(pod: PodView, workload: WorkloadView) -> Iterator[Condition]:
-    """The conditions of one pod; none for one that was replaced."""
+    """The conditions of one pod; none for a replaced pod."""
     if pod.leftover:
         return
     at = workload.observed_at
@@ -143,9 +143,9 @@ def _running_conditions(pod: PodView, workload: WorkloadView, unready: timedelta
 
 
 def waits_until(workload: WorkloadView) -> datetime | None:
-    """Until when a registry that does not answer is given time to come back; None: no pod waits for one.
+    """Until when the agent waits for a registry that does not answer; None: no pod waits for one.
 
-    Only while nothing else is wrong: another condition is not waited out.
+    Only while nothing else is wrong: the agent does not wait for other conditions.
     """
     if workload_conditions(workload):
         return None
@@ -162,7 +162,7 @@ def creation_refused(workload: WorkloadView) -> bool:
 
 
 def settled(workload: WorkloadView) -> bool:
-    """Whether the workload has no condition and time alone gives it none: only a change can."""
+    """Whether the workload has no condition and can get one only by a change, not by the passage of time."""
     if workload.desired_replicas == 0:
         return True
     ready = all(pod.ready or pod.leftover for pod in workload.pods)
@@ -178,8 +178,8 @@ def unready_since(pod: PodView) -> datetime:
 def longer_than_usual(workload: WorkloadView) -> timedelta:
     """After which time without readiness a pod counts as not ready.
 
-    At least `NOT_READY_AFTER`, three times the slowest start of the pods that serve, and
-    what the probes grant. It never exceeds half the progress deadline, unless the probes grant more.
+    At least `NOT_READY_AFTER`, three times the slowest start of the serving pods, and the time that the
+    probes allow. It never exceeds half the progress deadline, unless the probes allow more.
     """
     starts = [unready_since(pod) - pod.created_at for pod in workload.pods if pod.ready and pod.restarts == 0]
     usual = _USUAL_FACTOR * max(starts, default=timedelta(0))
@@ -189,7 +189,7 @@ def longer_than_usual(workload: WorkloadView) -> timedelta:
 
 
 def lasting_conditions(workload: WorkloadView, before: frozenset[Condition]) -> frozenset[Condition]:
-    """The conditions now, with those that had been there `before` and only pause.
+    """The current conditions, with conditions from `before` that only pause.
 
     A crash loop is not over while a pod is not ready: between two crashes a container
     runs for a moment.
@@ -212,7 +212,7 @@ def _ended_for(pod: PodView, at: datetime) -> timedelta:
 
 
 def condition_words(workload: WorkloadView, condition: Condition) -> str:
-    """How many pods have a condition, what the cluster says about it, and whether others serve."""
+    """How many pods have a condition, the message of the cluster, and whether other pods serve."""
     if condition is Condition.PROGRESS_DEADLINE_EXCEEDED:
         return f"the rollout of revision {workload.current_revision} made no progress"
     if condition is Condition.FAILED_CREATE:
@@ -239,7 +239,7 @@ class Impact(StrEnum):
 
 
 def impact_of(workload: WorkloadView) -> Impact:
-    """By the replicas that are available; a workload that asks for none is not impaired."""
+    """By the available replicas; a workload with 0 desired replicas is not impaired."""
     if workload.available_replicas >= workload.desired_replicas:
         return Impact.DEGRADED if workload_conditions(workload) else Impact.NONE
     return Impact.DEGRADED if workload.available_replicas > 0 else Impact.OUTAGE
@@ -301,7 +301,7 @@ def _end_words(pod: PodView) -> str:
 
 
 def _said(pod: PodView) -> str:
-    """What the node says about the failing container, else its newest event."""
+    """The message of the node about the failing container, else its newest event."""
     if pod.failing is not None and pod.failing.message:
         return pod.failing.message
     return next((one.message for one in pod.warnings if one.reason == "Failed"), "")

@@ -298,10 +298,10 @@ def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    """Services that share no calls and fail at one moment have a cause in common, which is no release of one.
+    """Services without mutual calls that fail together have a common cause, not a release of one of them.
 
-    Where the symptom began with the rollout of the change, they may fail by it: as
-    neighbours on what they share. A ConfigMap is one of the things that services share.
+    If the symptom began with the rollout of the change, the change may cause their failure through shared
+    resources. A ConfigMap is such a shared resource.
     """
     if not candidate_change.in_template:
         return

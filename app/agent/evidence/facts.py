@@ -39,14 +39,14 @@ STARTING = timedelta(seconds=30)
 """A pod younger than this that is not ready counts as starting."""
 
 INITIALISING = timedelta(minutes=2)
-"""The least time that an init container is given to end; what it prepares may take a while."""
+"""The minimum time that an init container gets to end, because its work may take a while."""
 
 BACK_OFF = timedelta(minutes=10)
 """A node starts a container that crashes again after 5 min at the latest, and it runs for a while."""
 
 _RATE_LOOKS_BACK = timedelta(minutes=1)
 _FEW_REQUESTS = 10
-"""Fewer requests than this are no evidence about a revision."""
+"""Fewer requests than this give no evidence about a revision."""
 
 _CRASH = frozenset({"CrashLoopBackOff"})
 _START = frozenset({"RunContainerError", "CreateContainerError", "StartError"})
@@ -104,7 +104,7 @@ def _crashed(pod: PodView, at: datetime) -> bool:
 
 
 def _standstill(pod: PodView, at: datetime) -> PodFault | None:
-    """What a pod waits for that does not fail loudly; None while its containers are being created."""
+    """The silent obstacle that a pod waits for; None while its containers are being created."""
     if pod.unschedulable is not None:
         claim = obstacles(pod.unschedulable) == (Obstacle.VOLUME,)
         return PodFault.STORAGE if claim else PodFault.UNSCHEDULED
@@ -275,7 +275,7 @@ def without_requests(evidence: Evidence, revision: Revision) -> bool:
 
 
 def reference_revision(evidence: Evidence) -> Revision | None:
-    """The version to compare with: the newest older one that is not known to have failed."""
+    """The version for the comparison: the newest older one that is not known to have failed."""
     if evidence.workload is None:
         return None
     for revision in older_versions(evidence.workload):
@@ -340,9 +340,9 @@ class ConfigMapChange:
 def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
     """ConfigMaps of the workload that changed at a known time, latest change first.
 
-    Content that served well is not a candidate. Content without a known time of change
-    is left out. A ConfigMap that only the current template refers to came with the template,
-    as with names that contain a hash of the content: then the template is what changed.
+    Content that served well is not a candidate. Content without a known time of change is left out. A
+    ConfigMap to which only the current template refers, such as one with a hash of the content in its name,
+    belongs to the template: in this case the template changed.
     """
     if evidence.workload is None:
         return ()
@@ -365,7 +365,7 @@ def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
 
 
 def _newly_referenced(evidence: Evidence) -> frozenset[str]:
-    """What the current template refers to and the version before it did not."""
+    """The objects to which the current template refers and the previous version did not."""
     current = current_revision(evidence.workload) if evidence.workload is not None else None
     before = reference_revision(evidence)
     if current is None or current.references is None or before is None or before.references is None:

@@ -27,13 +27,13 @@ from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 PROVEN = timedelta(minutes=1)
-"""A pod that has existed for less is no evidence of health."""
+"""A younger pod is not evidence of health."""
 
 _MORE_THAN_MISSING = 0.3
-"""Failed requests beyond the share of missing pods are those of the pods that serve."""
+"""Failed requests beyond the share of missing pods come from serving pods."""
 
 _UNTOUCHED = 0.6
-"""A container that the change left alone rarely fails by it: only by what it shares with the others."""
+"""A change rarely makes an unchanged container fail: only through resources that the containers share."""
 
 PodWeights = Mapping[PodFault, float]
 
@@ -49,7 +49,7 @@ def faulty(workload: WorkloadView, fault: PodFault, evidence: Evidence) -> tuple
 
 
 def score_same_template(cause_score: CauseScore, affected: tuple[PodView, ...], evidence: Evidence) -> None:
-    """Ready pods of the same template show that the template works: what it needs went since."""
+    """Ready pods of the same template show that it works: an object that it needs has disappeared since."""
     workload = evidence.workload
     templates = {pod.template_hash for pod in affected}
     ready = [] if workload is None else [p for p in workload.pods if p.ready and p.template_hash in templates]
@@ -63,7 +63,7 @@ def sound(pods: tuple[PodView, ...], evidence: Evidence) -> int:
 
 
 def changed_pods(candidate_change: CandidateChange, workload: WorkloadView) -> tuple[PodView, ...]:
-    """The pods with the change: those of the current template, or all for a ConfigMap."""
+    """The pods with the change: the pods of the current template, or all pods for a ConfigMap."""
     return current_pods(workload) if candidate_change.in_template else workload.pods
 
 
@@ -156,10 +156,10 @@ def _score_older_pods(
 
 
 def _failing_without(older: tuple[PodView, ...], workload: WorkloadView, evidence: Evidence) -> float | None:
-    """The share of failed requests where pods without the change alone serve them; else None.
+    """The share of failed requests if only pods without the change serve them; else None.
 
-    Pods that are missing explain as many failures as their share, slow answers a lack of capacity, and a
-    version that never served requests may fail them by itself.
+    Missing pods explain failures up to their share, slow answers indicate a lack of capacity, and a version
+    that never served requests may itself fail them.
     """
     proved = {one.template_hash for one in workload.revisions if served(evidence, one)}
     if not any(pod.ready and pod.template_hash in proved for pod in older):
@@ -178,7 +178,7 @@ def _failing_without(older: tuple[PodView, ...], workload: WorkloadView, evidenc
 def _met_faults(
     candidate_change: CandidateChange, found: Counter[PodFault], evidence: Evidence
 ) -> frozenset[PodFault]:
-    """The faults that would stop any pod of the service: a template change met them and is no cause."""
+    """The faults that would stop any pod of the service: a template change is not their cause."""
     if not candidate_change.in_template:
         return frozenset(found) & (OUTER_FAULTS - {PodFault.CONFIGURATION})
     return frozenset(kind for kind in found if kind in OUTER_FAULTS and not introduced(evidence, kind))
@@ -227,8 +227,8 @@ def _score_healthy_pods(
 def failing_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
     """The one node that holds every unhealthy pod and no healthy pod; None otherwise.
 
-    One unhealthy pod is enough where its template is healthy elsewhere and other services fail
-    on the node alone too.
+    One unhealthy pod is enough if its template is healthy elsewhere and other services also fail only on
+    this node.
     """
     node = only_node(pods, evidence.at)
     if node is None:

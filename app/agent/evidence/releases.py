@@ -54,8 +54,8 @@ def reported_deploys(signals: Iterable[Signal]) -> tuple[Change, ...]:
 def releases(reports: Iterable[Change], since: datetime | None = None) -> tuple[Change, ...]:
     """Each release of each service once, with the time of its first report and its last status; oldest first.
 
-    A version that is deployed again after another one is a new release; a cancelled
-    deploy replaces nothing. With `since`, releases last reported before it are left out.
+    A version that is deployed again after another one counts as a new release; a cancelled deploy replaces
+    no release. With `since`, releases last reported before it are left out.
     """
     services: dict[ServiceKey, list[Change]] = {}
     for report in reports:

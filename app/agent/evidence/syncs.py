@@ -18,8 +18,8 @@ def with_syncs(
 ) -> tuple[Change, ...]:
     """The reported changes and the syncs of the application since then, newest first.
 
-    A sync of a commit that a deploy report of the service names is that deploy, not
-    another change, however often it was reported.
+    A sync of a commit that a deploy report of the service names is the same change as that deploy,
+    regardless of the number of reports.
     """
     if application is None:
         return tuple(reported)

@@ -23,7 +23,7 @@ SOON = timedelta(minutes=5)
 LATE = timedelta(minutes=15)
 
 _SAME_LEVEL = 1.3
-"""A smaller factor between before and after is no difference."""
+"""A smaller factor between before and after does not count as a difference."""
 
 _RISEN, _RISEN_TWICE = 0.75, 0.8
 _BREACHED_CONFIRMED, _BREACHED_REPORTED = 0.62, 0.5

@@ -1,1 +1,1 @@
-"""The pure parts of carrying out an action: what follows from a decision, an undo, and the last checks."""
+"""The pure parts of carrying out an action: the result of a decision, an undo, and the last checks."""

@@ -1,4 +1,4 @@
-"""What follows from a decision of policy: an approval request, a stored intent, or nothing.
+"""The result of a policy decision: an approval request, a stored intent, or nothing.
 
 Pure: from the gathered question and the decision to values that the executor stores
 (promises 1 and 2).
@@ -69,7 +69,7 @@ def settle(
     intent_id: IntentId,
     now: datetime,
 ) -> DecisionResult:
-    """What is stored for a decision. `stands_on` are the current reasons, for the record."""
+    """The records to store for a decision. `stands_on` are the current reasons, for the record."""
     incident = question.incident
     answered = asked_for(record)
     needed = decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run

@@ -17,11 +17,11 @@ from app.agent.workload import TargetState
 
 
 class WriteFate(StrEnum):
-    """What the object shows."""
+    """The result that the object shows."""
 
     EXECUTED = "executed"
     CHANGED = "changed"
-    """Another person or controller changed what the decision was based on."""
+    """Another person or controller changed the state that the decision was based on."""
     UNPROVEN = "unproven"
     """No effect is visible, and that does not prove that there was none."""
     NOT_EXECUTED = "not_executed"
@@ -79,11 +79,11 @@ def _changed(intent: Intent, target: TargetState) -> Found:
 
 
 def _may_have_passed(intent: Intent, target: TargetState, sent_at: str | None) -> bool:
-    """Whether a write took effect and the effect is gone again.
+    """Whether a write may have taken effect and been reverted again.
 
-    A deletion is final. Any other write without a marker is ruled out only while
-    the object is still in the version that the write is bound to: nothing was written, and
-    the API server accepts only one of two writes that are bound to the same version.
+    A deletion is final. Any other write without a marker is ruled out only while the object still has the
+    version that the write is bound to: nothing was written, and the API server accepts only one of two
+    writes that are bound to the same version.
     """
     if carries_marker(intent.action) or ACTIONS[intent.action.name].removes:
         return False

@@ -42,9 +42,9 @@ def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
 
 
 def ends_outage(undone: Intent, available: int | None) -> str | None:
-    """Why an undo would take away the only replicas that serve; `available`: how many there are now.
+    """Why an undo would remove the only serving replicas; `available`: the current number of them.
 
-    No replica served before the action, so that what is left of the symptom is the smaller one.
+    No replica served before the action, so the remaining symptom is smaller than the original one.
     """
     before = undone.snapshot.available if undone.snapshot is not None else None
     if undone.action.name not in _OTHER_VERSION or before != 0 or not available:
@@ -56,7 +56,7 @@ def ends_outage(undone: Intent, available: int | None) -> str | None:
 
 
 def changed_by(undone: Intent, look: TargetLook) -> str | None:
-    """Who changed what the intent had changed; None if nothing did, or the target cannot be read."""
+    """The party that changed the fields of the intent; None if no one did, or the target cannot be read."""
     target = look.target
     if target is None or as_left(undone.action, undone.applied_token, target.token):
         return None
@@ -64,9 +64,9 @@ def changed_by(undone: Intent, look: TargetLook) -> str | None:
 
 
 def since_then(record: IncidentRecord, intent: Intent, look: TargetLook) -> Since:
-    """What became of a change that the agent made; its own later changes of the object do not count.
+    """The current state of a change by the agent; later changes of the object by the agent do not count.
 
-    An object that the agent deleted is gone, or another one has its name: that is the change.
+    After a deletion by the agent the object is gone, or another object has its name.
     """
     if ACTIONS[intent.action.name].removes and (look.gone or look.target is not None):
         return NOT_READ

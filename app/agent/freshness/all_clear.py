@@ -49,10 +49,10 @@ def _firing(known: tuple[Reason, ...], triggers: tuple[Trigger, ...], now: datet
 def unknown_alerts(
     known: tuple[Reason, ...], triggers: tuple[Trigger, ...], since: datetime, now: datetime
 ) -> tuple[Reason, ...]:
-    """The alerts of which only the number is kept, one reason for each trigger; their state is not known.
+    """The alerts of which only the number is kept, one reason for each trigger; their state is unknown.
 
-    Those reported before `since`, when the incident was opened, are no part of it, and
-    after `UNKNOWN_FOR` they no longer count.
+    Alerts reported before `since`, the opening of the incident, do not belong to it, and after
+    `UNKNOWN_FOR` they no longer count.
     """
     found = []
     for one in known:
@@ -65,9 +65,9 @@ def unknown_alerts(
 
 
 def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
-    """What is known of an alert that `firing_alerts` found: `the alert X is still firing, last ...`.
+    """The description of an alert that `firing_alerts` found: `the alert X is still firing, last ...`.
 
-    `silenced` says who silenced it until when.
+    `silenced` gives the author and the end of its silence.
     """
     last = f"last reported at {clock_words(one.last_true_at, now)}"
     if is_merged(one):
@@ -85,10 +85,10 @@ def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
 def firing_clauses(
     found: tuple[Reason, ...], now: datetime, silenced: Callable[[Reason], str]
 ) -> tuple[str, ...]:
-    """What is known of alerts that `firing_alerts` found: those of one name and state are counted.
+    """The description of alerts that `firing_alerts` found: alerts with the same name and state are counted.
 
-    Merged alerts have a clause for each trigger and cluster.
-    `silenced` says who silenced an alert until when; empty where it is not silenced.
+    Merged alerts have a clause for each trigger and cluster. `silenced` gives the author and the end of the
+    silence of an alert; empty if it is not silenced.
     """
     alike: dict[tuple[str, str, bool], list[Reason]] = {}
     for one in found:
@@ -110,7 +110,7 @@ def firing_clauses(
 
 
 def _suppressed(one: Reason, now: datetime) -> bool:
-    """Whether its sender reported the alert, or each of those that are merged, as suppressed."""
+    """Whether its sender reported the alert, or each merged alert, as suppressed."""
     if is_merged(one):
         return all_suppressed(one.merged, now)
     return one.withdrawn is not None and one.withdrawn.muted
@@ -123,7 +123,7 @@ def _number(one: Reason, now: datetime) -> int:
 
 
 def unknown_words(one: Reason, now: datetime) -> str:
-    """What is known of alerts that `unknown_alerts` found."""
+    """The description of alerts that `unknown_alerts` found."""
     return f"{one.said}, state unknown, last reported at {clock_words(one.last_true_at, now)}"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 SKEW = timedelta(minutes=5)
-"""So far clocks of one fleet may differ; what is dated further ahead is from a clock that was wrong."""
+"""The allowed difference between clocks of one fleet; a record further ahead comes from a wrong clock."""
 LONGEST_REST = timedelta(hours=2)
 """An open incident that waits for no person is looked at within this time."""
 FAR_AHEAD = timedelta(days=1)

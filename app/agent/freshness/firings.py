@@ -15,11 +15,11 @@ from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal, alert_id
 from app.agent.models import Alert, Signal
 
 LATE_BY = timedelta(minutes=15)
-"""A delivery is repeated for as long at most, and then made again with what is true."""
+"""The longest time for which a delivery is repeated unchanged; after it the sender makes a new delivery."""
 
 
 def with_earlier_ended(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
-    """With every earlier firing of this alert ended, those that are merged included."""
+    """With every earlier firing of this alert ended, including merged ones."""
     over = Withdrawal(
         at=signal.received_at, by=signal.source, said=f"the alert {alert.name} ended and fired again"
     )

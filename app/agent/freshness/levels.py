@@ -1,4 +1,4 @@
-"""What is remembered of a service's levels, after the clock went back. Pure, called by intake."""
+"""The stored levels of a service after the clock was set back. Pure, called by intake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _every_time = attrgetter(
 
 
 def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels, str | None]:
-    """A service's levels without what is dated in the future, and the note that says what was ignored."""
+    """The levels of a service without times in the future, and a note that names the ignored ones."""
     if not _any_later(levels, now + SKEW):
         return levels, None
     dated = {
@@ -38,7 +38,7 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
     if not dated and not others:
         return levels, None
     reasons = tuple(one for one in levels.reasons if not ahead(one.newest, now))
-    # A breach whose end is no longer known has no length: it begins with the next sample.
+    # A breach with an unknown end has no length: it begins with the next sample.
     for indicator in ("error_rate", "latency"):
         if f"{indicator}_breach_until" in dated:
             dated.setdefault(f"{indicator}_breach_since", dated[f"{indicator}_breach_until"])

@@ -1,4 +1,4 @@
-"""What is remembered of the reports on one service, within bounds. Pure, called by `reports`."""
+"""The bounded memory of the reports on one service. Pure, called by `reports`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from app.agent.freshness.reasons import (
 from app.agent.models import Alert, Trigger
 
 REASONS_KEPT = 32
-"""How many reasons are remembered for one service; more only where more alerts stand at once."""
+"""The number of reasons stored for one service; more only if more alerts fire at the same time."""
 
 ALERTS_KEPT = 64
-"""How many alerts that may still fire are remembered for one service with all that is known of them. Beyond
-it the oldest are merged: into one entry for each trigger and cluster, which is no reason for an action."""
+"""The number of possibly firing alerts stored in full for one service. Beyond it the oldest are merged:
+into one entry for each trigger and cluster, which is not a reason for an action."""
 
 MERGED_KEPT = 512
 """How many merged alerts that may still fire, and how many that were resolved, are kept for each
@@ -40,7 +40,7 @@ UNKNOWN_FOR = timedelta(hours=1)
 """Alerts of which only the number is kept keep no incident from recovering for longer."""
 
 CLUSTERS_KEPT = 3
-"""For so many clusters of one trigger alerts are merged apart; those of any other count for every cluster."""
+"""The number of clusters of one trigger whose alerts are merged separately; others count for all."""
 
 _MERGED = "alerts merged "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,9 +50,8 @@ _MICROSECOND = timedelta(microseconds=1)
 def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
     """Add this reason; if there are too many, drop the least needed.
 
-    What was withdrawn goes first, then alerts whose end was lost, then posted
-    samples. An alert that may still fire is never dropped, only merged, and of one
-    that was resolved it stays known that it was.
+    Withdrawn reasons go first, then alerts whose end was lost, then posted samples. An alert that may still
+    fire is never dropped, only merged, and the resolution of a resolved alert stays recorded.
     """
     kept = [one for one in known if one.subject != reason.subject]
     at, dropped = reason.newest, list[Reason]()
@@ -70,7 +69,7 @@ def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
 
 
 def opened_by(known: tuple[Reason, ...], alert: Alert | None) -> tuple[Reason, ...]:
-    """With this alert as the one that opened the newest incident of the service; None: no alert did."""
+    """With this alert as the opener of the newest incident of the service; None: no alert opened it."""
     subject = None if alert is None else alert_subject(alert)
     return tuple(
         one if one.opened is (one.subject == subject) else replace(one, opened=one.subject == subject)
@@ -138,7 +137,7 @@ def _merged_since(reason: Reason, since: datetime) -> bool:
 
 
 def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...], Reason | None]:
-    """What is known of this alert with this start, removed from the merged ones if it is there."""
+    """The record of this alert with this start, removed from the merged alerts if it is among them."""
     subject = alert_subject(alert)
     found = find(known, subject)
     if found is not None:
@@ -216,9 +215,9 @@ def _merged_cluster(known: tuple[Reason, ...], one: Reason) -> str:
 
 
 def _vacated(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
-    """With a place for the cluster of this alert, if all alerts of another one are over.
+    """With a place for the cluster of this alert, if all alerts of another cluster have ended.
 
-    Those that were resolved stay known, among those of any cluster.
+    The resolved alerts stay recorded, among those of any cluster.
     """
     if not one.cluster or _merged_cluster(known, one) == one.cluster:
         return known
@@ -325,7 +324,7 @@ def _entry(template: Reason, merged: MergedAlerts) -> Reason:
 
 
 def _in_full(trace: Trace, alert: Alert, entry: Reason, *, suppressed: bool) -> Reason:
-    """The alert as it was remembered before it was merged, with the labels of its new report."""
+    """The alert as stored before it was merged, with the labels of its new report."""
     _, fired, ended, repeated = trace
     said = ALERT_WORDS + alert.name
     over = Withdrawal(

@@ -1,4 +1,4 @@
-"""The agent's own alerts about single services: what they say beside its measurements. Pure."""
+"""The agent's own alerts about single services, and their meaning beside its measurements. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from app.agent.services.burn_rates import ErrorBudget
 
 
 def is_own_alert(reason: Reason) -> bool:
-    """Whether it is an alert that the agent made of its own measurements."""
+    """Whether the agent created this alert from its own measurements."""
     return reason.kind is ReasonKind.ALERT and reason.source == POLLED and not is_merged(reason)
 
 
 def without_past_burns(
     known: tuple[Reason, ...], newest: SliSample | None, budget: ErrorBudget | None
 ) -> tuple[Reason, ...]:
-    """What is known without a burn that only its windows remember: the newest sample burns nothing.
+    """The reasons without a burn that exists only in its windows: the newest sample burns no budget.
 
     A window stays above its limit for long after an action ended the errors.
     """

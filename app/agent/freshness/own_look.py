@@ -36,7 +36,7 @@ _METRIC_TRIGGERS = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 def examined(
     known: tuple[Reason, ...], triggers: tuple[Trigger, ...], seen: Observation, slo: SloThresholds
 ) -> tuple[Reason, ...]:
-    """The reasons for acting on an incident with these triggers, given what is seen now."""
+    """The reasons for an action on an incident with these triggers, given the current observation."""
     own = (*_measured(seen, slo), *_seen_in_cluster(known, seen))
     subjects = {reason.subject for reason in own}
     candidates = [*own, *(reason for reason in known if reason.subject not in subjects)]
@@ -58,7 +58,7 @@ def _measured(seen: Observation, slo: SloThresholds) -> Iterable[Reason]:
 
 
 def _own_levels(seen: Observation, slo: SloThresholds) -> Iterable[tuple[Trigger, float, float]]:
-    """What the agent's own source measured on enough requests: trigger, value, objective."""
+    """The measurements of the agent's own source on enough requests: trigger, value, objective."""
     if seen.sli is None or not seen.sli.measured:
         return
     sample = slo.judged(seen.sli)
@@ -106,7 +106,7 @@ def _seen_in_cluster(known: tuple[Reason, ...], seen: Observation) -> Iterable[R
 
 
 def _still_unfinished(workload: WorkloadView, failed: Reason) -> bool:
-    """The rollout that was reported failed is still the one under way."""
+    """The rollout that was reported as failed is still running."""
     born = workload.revisions[0].created_at if workload.revisions else None
     same = born is None or born <= failed.last_true_at + CLOCKS_APART
     return same and not workload.rollout_complete and not workload.paused

@@ -1,11 +1,9 @@
-"""Reasons for an action: when each was last known to be true, and who withdrew it (promise 13).
+"""Reasons for an action: the last confirmation of each, and its withdrawal (promise 13). Pure.
 
-Pure. Intake remembers for each service what was reported and what withdrew it
-(`reports`, within the bounds of `memory`); before every decision the loop adds what
-the agent sees itself (`own_look`); whether a reason stands is asked again in the
-transaction that begins an action, with everything reported meanwhile
-(`Reasons.refusal`). The agent's own observation outranks every report, and what could not be
-measured proves nothing.
+Intake stores for each service the reports and their withdrawals (`reports`, within the bounds of `memory`);
+before every decision the loop adds the agent's own observation (`own_look`); the transaction that begins an
+action checks again whether a reason holds, including all reports up to then (`Reasons.refusal`). The
+agent's own observation takes precedence over every report, and a failed measurement proves nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ class ReasonKind(StrEnum):
     DEPLOY = "deploy"
     OWN_MEASUREMENT = "own_measurement"
     OWN_LOOK = "own_look"
-    """What the agent sees in the cluster itself."""
+    """The agent's own observation of the cluster."""
 
 
 _OWN = (ReasonKind.OWN_MEASUREMENT, ReasonKind.OWN_LOOK)
-"""The agent looks again before every decision: what it sees is newer than a withdrawal on record."""
+"""The agent observes again before every decision: its observation is newer than a recorded withdrawal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,7 @@ class Withdrawal:
     said: str
     """A clause with a verb, for the timeline: `the alert HighErrorRate was resolved`."""
     muted: bool = False
-    """People muted it, or it is not known whether they did: it may still be true, and nothing recovered."""
+    """People muted it, or it is unknown whether they did: it may still be true, and nothing recovered."""
 
 
 Trace: TypeAlias = tuple[str, int, int, int]
@@ -72,9 +70,9 @@ class MergedAlerts:
     began_at: datetime | None = None
     """When an alert that may fire was last merged."""
     labels: tuple[tuple[str, str], ...] | None = None
-    """The labels that all those that may fire have in common; None where they are not known."""
+    """The common labels of all alerts that may fire; None if unknown."""
     suppressed: tuple[str, ...] = ()
-    """The digests of those that may fire and were reported as suppressed."""
+    """The digests of alerts that may fire and were reported as suppressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ class Reason:
     trigger: Trigger
     kind: ReasonKind
     subject: str
-    """What is claimed, so that it is found again: an alert with its start, a condition, an indicator."""
+    """The key of the claim: an alert with its start, a condition, an indicator."""
     source: str
     said: str
     """A noun phrase for the timeline: `the alert HighErrorRate`."""
@@ -101,7 +99,7 @@ class Reason:
     polled: bool = False
     """The alert was read from what its source lists, and never delivered: its end may not be either."""
     merged: MergedAlerts | None = None
-    """Set in the entry that represents merged alerts, which is no reason for an action."""
+    """Set in the entry for merged alerts, which is not a reason for an action."""
     opened: bool = False
     """The newest incident of the service was opened by this alert, which is never merged."""
 
@@ -116,17 +114,17 @@ class Reason:
         return found
 
     def stands(self, now: datetime, max_age: timedelta) -> bool:
-        """Not withdrawn, and known to be true within `max_age` of now, whichever of two clocks is ahead."""
+        """Not withdrawn, and confirmed within `max_age` of now, whichever of two clocks is ahead."""
         return self.withdrawn is None and abs(now - self.last_true_at) <= max_age
 
 
 def of_cluster(known: tuple[Reason, ...], cluster: str) -> tuple[Reason, ...]:
-    """The reasons without those about another cluster; one that names none is about any."""
+    """The reasons without those about another cluster; a reason without a cluster applies to all."""
     return tuple(one for one in known if not one.cluster or not cluster or one.cluster == cluster)
 
 
 def find(known: Iterable[Reason], subject: str) -> Reason | None:
-    """The reason with this subject; None where nothing is known of it."""
+    """The reason with this subject; None if there is none."""
     return next((one for one in known if one.subject == subject), None)
 
 
@@ -172,8 +170,8 @@ class Reasons:
     clock: Callable[[], datetime]
     """The time now, asked inside the transaction that begins an action: a lock may have been waited for."""
     unrecorded: frozenset[str] = frozenset()
-    """The subjects of which the store held nothing at that time: what the agent saw itself, and what was
-    read from the signals because an older version took them in."""
+    """The subjects without a record in the store at that time: the agent's own observations, and reasons
+    read from signals that an older version accepted."""
 
     def standing(self) -> tuple[Reason, ...]:
         """The reasons that hold at this moment."""
@@ -207,10 +205,10 @@ class Reasons:
 
 
 def _as_reported(reason: Reason, reported: tuple[Reason, ...], now: datetime, *, recorded: bool) -> Reason:
-    """The reason with what was reported since it was examined.
+    """The reason with all reports since it was examined.
 
-    What was on record and is no longer there was withdrawn or merged meanwhile, and then
-    left out of what is remembered: it does not stand.
+    A reason that has disappeared from the record was withdrawn or merged in the meantime and then dropped:
+    it does not hold.
     """
     if reason.withdrawn is not None:
         return reason

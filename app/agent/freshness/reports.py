@@ -64,7 +64,7 @@ def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, 
 def remember_condition(
     known: tuple[Reason, ...], signal: Signal, condition: Condition, *, present: bool
 ) -> tuple[Reason, ...]:
-    """A condition appeared on the workload, or cleared; a report never clears what the agent saw itself."""
+    """A condition appeared on the workload, or cleared; a report never clears the agent's own observation."""
     own = signal.source == WATCHED
     kind = ReasonKind.OWN_LOOK if own else ReasonKind.CONDITION
     at = min(signal.observed_at, signal.received_at)
@@ -115,10 +115,10 @@ def remember_level(
 def from_signals(
     signals: Iterable[Signal], slo: SloThresholds, newest: SliSample | None = None
 ) -> tuple[Reason, ...]:
-    """The reasons that signals in their order amount to, where nothing was remembered of them.
+    """The reasons that follow from signals in order, if no reasons were stored for them.
 
-    A sample within the objective joins no incident: the `newest` of the service
-    withdraws what the samples before it claim.
+    A sample within the objective joins no incident: the `newest` sample of the service withdraws the claims
+    of earlier samples.
     """
     known: tuple[Reason, ...] = ()
     for signal in signals:
@@ -153,10 +153,10 @@ def _withdrawn_by(newest: SliSample, known: tuple[Reason, ...], slo: SloThreshol
 
 
 def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, ...], bool]:
-    """What an alert that was delivered before with the same status means, and whether it fires again.
+    """The meaning of an alert that was delivered before with the same status, and whether it fires again.
 
-    A repeat refreshes what it repeats. After a resolution the first firing repeat
-    counts as a late copy; one that arrives `REPEAT_APART` later fires again.
+    A repeat refreshes the original. After a resolution the first firing repeat counts as a late copy; one
+    that arrives `REPEAT_APART` later fires again.
     """
     alert = signal.payload
     if not isinstance(alert, Alert) or alert.trigger is None:
@@ -231,9 +231,9 @@ def _remember_alert(
 
 
 def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
-    """With the end of an alert that polling found, which its source lists no more.
+    """With the end of an alert that polling found and that its source no longer lists.
 
-    The end of one that was delivered is delivered too: a poll does not end it.
+    The end of a delivered alert is also delivered: a poll does not end it.
     """
     before = find(known, alert_subject(alert))
     if before is None or polled_alert(before) is None:
@@ -246,9 +246,9 @@ def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -
 def _suppress(
     known: tuple[Reason, ...], signal: Signal, alert: Alert, over: Withdrawal
 ) -> tuple[Reason, ...]:
-    """With an alert that fired and is muted now; one that was merged is remembered with all that is known.
+    """With an alert that fired and is now muted; a merged alert is stored in full again.
 
-    A later firing that is muted ends the earlier ones, and takes their place: nothing has recovered.
+    A later muted firing ends the earlier ones, and replaces them: nothing has recovered.
     """
     others, before = recalled(known, alert)
     if before is not None:

@@ -1,11 +1,10 @@
 """Silences in the monitoring system, and the reasons that they withdraw (promise 13).
 
-Pure. A silence that names the service, or the namespace it runs in, silences the
-service: no reason for an action stands until it ends. Any other silences the alerts
-whose labels it matches, as in the monitoring, and no other alert of the service. Where
-the labels of an alert were not kept, what is known of it decides; if that is not
-enough, the alert is no reason, and it is no reason to wait for the end of the silence
-either. Undo and verification need no reason, so no silence stops them.
+Pure. A silence that names the service, or the namespace it runs in, silences the service: no reason for an
+action holds until the silence ends. Any other silence applies to the alerts whose labels it matches, as in
+the monitoring, and to no other alert of the service. If the labels of an alert were not kept, the known
+data of the alert decide; if they are not enough, the alert is not a reason for an action, and not a reason
+to wait for the end of the silence either. Undo and verification need no reason, so no silence stops them.
 """
 
 from __future__ import annotations
@@ -58,9 +57,9 @@ class Matcher:
         return True if found is None else found is self.is_equal
 
     def meets(self, kept: str) -> bool | None:
-        """The same for a label as it was kept; None where a part of it was taken out and may decide.
+        """The same for a label as stored; None if a removed part of it could decide.
 
-        Of a value without a pattern the same part is taken out.
+        From a matcher value without a pattern the same part is removed.
         """
         if self.is_regex:
             return None if HIDDEN in kept and not self.everything else self.matches(kept)
@@ -100,13 +99,13 @@ class Silencing:
 
     silence: Silence
     alerts: tuple[Matcher, ...] = ()
-    """Conditions on the name of the alert; none: whatever its name is."""
+    """Conditions on the name of the alert; none: any name."""
     narrowed: bool = False
     """It has conditions on labels that say neither service nor place, so that it means some alerts only."""
     labels_only: bool = False
     """It does not speak of the service: only the labels of an alert can say whether it is meant."""
     elsewhere: bool = False
-    """It means no alert of the service, whatever the labels of the alert are."""
+    """The silence applies to no alert of the service, regardless of the labels."""
 
     @property
     def whole(self) -> bool:
@@ -114,7 +113,7 @@ class Silencing:
         return not self.alerts and not self.narrowed and not self.labels_only
 
     def covers(self, reason: Reason) -> bool | None:
-        """Whether the reason is silenced; None where it may be, and what is known of it cannot show it."""
+        """Whether the reason is silenced; None if it may be, and the known data cannot show it."""
         if self.whole:
             return True
         if reason.kind is not ReasonKind.ALERT:
@@ -202,9 +201,9 @@ class Muting:
 
 
 def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: datetime) -> Muting:
-    """What mutes these alerts, of which each may fire; nothing if one of them is not muted.
+    """The silences of these alerts, each of which may fire; none if one of them is not muted.
 
-    Alerts of the agent's own do not count: people silence those of their own system.
+    The agent's own alerts do not count: people silence alerts of their own system.
     """
     active = [one for one in silencings if one.silence.active(at)]
     whole = tuple(one for one in active if one.whole)
@@ -226,7 +225,7 @@ def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: date
 
 
 def _suppressed(alert: Reason, at: datetime) -> bool:
-    """Whether the alert, or each of those that are merged, was reported as suppressed."""
+    """Whether the alert, or each merged alert, was reported as suppressed."""
     if alert.merged is not None:
         return all_suppressed(alert.merged, at)
     return alert.withdrawn is not None and alert.withdrawn.muted

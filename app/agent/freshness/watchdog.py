@@ -15,7 +15,7 @@ from app.durations import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogTerms:
-    """What is expected of the watchdog alert."""
+    """The expectations on the watchdog alert."""
 
     alert: str
     """Its name."""

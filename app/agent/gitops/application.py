@@ -1,4 +1,4 @@
-"""What a GitOps controller shows of the application that owns a workload, as read at one instant."""
+"""The state that a GitOps controller reports for the application that owns a workload, at one instant."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ class Application:
     obstacles: tuple[str, ...] = ()
     """Why the agent must not act through this application, each a sentence that names the owner."""
     held_by: IntentId | None = None
-    """The intent that switched automated sync off, as it stands on the application."""
+    """The intent that switched automated sync off, as recorded on the application."""
     resources: int = 0
     """How many objects the application owns."""
     health_message: str = ""
     kind: str = "application"
-    """What the controller calls it, for text."""
+    """The controller's word for it, for text."""
 
     @property
     def in_words(self) -> str:
@@ -104,5 +104,5 @@ class Application:
 
     @property
     def matches_repository(self) -> bool:
-        """The live state is what the repository asks for, and healthy."""
+        """The live state matches the repository and is healthy."""
         return self.sync == "Synced" and self.health == "Healthy" and not self.busy

@@ -46,7 +46,7 @@ from app.clock import Clock
 from app.errors import PermanentError
 
 WAIT = timedelta(seconds=1)
-"""The time between two looks at an operation under way."""
+"""The time between two checks of a running operation."""
 
 MAX_WAIT = timedelta(minutes=10)
 """How long an operation, or the automated sync after an undo, is waited for."""
@@ -57,7 +57,7 @@ Guard: TypeAlias = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """One intent that is being carried out, with what is recorded of it."""
+    """One intent in progress, with its record."""
 
     record: IncidentRecord
     intent: Intent
@@ -188,7 +188,7 @@ class GitOpsExecution:
                 await self._unknown(work, f"whether {application.in_words} was rolled back is unknown")
                 return
         why = await work.guard()
-        if why is None:  # the guard takes its time: what others did meanwhile counts
+        if why is None:  # the guard takes time: changes by others in the meantime count
             application = await self.gitops.reader.application(work.ref)
             why = _taken_over(work, application) or _busy(application)
         if why is not None and attempts:

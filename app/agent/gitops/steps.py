@@ -1,8 +1,7 @@
 """The steps of a rollback through a GitOps controller, as the timeline records them. Pure.
 
-Each step is recorded as begun before its effect and as done after it, in the
-incident's own timeline, so that a process that takes the intent over knows where it
-stands (promise 2).
+Each step is recorded as begun before its effect and as done after it, in the incident's own timeline, so
+that a process that takes over the intent knows its progress (promise 2).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from app.agent.models import (
 
 APPLICATION, HISTORY_ID, GIT_REVISION = "application", "history_id", "git_revision"
 LEFT_HISTORY_ID, LEFT_REVISION = "left_history_id", "left_git_revision"
-"""Parameters of a rollback through an application; the last two name what it leaves."""
+"""Parameters of a rollback through an application; the last two name the state that it leaves."""
 
 CARRIED = (APPLICATION, HISTORY_ID, GIT_REVISION, LEFT_HISTORY_ID, LEFT_REVISION)
 
@@ -58,9 +57,9 @@ class Progress:
     begun: Mapping[GitOpsStep, int]
     """How often each step was begun."""
     before: Mapping[GitOpsStep, JsonObject]
-    """What was recorded when a step was begun last."""
+    """The data recorded at the last beginning of a step."""
     done: Mapping[GitOpsStep, JsonObject]
-    """What was recorded when a step was done."""
+    """The data recorded when a step was done."""
     at: Mapping[GitOpsStep, datetime] = field(default_factory=dict)
     """When a step was begun last, or done."""
 
@@ -134,7 +133,7 @@ def text_of(action: Action, parameter: str) -> str:
 
 
 def carried(action: Action) -> dict[str, JsonScalar]:
-    """The parameters by which an undo finds what it undoes."""
+    """The parameters by which an undo finds the original change."""
     return {name: action.parameters[name] for name in CARRIED if name in action.parameters}
 
 

@@ -5,10 +5,9 @@ when policy decides and in the transaction that begins an action, so that exactl
 worker gets the half-open attempt (promises 4 and 11). The state is not stored: it is
 derived from recorded actions and survives restarts. It does not apply to undos.
 
-Closed until `Breaker.failures` actions in a row did not help; then open for
-`Breaker.open_for` from the moment the last of them began; then half-open: one
-action, whose incident must end before the next. One that helped closes it, one
-that did not opens it again.
+Closed until `Breaker.failures` actions in a row did not help; then open for `Breaker.open_for` from the
+moment the last of them began; then half-open: one action, whose incident must end before the next. An
+action that helped closes it; otherwise it opens again.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Tried:
 
 
 def since_closed(tried: Iterable[Tried], closed_at: datetime | None) -> list[Tried]:
-    """The actions that count after a manual close: those that began later."""
+    """The actions that count after a manual close: actions that began later."""
     return [one for one in tried if closed_at is None or one.began_at > closed_at]
 
 

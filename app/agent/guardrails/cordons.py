@@ -25,7 +25,7 @@ class NodeCordons:
     cordoned: tuple[str, ...] = ()
     """Cordoned by the agent or by anyone else."""
     own: tuple[str, ...] = ()
-    """Those that the agent cordoned and no one else since."""
+    """The nodes that the agent cordoned and no one else cordoned since."""
     unread: str | None = None
     """Why the nodes could not be read; None if they were."""
 

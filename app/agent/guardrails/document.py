@@ -135,7 +135,7 @@ def _target(target: TargetState) -> JsonObject:
 
 
 def _object(ref: ObjectRef) -> JsonObject:
-    """The cluster is left out where it has no name."""
+    """A cluster without a name is left out."""
     named: JsonObject = {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name}
     return named | {"cluster": ref.cluster} if ref.cluster else named
 

@@ -17,7 +17,7 @@ from app.agent.workload import ObjectRef
 from app.lists import some_of
 
 MOST_EVICTIONS = 110
-"""The pods that one drain may evict: what a node holds by default."""
+"""The maximum number of pods that one drain may evict: the default capacity of a node."""
 
 _MOST_NAMED = 5
 
@@ -42,12 +42,12 @@ class NodePod:
     opted_out: bool = False
     """Its owners keep the agent off it."""
     cpu_millis: int = 0
-    """What it requests, in thousandths of a core."""
+    """Its CPU request, in thousandths of a core."""
     memory_bytes: int = 0
 
     @property
     def stays(self) -> bool:
-        """A drain leaves it alone: it belongs to the node."""
+        """A drain does not evict it: it belongs to the node."""
         return self.mirror or self.owner == DAEMON_SET
 
     @property
@@ -69,7 +69,7 @@ class NodePod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRoom:
-    """What another node that takes pods has left."""
+    """The free capacity of another schedulable node."""
 
     name: str
     pods: int
@@ -79,7 +79,7 @@ class NodeRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLoad:
-    """A node with its pods, and what the other nodes have left."""
+    """A node with its pods, and the free capacity of the other nodes."""
 
     node: str
     pods: tuple[NodePod, ...] = ()
@@ -94,7 +94,7 @@ class NodeLoad:
 
     @property
     def to_evict(self) -> tuple[NodePod, ...]:
-        """The pods that are still to be evicted: those that serve last."""
+        """The pods still to be evicted, serving pods last."""
         return tuple(sorted((p for p in self.pods if p.moves), key=lambda p: (p.ready, str(p.ref))))
 
 
@@ -128,7 +128,7 @@ def cannot_drain(action: Action, load: NodeLoad | None) -> tuple[str, ...]:
 
 
 def without_room(pods: Iterable[NodePod], rooms: Iterable[NodeRoom]) -> tuple[NodePod, ...]:
-    """The pods that fit on no other node beside the rest, the largest placed first."""
+    """The pods that fit on no other node together with the others, the largest placed first."""
     left = {room.name: [room.pods, room.cpu_millis, room.memory_bytes] for room in rooms}
     homeless = []
     for pod in sorted(pods, key=lambda p: (p.memory_bytes, p.cpu_millis), reverse=True):

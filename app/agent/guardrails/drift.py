@@ -1,8 +1,7 @@
-"""What may be changed of an object that a release tool wrote and does not watch. Pure.
+"""The rules for changes of an object that a release tool wrote and does not watch. Pure.
 
-The tool does not revert such a change and does not know of it: the object drifts from its
-release, and the next release overwrites it, or is refused because the agent owns the field.
-Undos are exempt: they end the drift.
+The tool neither reverts nor notices such a change: the object drifts from its release, and the next release
+overwrites it, or is refused because the agent owns the field. Undos are exempt: they end the drift.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from app.agent.models import Action
 
 
 class DriftRule(StrEnum):
-    """What is done where an action would make an object drift from its release."""
+    """The response to an action that would make an object drift from its release."""
 
     ASK = "ask"
     ACT = "act"

@@ -1,9 +1,9 @@
-"""What an action changes, field by field, in words: the old value and the new one. Pure.
+"""The changes of an action, field by field, in words: the old and the new value. Pure.
 
-The one place that puts such a difference into words. Both connectors call it with the
-object before and after a rehearsal, and their answer is what timeline, approvals page and
-chat show. Secrets never enter it (promise 12): a value is hidden if its name or its shape
-is that of a credential, or if it is configuration that cannot be distinguished from one.
+The one place that describes such a difference in words. Both connectors call it with the object before and
+after a rehearsal, and their answer is what timeline, approvals page and chat show. Secrets never enter it
+(promise 12): a value is hidden if its name or its form suggests a credential, or if it is configuration
+that looks like one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SECRET_NAME = re.compile(
 )
 """Parts of the names under which people keep credentials; other values go by such names too."""
 _SWITCH = re.compile(r"(?i)true|false|on|off|yes|no|enabled|disabled|\d{1,3}")
-"""Values that are no secret, whatever their name."""
+"""Values that are not secret, regardless of their name."""
 _DATA = re.compile(r"(?:^|\.)data\.")
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
 _PARTS = re.compile(r"[.\[\]]")
@@ -88,7 +88,7 @@ def _leaves(value: Json, path: str, depth: int = 0) -> Iterator[tuple[str, Json]
 
 
 def _document(text: str) -> Json:
-    """A JSON object as its fields; any other text as it is."""
+    """A JSON object as its fields; any other text unchanged."""
     if not text.lstrip().startswith("{"):
         return text
     try:
@@ -145,7 +145,7 @@ def _may_be_secret(path: str, text: str) -> bool:
 
 
 def parts_shown(item: JsonObject, *, status: bool = False) -> JsonObject:
-    """What an action may change of a Kubernetes object, without what servers and the agent write."""
+    """The part of an object that an action may change, without fields that servers and the agent write."""
     metadata = item.get("metadata")
     about = metadata if isinstance(metadata, dict) else {}
     marks = {

@@ -1,4 +1,4 @@
-"""Gathers what a decision depends on, from store, cluster and rehearsal.
+"""Gathers the inputs of a decision from store, cluster and rehearsal.
 
 `Gatherer.question` collects everything for policy as one value; the executor uses the
 single reads again right before a write. Nothing is decided here.
@@ -38,14 +38,14 @@ from app.errors import NotFound, PermanentError, TransientError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedTarget:
-    """The target is not in the state that was diagnosed: there is no question to decide."""
+    """The target is not in the diagnosed state: there is no question to decide."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gatherer:
-    """Reads the facts of one action. Without a reader, nothing is known of the cluster."""
+    """Reads the facts of one action. Without a reader, the state of the cluster is unknown."""
 
     store: Store
     clock: Clock
@@ -131,10 +131,10 @@ class Gatherer:
     async def objection(self, key: ServiceKey, intent: Intent, *, under_way: bool = False) -> str | None:
         """Why the cluster forbids the action now, read right before the write.
 
-        The target, the workload of the service or a namespace of them opts out, a
-        PodDisruptionBudget came or changed since the decision, too many nodes are cordoned,
-        or pods of a node cannot be moved. `under_way`: the node is cordoned for them already.
-        An undo of the agent's own is allowed, unless another incident needs what it would remove.
+        The target, the workload of the service or their namespace opts out, a PodDisruptionBudget was
+        created or changed since the decision, too many nodes are cordoned, or pods of a node cannot be
+        moved. `under_way`: the node is already cordoned for them. An undo that the agent decides is
+        allowed, unless another incident needs the state that it would remove.
         """
         needed = await self.needed_by(intent.incident_id, intent.action)
         if self.reader is None or intent.own_undo or needed is not None:
@@ -182,7 +182,7 @@ class Gatherer:
         return "" if workload is None else f"{serving_now(workload)}. "
 
     async def content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
-        """The content that the action writes: the kept ConfigMap of `content_hash`, else that of an undo."""
+        """The content that the action writes: the stored ConfigMap of `content_hash`, else of an undo."""
         content_hash = action.parameters.get("content_hash")
         if content_hash is None or action.target is None:
             return undone

@@ -49,7 +49,7 @@ class Guardrails:
     max_replica_share: float = 1.0
     """The share of a workload's replicas that one action may make unavailable; one is always allowed."""
     drift: DriftRule = DriftRule.ASK
-    """What is done where an action would make an object drift from its release."""
+    """The response to an action that would make an object drift from its release."""
     cordons: CordonLimits = field(default_factory=CordonLimits)
     """How many nodes may be cordoned at once."""
 
@@ -92,4 +92,4 @@ class Question:
     load: NodeLoad | None = None
     """The node with its pods, for an action that drains it."""
     needed_by: str | None = None
-    """Which other incident still needs what the action would remove; None if none does."""
+    """The other incident that still needs the state that the action would remove; None if there is none."""

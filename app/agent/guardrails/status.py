@@ -26,7 +26,7 @@ from app.agent.models import KillSwitch
 _NOBODY = IncidentId("")
 
 CircuitKey: TypeAlias = ServiceKey | str | None
-"""What a circuit breaker belongs to: a service, a cluster by its name, or None: the cluster without one."""
+"""The scope of a circuit breaker: a service, a cluster by name, or None for the cluster without a name."""
 
 
 def circuit_in_words(key: CircuitKey) -> str:
@@ -52,7 +52,7 @@ class CircuitStatus:
 
     @property
     def in_words(self) -> str:
-        """What it belongs to."""
+        """Its scope."""
         return circuit_in_words(self.key)
 
 

@@ -1,7 +1,7 @@
-"""The kinds of workloads: what each is called, what keeps its revisions, and what of it may be changed. Pure.
+"""The kinds of workloads: names, the objects that keep their revisions, and their changeable parts. Pure.
 
-A kind that the agent only watches, such as an Argo Rollout, has no part that it may
-change: what is wrong with one is diagnosed and handed to a person.
+A kind that the agent only watches, such as an Argo Rollout, has no changeable part: the agent diagnoses its
+faults and hands them to a person.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The audit trail of people: what they decided, chained so that no entry can be changed unseen (promise 12).
+"""The audit trail of people: their decisions, chained so that a changed entry is detected (promise 12).
 
 The store appends an entry in the transaction of the decision itself. As in a
 timeline, each entry's hash covers the one before it; a holder of an exported
@@ -21,7 +21,7 @@ START = hash_chain.start_of("the audit trail of people")
 
 
 class HumanDecisionKind(StrEnum):
-    """What a person decided."""
+    """The kind of decision of a person."""
 
     APPROVED = "approval_approved"
     DENIED = "approval_denied"
@@ -50,7 +50,7 @@ class HumanDecision:
     by: Person
     kind: HumanDecisionKind
     subject: str
-    """What it was about: the id of an approval or token, a service, or empty."""
+    """The subject: the id of an approval or token, a service, or empty."""
     data: JsonObject = field(default_factory=dict)
 
 

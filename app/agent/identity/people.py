@@ -1,8 +1,8 @@
-"""Who says something to the agent: a name, the roles it was given, and by which door it came. Pure.
+"""The people who use the agent: a name, the assigned roles, and the entry point. Pure.
 
-Every door (API, command line, pages, chat) makes a `Person` of what it knows for
-certain; whatever weighs an answer reads that, and nothing else. A credential is
-what a token or a session proves itself with; only the hash of its secret is kept.
+Every entry point (API, command line, pages, chat) creates a `Person` from verified data; the code that
+evaluates an answer reads only this value. A credential authenticates a token or a session; only the hash of
+its secret is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WRITTEN = re.compile(rf"heal_((?:tok|ses)_[0-9a-f]{{{_ID_HEX}}})_([0-9a-f]{{{_S
 
 
 class Door(StrEnum):
-    """The way in which a person reached the agent."""
+    """The entry point through which a person reached the agent."""
 
     API = "api"
     CLI = "cli"
@@ -36,7 +36,7 @@ class Door(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a credential permits."""
+    """The rights of a credential."""
 
     INGEST = "ingest"
     """Post events."""
@@ -51,7 +51,7 @@ class Scope(StrEnum):
 
 
 def effective(scopes: Iterable[Scope]) -> frozenset[Scope]:
-    """The scopes with those that go with them."""
+    """The scopes, including implied ones."""
     given = frozenset(scopes)
     if Scope.ADMIN in given:
         return frozenset(Scope)
@@ -59,26 +59,26 @@ def effective(scopes: Iterable[Scope]) -> frozenset[Scope]:
 
 
 def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> frozenset[Scope]:
-    """What a person with these roles may do; a right granted to `*` is granted to all."""
+    """The scopes of a person with these roles; a scope granted to `*` is granted to all."""
     return effective(scope for role in (*roles, _EVERYBODY) for scope in granted.get(role, ()))
 
 
 class SenderKind(StrEnum):
-    """What is known about the sender of a signal."""
+    """The known identity of the sender of a signal."""
 
     TOKEN = "token"  # noqa: S105 - a kind, not a secret
     """The holder of a token or session of this agent."""
     WEBHOOK = "webhook"
     """A sender that knows the secret of a webhook."""
     ADDRESS = "address"
-    """An address, and nothing that proves who it is."""
+    """Only an address, without proof of identity."""
     STREAM = "stream"
     """A sender that may write to a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who sent a signal, as far as it is known."""
+    """The sender of a signal, as far as known."""
 
     kind: SenderKind
     name: str
@@ -95,7 +95,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What a token may report about; an empty set is no limit."""
+    """The environments and services that a token may report about; an empty set means no limit."""
 
     environments: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
@@ -128,16 +128,16 @@ class Person:
 
     name: str
     roles: frozenset[str] = frozenset()
-    """What the sign-in, the token or the configuration gives them; never what they say themselves."""
+    """From the sign-in, the token or the configuration; never from the person's own input."""
     door: Door = Door.API
     verified: bool = False
     """Proved by a token, a sign-in or a signature; otherwise unauthenticated, on a loopback address."""
     scopes: frozenset[Scope] = frozenset(Scope)
-    """What they may do; everything where no identity is configured."""
+    """Their rights; all scopes if no identity is configured."""
     token_id: CredentialId | None = None
     """The token or session that proves it."""
     reach: Reach = NO_LIMIT
-    """What they may report about."""
+    """The services that they may report about."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
@@ -155,17 +155,17 @@ _PREFIX = {CredentialKind.TOKEN: "tok_", CredentialKind.SESSION: "ses_"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A token or a session as it is kept: without its secret."""
+    """A token or a session as stored: without its secret."""
 
     id: CredentialId
     kind: CredentialKind
     name: str
-    """Whose it is; stands in every record of what is done with it."""
+    """The name of the holder; part of every record of its use."""
     digest: str = field(repr=False)
     """SHA-256 of the secret in hex: 256 random bits need no slower hash."""
     roles: frozenset[str]
     scopes: frozenset[Scope]
-    """Of a token. What a session may do follows from its roles, as they are configured when it is used."""
+    """The scopes of a token. The rights of a session follow from its roles, as configured when it is used."""
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -195,12 +195,12 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInAttempt:
-    """What a browser takes to the issuer, and what must be known again when it comes back."""
+    """The values that a browser takes to the issuer, and the values needed when it returns."""
 
     url: str
     """Where the browser is sent."""
     state: str
-    """Comes back with the browser, and must be the one that left with it."""
+    """Returns with the browser, and must be unchanged."""
     nonce: str = field(repr=False)
     """A part of what the issuer signs, so that its answer is valid for this attempt only."""
     verifier: str = field(repr=False)
@@ -251,18 +251,18 @@ def issue(
 
 
 def presented(text: str) -> tuple[CredentialId, str] | None:
-    """The id and the secret of a presented credential; None when it is no credential of this agent."""
+    """The id and the secret of a presented credential; None if it is not a credential of this agent."""
     found = _WRITTEN.fullmatch(text)
     return None if found is None else (CredentialId(found[1]), found[2])
 
 
 def proves(secret: str, credential: Credential) -> bool:
-    """Whether the secret is the credential's, in a time that does not depend on how much of it is right."""
+    """Whether the secret matches the credential, compared in constant time."""
     return hmac.compare_digest(digest(secret), credential.digest)
 
 
 def digest(secret: str) -> str:
-    """What is kept of a secret: SHA-256 in hex."""
+    """The stored form of a secret: SHA-256 in hex."""
     return hashlib.sha256(secret.encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -301,14 +301,14 @@ class ApprovalTerms:
 
     @property
     def every_role(self) -> frozenset[str]:
-        """Those that may answer at first, and those that it may be escalated to."""
+        """The roles that may answer at first, and the roles of its escalation."""
         return frozenset(self.roles).union(*(step.roles for step in self.escalation))
 
     def met_by(self, other: ApprovalTerms, said_yes: Iterable[str] = ()) -> bool:
-        """Whether what was agreed to on `other` terms, by those who said yes, would do on these.
+        """Whether an approval on `other` terms, by these approvers, satisfies these terms.
 
-        A person who approved may not be excluded since then; a request without an answer
-        would do while it bars the same people.
+        The new terms must not exclude a person who approved; a request without an answer satisfies them
+        while it excludes the same people.
         """
         roles = not self.roles or (bool(other.roles) and other.every_role <= self.every_role)
         agreed = tuple(said_yes)
@@ -341,7 +341,7 @@ def _folded(name: str) -> str:
 
 
 def combined(own: ApprovalTerms, policy: ApprovalTerms | None) -> ApprovalTerms:
-    """The configured terms and those of a policy: the policy says who, and either may ask for more."""
+    """The configured terms with those of a policy: the policy sets the roles, the higher number applies."""
     if policy is None:
         return own
     return ApprovalTerms(

@@ -85,11 +85,11 @@ def administrators(tokens: Iterable[Credential], at: datetime) -> tuple[Credenti
 
 
 async def store_initial(credentials: CredentialRepository, text: str, at: datetime) -> bool:
-    """Store the first administrator token of an installation; whether it was stored now.
+    """Store the first administrator token of an installation; return whether it was stored now.
 
-    Nothing is stored while an administrator token exists, or where this token existed
-    before, revoked or not; of processes that start together one stores it. Raises
-    `ConfigurationError` for a text that is no token.
+    Nothing is stored while an administrator token exists, or if this token existed before, revoked or not;
+    of processes that start together only one stores it. Raises `ConfigurationError` for a text that is not
+    a token.
     """
     parts = presented(text)
     if parts is None or not parts[0].startswith("tok_"):
@@ -142,7 +142,7 @@ async def proved(credentials: CredentialRepository, text: str) -> Credential | N
 def holder(
     credential: Credential, role_scopes: Mapping[str, Iterable[Scope]], door: Door = Door.API
 ) -> Person:
-    """The holder of a credential: a token has scopes of its own, a session those of its roles."""
+    """The holder of a credential: a token has its own scopes, a session the scopes of its roles."""
     by_roles = credential.kind is CredentialKind.SESSION
     return Person(
         name=credential.name,

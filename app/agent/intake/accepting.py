@@ -99,7 +99,7 @@ class Intake:
     async def _follow_up(
         self, about: Sequence[tuple[ServiceKey, str]], accepted: Sequence[Accepted], began: int
     ) -> None:
-        """Count and report what was accepted, by service and source, and wake incidents."""
+        """Count and report the accepted signals, by service and source, and wake incidents."""
         spans.handled(one.disposition.kind for one in accepted)
         touched = {
             a.disposition.incident_id

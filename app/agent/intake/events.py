@@ -1,4 +1,4 @@
-"""What a deploy, an alert and a condition of the cluster mean for their service. Pure."""
+"""The effect of a deploy, an alert or a condition of the cluster on its service. Pure."""
 
 from __future__ import annotations
 

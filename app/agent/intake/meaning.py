@@ -1,4 +1,4 @@
-"""What a signal means for its service, before an open incident is looked at. Pure."""
+"""The effect of a signal on its service, before an open incident is considered. Pure."""
 
 from __future__ import annotations
 

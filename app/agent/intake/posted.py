@@ -1,9 +1,8 @@
-"""Posted samples that are healthy and in order: judged by a few comparisons, without a `Signal` each.
+"""Posted samples that are healthy and in order: evaluated by a few comparisons, without a `Signal` each.
 
-`IntakeRules` decides every signal. It ignores a healthy sample of a service that has
-been well, whatever incident is open, and remembers when it came: a `HealthyRun` does
-the same for many samples of one service, and takes no others. The property that both
-agree stands in `tests/property/test_healthy_run.py`. Pure.
+`IntakeRules` decides every signal. It ignores a healthy sample of a healthy service, regardless of open
+incidents, and records its time: a `HealthyRun` does the same for many samples of one service, and takes no
+others. `tests/property/test_healthy_run.py` checks that both agree. Pure.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class HealthyRun(msgspec.Struct, gc=False):
             self.crash_at = at
 
     def after(self) -> ServiceLevels:
-        """The levels with what was taken, which are its levels from now on."""
+        """The levels including the taken samples: the levels of the service from now on."""
         sample, at, before = self.last, self.last_at, self.levels
         if sample is None or at is None:
             return before

@@ -48,7 +48,7 @@ class IntakeRules:
     max_open_per_sender: int = 0
     """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
     max_services: int = 0
-    """So many services are remembered at most by what is reported; 0: no limit."""
+    """The maximum number of services stored because of reports; 0: no limit."""
     queued: bool = False
     """The signals were queued: stored records may be newer."""
 
@@ -109,7 +109,7 @@ class IntakeRules:
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
 
     def _known(self, signal: Signal, levels: ServiceLevels | None) -> ServiceLevels:
-        """What is remembered of the service; an alert that fires again after its resolution is not over."""
+        """The stored levels of the service; an alert that fires again after its resolution has not ended."""
         known = levels or ServiceLevels(key=signal.key)
         alert = signal.payload
         if isinstance(alert, Alert) and alert.firing and alert.identity in known.resolved_alerts:
@@ -120,7 +120,7 @@ class IntakeRules:
     def again(
         self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
     ) -> Repeat | None:
-        """What a repeated delivery adds: an alert still fires, has ended, or fires again."""
+        """The effect of a repeated delivery: an alert still fires, has ended, or fires again."""
         if _of_another_cluster(signal, open_incident) is not None:
             return None
         known = levels or ServiceLevels(key=signal.key)
@@ -211,9 +211,9 @@ def _remembering(
 
 
 def _opened_by(signal: Signal, judged: SignalMeaning, known: ServiceLevels) -> SignalMeaning:
-    """The levels remember in full the alert that opens an incident, and no earlier one as such.
+    """The levels keep in full only the newest alert that opened an incident.
 
-    An alert that was delivered before may change nothing else: `known` is stored then.
+    An alert that was delivered before may change nothing else: then `known` is stored.
     """
     levels = judged.levels or known
     reasons = _opening(signal, levels.reasons)

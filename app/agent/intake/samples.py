@@ -1,4 +1,4 @@
-"""What a metric sample means for its service: the judgement on levels, breaches and their ends. Pure."""
+"""The effect of a metric sample on its service: levels, breaches and their ends. Pure."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _reasons(
     known: tuple[Reason, ...],
     breaches: tuple[Breach, Breach],
 ) -> tuple[Reason, ...]:
-    """What the sample reports or withdraws, by indicator."""
+    """The reasons that the sample reports or withdraws, by indicator."""
     at = min(signal.observed_at, signal.received_at)
     for trigger, value, objective, breach in (
         (Trigger.HIGH_ERROR_RATE, sample.error_rate, slo.max_error_rate, breaches[0]),
@@ -202,7 +202,7 @@ def _limits(slo: SloThresholds, threshold: float, gap: timedelta) -> BreachLimit
 
 
 def has_been_well(levels: ServiceLevels) -> bool:
-    """No breach, condition or reason is on record of it."""
+    """The service has no recorded breach, condition or reason."""
     return (
         levels.error_rate_breach_since is None
         and levels.latency_breach_since is None

@@ -1,4 +1,4 @@
-"""Signals from what was observed: their ids, and the keys by which duplicates are found. Pure."""
+"""Signals from observations: their ids, and the keys that identify duplicates. Pure."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ def new_signal(
     signal_id: SignalId | None = None,
     sender: Sender | None = None,
 ) -> Signal:
-    """A signal, its staleness judged on arrival, with a fresh id unless its source has one that lasts.
+    """A signal, its staleness evaluated on arrival, with a new id unless its source has a lasting one.
 
-    Without a `dedup_key` two signals are the same when source, service, time and
-    content are.
+    Without a `dedup_key` two signals are the same if source, service, time and content are equal.
     """
     kind = _KINDS[type(payload)]
     if dedup_key is None:
@@ -87,7 +86,7 @@ def _new_id(received_at: datetime) -> SignalId:
 
 
 def _reported(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
-    """JSON of what was observed; two observations are the same when it is."""
+    """JSON of the observation; two observations are the same if their JSON is."""
     if isinstance(payload, MetricSample):
         return _reported_sample(source, key, observed_at, payload)
     content = [source, _KINDS[type(payload)], key.environment, key.service, observed_at.isoformat()]

@@ -1,4 +1,4 @@
-"""What is unusual about each service: its series, joined by what they measure."""
+"""The anomalies of each service: its series, combined by kind of metric."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ Anomalies = Mapping[str, ServiceAnomalies]
 
 
 def anomalies_of(system: ObservedSystem, services: Iterable[str]) -> dict[str, ServiceAnomalies]:
-    """Each service with what is unusual about it."""
+    """Each service with its anomalies."""
     found = {service: ServiceAnomalies() for service in services}
     interval = _interval_seconds(system.series)
     silences: dict[str, list[bool]] = {}

@@ -62,7 +62,7 @@ def _starts(
 ) -> dict[Place, float]:
     """Where the symptom starts: where people noticed it, and at every anomaly of its kind.
 
-    The more services are behind an anomaly, the more of what people notice it represents.
+    The more services are behind an anomaly, the larger is its share of the symptom that people notice.
     """
     kind = symptom_kind(symptom)
     starts: dict[Place, float] = {}
@@ -96,7 +96,7 @@ def _shows(
 def _step(
     service: str, kind: MetricKind, evidence: Mapping[str, ServiceEvidence], graph: CallGraph
 ) -> tuple[dict[Place, float], dict[str, float]]:
-    """The shares of an anomaly that callees have to explain further, and those that end at a service."""
+    """The shares of an anomaly that pass on to callees, and the shares that end at a service."""
     own = evidence[service]
     if kind is MetricKind.ERRORS:
         passed: dict[Place, float] = {

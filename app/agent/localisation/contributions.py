@@ -27,7 +27,7 @@ def error_shares(caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
 
 
 def _shares(kind: MetricKind, caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
-    """What callees added per request of the caller, as a share of what the caller added.
+    """The increase of the callees per request of the caller, as a share of the increase of the caller.
 
     A callee whose measurements stopped can explain everything: calls to it fail or time out.
     """
@@ -77,9 +77,9 @@ def tail_of(service: ServiceAnomalies) -> float:
 def _largest_ratio(
     caller: ServiceAnomalies, callee: ServiceAnomalies, of_caller: MetricKind, of_callee: MetricKind
 ) -> float:
-    """What the callee added, as a multiple of what the caller added, in the same statistic.
+    """The increase of the callee, as a multiple of the increase of the caller, in the same statistic.
 
-    Averages are preferred, because they add up along a call. Without a common statistic it is 0.
+    Averages are preferred, because they add up along a call. Without a common statistic the result is 0.
     """
     own, passed = caller.added(of_caller), callee.added(of_callee)
     shared = sorted(own.keys() & passed.keys())

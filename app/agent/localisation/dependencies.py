@@ -70,7 +70,7 @@ def _system_of(evidence: Evidence, began: datetime) -> ObservedSystem:
             points = [(s.at, _value(s, metric)) for s in samples]
             since = [(at, value) for at, value in points if at >= began]
             normal[str(key), metric] = normal_range(v for at, v in points if at < began - BEFORE_ONSET)
-            # Instants without any data are left out of a history: a series that ended is given them again.
+            # A history omits instants without any data: a series that ended gets them back.
             series[str(key), metric] = [
                 (at.timestamp(), value) for at, value in since or [(at, None) for at in instants]
             ]

@@ -1,8 +1,8 @@
 """How far a series is outside its normal range, in units of its own fault-free spread.
 
-Order statistics stand for mean and standard deviation, because a history holds outliers
-and restarts. A range of the whole history contains the daily swing of the traffic; a
-caller that knows the season passes the range of that season.
+Order statistics replace mean and standard deviation, because a history holds outliers and restarts. A range
+over the whole history contains the daily variation of the traffic; a caller that knows the season passes
+the range of that season.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median, median_high, median_low
 
 Point = tuple[float, float | None]
-"""Unix time in seconds and the value; None where nothing was measured."""
+"""Unix time in seconds and the value; None if nothing was measured."""
 
 _TAIL = 0.02
 """The share of the history beyond each end of the normal range: one sample of fifty."""
@@ -57,7 +57,7 @@ class NormalRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """How far a series left its normal range.
+    """The deviation of a series from its normal range.
 
     `strength` is the logarithm of one plus the distance in spreads, 0 inside the range.
     `before` is the normal level, `now` the level of the deviating half of the samples,
@@ -109,10 +109,10 @@ def deviation(
     during: Sequence[Point],
     least_spread: float = 0.0,
 ) -> Deviation | None:
-    """How far the samples since the symptom are from normal; None where no range or no sample is known.
+    """The deviation of the samples since the symptom; None if no range or no sample is known.
 
-    `earlier` are samples shortly before the symptom: what was unusual then did not start
-    with it, so the middle of them widens the normal range. `least_spread` is in the unit of the metric.
+    `earlier` are samples shortly before the symptom: a deviation at that time did not start with the
+    symptom, so their median widens the normal range. `least_spread` is in the unit of the metric.
     """
     if normal is not None and normal.count < _LEAST_HISTORY:
         normal = None
@@ -151,9 +151,9 @@ def deviation(
 
 
 def _reference(normal: NormalRange | None, earlier: Sequence[float]) -> tuple[float, float, float, float]:
-    """Low and high end, level and spread of what is normal just before the symptom.
+    """Low and high end, level and spread of the normal range just before the symptom.
 
-    Less than half of the earlier samples may already contain the fault, where it was noticed late.
+    If the fault was noticed late, less than half of the earlier samples may already contain it.
     """
     if normal is None:
         return min(earlier), max(earlier), median(earlier), 0.0

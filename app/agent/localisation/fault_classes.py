@@ -10,7 +10,7 @@ from app.agent.localisation.system import FaultClass
 from app.agent.models import Cause
 
 _SHARED_STORES = frozenset({"database", "object-store", "queue", "cache"})
-"""Kinds that other services' load makes slow: they have no releases of their own."""
+"""Kinds without releases: the load of other services makes them slow."""
 
 _OF_RESOURCE = {
     MetricKind.CPU: FaultClass.CPU,
@@ -55,7 +55,7 @@ def fault_of(
 
 
 def cause_of(fault: FaultClass, change_kind: str | None) -> Cause:
-    """The product's cause for a fault; `change_kind` is that of a change that fits the symptom."""
+    """The product's cause for a fault; `change_kind` is the kind of a change that matches the symptom."""
     if change_kind in _CAUSES_OF_CHANGES:
         return _CAUSES_OF_CHANGES[change_kind]
     return _CAUSES.get(fault, Cause.UNKNOWN)

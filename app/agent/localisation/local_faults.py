@@ -13,7 +13,7 @@ from app.agent.localisation.metric_kinds import MetricKind
 RESOURCES = (MetricKind.CPU, MetricKind.MEMORY, MetricKind.DISK, MetricKind.QUEUE)
 
 _DROP = 2.0
-"""Calls that fell by less than this factor, compared with the requests, are no sign of a failing caller."""
+"""Calls that fell by less than this factor, compared with the requests, do not indicate a failing caller."""
 
 _FEWEST = 0.01
 """The least share of the usual calls that counts as a level; below it, the calls ended."""

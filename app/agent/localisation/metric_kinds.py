@@ -1,4 +1,4 @@
-"""What a metric measures, read from the words of its name."""
+"""The kind of a metric, derived from the words of its name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class MetricMeaning:
 
 @lru_cache(maxsize=4096)
 def meaning_of(metric: str) -> MetricMeaning:
-    """The meaning of a metric's name; `MetricKind.OTHER` where no word of it is known."""
+    """The kind of a metric by its name; `MetricKind.OTHER` if no word of it is known."""
     words = _WORD.findall(metric.lower())
     known = frozenset(words)
     quantiles = [float(f"0.{m[1]}") for w in words if (m := _QUANTILE.fullmatch(w))]

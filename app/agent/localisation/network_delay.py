@@ -13,7 +13,7 @@ _UNMEASURED = 0.25
 """How much a callee without any measurement counts: nothing clears it, but nothing points at it either."""
 
 _ROUNDING = 1e-9
-"""What is left by an explanation of everything is the noise of a sum."""
+"""A smaller remainder than this is the noise of a sum."""
 
 _LEAST_FELT = 0.25
 """How much added outgoing latency counts that the caller's own latency does not show."""
@@ -49,10 +49,10 @@ def waiting_part(caller: str, anomalies: Anomalies, graph: CallGraph) -> float:
 
 
 def network_strengths(anomalies: Anomalies, graph: CallGraph) -> dict[str, float]:
-    """For each service how strongly its callers' waiting points at the network in front of it.
+    """For each service, how strongly the waiting of its callers indicates the network in front of it.
 
-    A callee is cleared by callers that do not wait although a visible share of their
-    calls goes to it, and stands out when it explains the waiting of all callers.
+    A caller that does not wait, although a visible share of its calls goes to a callee, rules that callee
+    out. A callee that explains the waiting of all callers is the most likely.
     """
     waiting = {
         service: unexplained_waiting(service, anomalies, graph)

@@ -1,7 +1,7 @@
 """Ranks the services that can be the root cause of a symptom.
 
 The score of a service is a logarithm of odds: the share of the symptom that ends at it,
-plus what is unusual about it and not explained by others, plus a change shortly before.
+plus its anomalies that others do not explain, plus a change shortly before.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _LEAST_CONFIDENCE = 0.5
 """Below it the first candidate is more likely wrong than right: the answer is unknown."""
 
 _OUTSIDE = 0.02
-"""The least odds that the cause is none of the services, such as a node or a third party."""
+"""The minimum odds that the cause is none of the services, such as a node or a third party."""
 
 _OUTSIDE_SCORE = math.log(1 / 3)
-"""None of the services is as likely as one with a third of the symptom and nothing else unusual."""
+""""None of the services" is as likely as a service with a third of the symptom and no other anomaly."""
 
 _DESCRIBED = 5
 """How many candidates get their evidence in words."""
@@ -95,7 +95,7 @@ def localise(system: ObservedSystem) -> Localisation:
                 evidence_against=findings_against(one.evidence, one.share) if described else (),
             )
         )
-    # Without any anomaly there is nothing to explain, whatever changed.
+    # Without any anomaly there is nothing to explain, regardless of changes.
     found = any(one.share for one in examined) and confidences[0] >= _LEAST_CONFIDENCE
     return Localisation(candidates=tuple(candidates), unknown=not found)
 
@@ -136,7 +136,7 @@ def _examine(
 
 
 def _own_strength(found: ServiceEvidence, kind: MetricKind | None) -> float:
-    """What is unusual about the service and not explained by another one."""
+    """The anomalies of the service that no other service explains."""
     latency = found.own_latency * (_OTHER_KIND if kind is MetricKind.ERRORS else 1.0)
     errors = found.own_errors * (_OTHER_KIND if kind is MetricKind.LATENCY else 1.0)
     return found.local.strength + found.network + latency + errors

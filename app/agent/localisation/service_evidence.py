@@ -28,14 +28,14 @@ _OWN_ERRORS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceEvidence:
-    """What is known about one service; strengths are logarithms, shares 0..1.
+    """The evidence about one service; strengths are logarithms, shares 0..1.
 
     `latency_from`, `errors_from` and `waiting_from` are the shares of its anomaly that
     each callee explains. `waiting_part` is how much of its added latency
     its waiting can make up. `hidden_errors_from` are those of callees without error metrics
     that show another fault. `felt` is how much of its added latency its callers show.
     `latency_seen` and `errors_seen` are the shares of its callees for which the metric exists,
-    itself included: without them a clean callee is no evidence.
+    including itself: without them a callee without anomaly is not evidence.
     """
 
     anomalies: ServiceAnomalies

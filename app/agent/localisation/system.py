@@ -1,4 +1,4 @@
-"""What the ranking of root causes takes and gives: a system around the time of a symptom, and candidates."""
+"""Input and output of the ranking of root causes: a system around the time of a symptom, and candidates."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The values that the loop hands from stage to stage, one file a concept.
+"""The values that the loop passes from stage to stage, one file per concept.
 
-Everything here is frozen and free of effects. Times are aware and in UTC; units
-stand in the names. Only `app.schemas` (HTTP) and `app.store` (SQL) know another
-form of these values.
+Everything here is frozen and free of effects. Times are aware and in UTC; names carry units. Only
+`app.schemas` (HTTP) and `app.store` (SQL) know another form of these values.
 """
 
 from __future__ import annotations

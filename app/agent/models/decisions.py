@@ -54,7 +54,7 @@ class ApprovalState(StrEnum):
     """Exactly one intent follows from it."""
     EXPIRED = "expired"
     VOID = "void"
-    """What it was asked for is gone: the plan, or the state of the target."""
+    """Its subject no longer exists: the plan, or the state of the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

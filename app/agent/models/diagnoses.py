@@ -51,7 +51,7 @@ class Diagnosis:
     hypotheses: tuple[Hypothesis, ...]
     at: datetime
     fingerprint: str | None = None
-    """Over what it rests on that can be found again in another incident; None on old records."""
+    """Hash over the parts of its evidence that can recur in another incident; None on old records."""
 
     @property
     def best(self) -> Hypothesis:

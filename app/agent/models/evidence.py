@@ -29,7 +29,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliSample:
-    """Service level indicators at one instant, from whichever source measured them."""
+    """Service level indicators at one instant, from any source."""
 
     at: datetime
     error_rate: float | None = None
@@ -53,7 +53,7 @@ class TelemetryHealth:
     silent_services: int
     """Services that had data before and have none now."""
     source_reachable: bool
-    """It answers, and what it answers can be used."""
+    """It answers, and the answer is usable."""
     fault: str | None = None
     """Why it cannot be used, as the connector words it."""
 
@@ -66,7 +66,7 @@ class TelemetryHealth:
 
     @property
     def said(self) -> str:
-        """What is wrong, in words."""
+        """The fault, in words."""
         if not self.source_reachable:
             return f"the source of metrics cannot be used: {self.fault or 'it does not answer'}"
         return f"{self.silent_services} of {self.known_services} services fell silent together"
@@ -160,7 +160,7 @@ class Evidence:
     objectives: Objectives | None = None
     """None: not known, so that every reported symptom is taken for one."""
     dependency_levels: tuple[DependencyLevels, ...] = ()
-    """What was measured of the services that this one calls, directly or not."""
+    """The measurements of the services that this one calls, directly or indirectly."""
     failing_beside: tuple[FailingBeside, ...] = ()
     """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
     callers: tuple[ServiceKey, ...] = ()
@@ -172,6 +172,6 @@ class Evidence:
     batch: BatchView | None = None
     """The batch that the incident is about; None where it is about a service."""
     neighbours: NodeNeighbours | None = None
-    """Of the node that holds all failing pods; None where they are on several nodes, or it is not known."""
+    """Of the node with all failing pods; None if they are on several nodes, or it is unknown."""
     flag_contents: tuple[ConfigRecord, ...] = ()
     """The present contents of the ConfigMaps that changed and hold feature flags."""

@@ -16,13 +16,13 @@ from app.agent.models.verification import Verdict, Verification
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """What the closed incident taught."""
+    """The lesson of the closed incident."""
 
     cause: Cause
     runbook: str | None
     actions: tuple[ActionName, ...]
     worked: bool | None
-    """None: nothing was done, so nothing was learnt about an action."""
+    """None: no action was taken, so there is no lesson about one."""
     recovered_alone: bool
     seconds_to_recover: float | None
     at: datetime
@@ -66,7 +66,7 @@ class ByPerson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoRequest:
-    """A person asked to undo the agent's last change, and what the incident was before.
+    """A person's request to undo the agent's last change, and the earlier state of the incident.
 
     While it is pending, the plan of the incident is the undo.
     """
@@ -129,11 +129,11 @@ class Incident:
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     requested_by: str | None = None
-    """The person who first had the agent act on it now, by name; they may not approve what follows."""
+    """The name of the person who first requested a pass on it; they may not approve its actions."""
     also_requested_by: tuple[str, ...] = ()
     """People who did so later; they may not either."""
     reported_by: tuple[str, ...] = ()
-    """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
+    """The names of verified senders of its signals; they may not approve its actions either."""
     cluster: str = ""
     """The cluster that its first alert with such a label named; alerts about another one do not join."""
     acknowledged: ByPerson | None = None
@@ -141,13 +141,13 @@ class Incident:
     owner: str | None = None
     """The person responsible for it, by name; None while it has no owner."""
     taken_over: ByPerson | None = None
-    """The person who handles it instead of the agent, which starts no stage of it meanwhile."""
+    """The person who handles it instead of the agent, which starts no stage of it until it is handed back."""
     resolved: ByPerson | None = None
     """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
     recovered_at: datetime | None = None
     """When the service of an escalated incident recovered by itself; `closed_at` stays the escalation's."""
     undo: UndoRequest | None = None
-    """The last request of a person to undo what the agent changed."""
+    """The last request of a person to undo a change of the agent."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
@@ -155,7 +155,8 @@ class Incident:
     def over_at(self) -> datetime | None:
         """When nothing was left to do: an escalated incident is over once it recovered or was resolved.
 
-        `closed_at` is when the agent ended its part, and a new symptom may open another incident.
+        `closed_at` is the time when the agent ended its work; after it a new symptom may open another
+        incident.
         """
         if self.state is IncidentState.ESCALATED or not self.state.closed:
             return None

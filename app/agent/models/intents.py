@@ -14,7 +14,7 @@ from app.agent.workload import ObjectRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What the API server said to the same request with `dryRun=All`."""
+    """The answer of the API server to the same request with `dryRun=All`."""
 
     accepted: bool
     message: str
@@ -38,7 +38,7 @@ class Outcome:
     message: str
     at: datetime
     look_anew: bool = False
-    """Refused because the state that was decided on is gone: the incident is diagnosed again."""
+    """Refused because the state of the decision no longer exists: the incident is diagnosed again."""
 
 
 class IntentState(StrEnum):
@@ -49,7 +49,7 @@ class IntentState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What an object asked for before an action, enough to put it back. Opaque to the loop."""
+    """The specification of an object before an action, enough to restore it. Opaque to the loop."""
 
     ref: ObjectRef
     token: str
@@ -77,7 +77,7 @@ class Intent:
     """Taken right before the effect."""
     outcome: Outcome | None = None
     applied_token: str | None = None
-    """Token of the target after the effect: an undo is refused when what the action changed moved on."""
+    """Token of the target after the effect: an undo is refused if the changed parts have changed again."""
     undoes: IntentId | None = None
     """The intent that this one undoes."""
     started_at: datetime | None = None

@@ -65,11 +65,11 @@ class Action:
     then_verify: bool = True
     """False when the next action of the plan completes it: only both together can be judged."""
     leaves: str | None = None
-    """What the target holds before it, named by content; None where that has no name."""
+    """The state of the target before it, named by content; None if it has no name."""
     reaches: str | None = None
-    """What the target holds after it, named by content."""
+    """The state of the target after it, named by content."""
     drifts_from: str | None = None
-    """The release that wrote what it changes and does not notice it (`Helm release shop`); None if none."""
+    """The release that wrote the changed fields and does not notice it (`Helm release shop`), or None."""
 
     @property
     def words(self) -> str:
@@ -100,7 +100,7 @@ class Plan:
     actions: tuple[Action, ...]
     rejected: tuple[RejectedRunbook, ...]
     hash: str
-    """SHA-256 over the canonical form of runbook hash and actions: what a decision is bound to."""
+    """SHA-256 over the canonical form of runbook hash and actions; decisions are bound to it."""
     at: datetime
     handover: tuple[str, ...] = ()
     """The instructions of a runbook that hands the incident to a person; it has no actions."""

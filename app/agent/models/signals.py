@@ -84,7 +84,7 @@ class Trigger(StrEnum):
 
 
 class Condition(StrEnum):
-    """What the cluster itself says is wrong with a workload."""
+    """A fault that the cluster itself reports for a workload."""
 
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
@@ -121,7 +121,7 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSample:
-    """Service levels at one instant; `None` is no data, which is never zero."""
+    """Service levels at one instant; `None` means no data, never zero."""
 
     error_rate: float | None = None
     """Share of failed requests, 0..1."""
@@ -140,7 +140,7 @@ class Alert:
     fingerprint: str
     starts_at: datetime
     trigger: Trigger | None
-    """What the alert means to the agent; None when no mapping names it."""
+    """The trigger of the alert; None if no mapping names it."""
     summary: str = ""
     telemetry: bool = False
     """It says that a rule could not be evaluated: no symptom of the service, and no end of one."""
@@ -208,7 +208,7 @@ class Signal:
     """Too old on arrival to act on: it may open an incident, never lead to a real action."""
     payload: Payload
     sender: Sender | None = None
-    """Who sent it; None for what the agent saw itself, and for signals of an older version."""
+    """The sender; None for the agent's own observations, and for signals of an older version."""
 
 
 class DispositionKind(StrEnum):
@@ -232,7 +232,7 @@ class Disposition:
 
 
 class PostedSample(msgspec.Struct, frozen=True, gc=False):
-    """One metric sample as a sender posted it, before it is a `Signal`; a struct for what it costs."""
+    """One metric sample as posted by a sender, before it is a `Signal`; a struct because it is cheap."""
 
     key: ServiceKey
     observed_at: datetime

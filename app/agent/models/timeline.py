@@ -56,6 +56,6 @@ class IncidentRecord:
     approvals: tuple[Approval, ...] = ()
     """Every approval asked for, oldest first."""
     timeline_length: int | None = None
-    """How many entries were written, as kept beside the timeline; None where it was not read."""
+    """The number of written entries, stored separately from the timeline; None if it was not read."""
     timeline_head: str | None = None
     """The hash of the last entry that was written, likewise."""

@@ -1,4 +1,4 @@
-"""What the verifier sees after an action, and its verdict."""
+"""The observations of the verifier after an action, and its verdict."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the verifier saw at one instant; missing parts stay missing."""
+    """The observation of the verifier at one instant; missing parts stay missing."""
 
     at: datetime
     sli: SliSample | None
@@ -44,7 +44,7 @@ class Observation:
     batch: BatchView | None = None
     """The batch that the incident is about; None where it is about a service."""
     gone: bool = False
-    """The cluster answered, and no workload maps to the service; or there is no such batch."""
+    """The cluster answered, and no workload maps to the service; or the batch does not exist."""
     missing: tuple[str, ...] = ()
     """What could not be read, in words."""
     unmeasured: str | None = None

@@ -1,4 +1,4 @@
-"""What was observed, and what it is taken for."""
+"""The observations, and the diagnosis."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _LESS_LIKELY = 2
 
 
 def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Note | None:
-    """What a person who takes over needs, where no action is planned; None without a workload or batch."""
+    """The facts for the person who takes over, if no action is planned; None without a workload or batch."""
     found = handover(evidence, diagnosis.best.cause)
     if found is None:
         return None
@@ -109,7 +109,7 @@ def less_likely(diagnosis: Diagnosis) -> list[str]:
 
 
 def wait_note(wait: Patience, at: datetime) -> Note:
-    """Nothing is decided while the symptom may end by itself."""
+    """The agent decides nothing while the symptom may end by itself."""
     return Note(
         at=at,
         stage=Stage.DIAGNOSE,

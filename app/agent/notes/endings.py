@@ -1,4 +1,4 @@
-"""Why an incident ended as it did, and what it left in place."""
+"""The reason for the end of an incident, and the changes that it left in place."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from app.agent.notes.plans import why_no_action
 from app.durations import span
 
 _EVIDENCE_NAMED = 2
-"""How much of the evidence a summary repeats; the timeline has all of it."""
+"""How many pieces of evidence a summary repeats; the timeline has all of them."""
 
 
 def why_escalated(record: IncidentRecord) -> str:
@@ -65,7 +65,7 @@ def why_escalated(record: IncidentRecord) -> str:
 
 
 def _what_is_wrong(diagnosis: Diagnosis | None) -> str:
-    """The strongest evidence for a named cause, as a sentence that says what it is."""
+    """The strongest evidence for a named cause, as a sentence."""
     if diagnosis is None or diagnosis.best.cause is Cause.UNKNOWN or not diagnosis.best.evidence_for:
         return ""
     return f" Evidence: {'; '.join(diagnosis.best.evidence_for[:_EVIDENCE_NAMED])}."
@@ -89,7 +89,7 @@ def why_returning(times: int, within: timedelta) -> str:
 
 
 def why_recovered_alone(record: IncidentRecord) -> str:
-    """One sentence: the service recovered by itself, and which actions were taken before and undone."""
+    """One sentence: the service recovered by itself, and the earlier actions that were undone."""
     done = [i for i in done_intents(record) if i.action.target is not None]
     if not done:
         return "Recovered without any action."
@@ -107,15 +107,15 @@ def symptoms_ended(record: IncidentRecord) -> str:
 
 
 def nothing_written(record: IncidentRecord) -> str:
-    """What a dry run did; an incident may have real actions from before the setting was changed."""
+    """The actions of a dry run; an incident may have real actions from before the setting was changed."""
     return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
 
 
 def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
-    """Which runbook or action helped, the proof, and which changes did not help and were not undone.
+    """The runbook or action that helped, the proof, and the changes that did not help and were not undone.
 
-    Where `since` says that what helped was changed before the end, or that a person
-    handled the incident meanwhile, no action gets the credit.
+    If `since` says that the helpful change was replaced before the end, or that a person handled the
+    incident in between, no action gets the credit.
     """
     plan, verdict = record.incident.plan, record.incident.verdict
     helped = named_actions(
@@ -156,7 +156,7 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
 
 
 def unknown_effects(record: IncidentRecord) -> str:
-    """A sentence on the writes that are under way, for an end that does not wait for them; or empty."""
+    """A sentence on the writes in progress, for an end that does not wait for them; or empty."""
     begun = [i for i in record.intents if i.state is IntentState.EXECUTING and i.action.target is not None]
     return f" It is not known whether {named_actions(begun)} took effect." if begun else ""
 

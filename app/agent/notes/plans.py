@@ -1,4 +1,4 @@
-"""The plan, why it has no action, and what a dry run proposes."""
+"""The plan, the reason if it has no action, and the proposal of a dry run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plan_note(plan: Plan, at: datetime) -> Note:
 
 
 def why_no_action(cause: str, plan: Plan | None) -> str:
-    """Why the plan has no action: no runbook applies, or the one that does leaves it to a person."""
+    """Why the plan has no action: no runbook applies, or the matching one hands over to a person."""
     rejected = () if plan is None else plan.rejected
     if plan is None or not plan.handover or any(one.addresses_cause for one in rejected):
         return why_no_runbook(cause, rejected)

@@ -70,7 +70,7 @@ class Bulletin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadReply:
-    """One message besides the incident's own: in its thread, where the channel has threads."""
+    """One message in addition to the incident's message: in its thread, if the channel has threads."""
 
     key: str
     """Identical for each attempt of this reply."""
@@ -82,15 +82,14 @@ class ThreadReply:
 class Channel(Protocol):
     """One chat or webhook. Constructed only when `DRY_RUN=false` (promise 5).
 
-    Every call sends at most one message. Errors as in `app.agent.ports`, with two
-    meanings of their own: a `TransientError` with `retry_after` is the channel's
-    own limit, and holds for all incidents; `UnknownOutcome` says that the message
-    may have arrived, and is followed by `find`.
+    Every call sends at most one message. Errors as in `app.agent.ports`, with two special meanings: a
+    `TransientError` with `retry_after` is the channel's own limit, and applies to all incidents;
+    `UnknownOutcome` says that the message may have arrived, and is followed by `find`.
     """
 
     @property
     def name(self) -> str:
-        """Stands in the store; one for each channel of an agent, and never changes."""
+        """The name in the store; unique for each channel of an agent, and never changes."""
         ...
 
     @property
@@ -103,7 +102,7 @@ class Channel(Protocol):
         ...
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
-        """Bring what is shown up to date; the reference from now on. Harmless when nothing has changed."""
+        """Bring the message up to date; returns its new reference. Harmless if nothing has changed."""
         ...
 
     async def reply(self, reference: str, reply: ThreadReply) -> None:
@@ -118,7 +117,7 @@ class Channel(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raise when the channel cannot be used as it is configured; for readiness and `heal doctor`."""
+        """Raise if the channel cannot be used as configured; for readiness and `heal doctor`."""
         ...
 
     async def aclose(self) -> None: ...

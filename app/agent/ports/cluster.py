@@ -1,4 +1,4 @@
-"""The cluster: reading, dry runs, writing and watching, each a port of its own."""
+"""The cluster: reading, dry runs, writing and watching, each a separate port."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class ClusterCoverage(Protocol):
     """Says what of the cluster the agent does not look after, although it should."""
 
     async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
-        """The workloads of the watched namespaces that are no service, and the kinds that may not be read."""
+        """The workloads of watched namespaces that are not services, and the kinds that must not be read."""
         ...
 
 
 class PodOwners(Protocol):
-    """Says which workload a pod belongs to: a name alone does not."""
+    """Finds the workload of a pod, which the name alone does not show."""
 
     async def owner(self, pod: ObjectRef) -> PodOwner | None:
-        """The owner of a pod; None when there is no such pod."""
+        """The owner of a pod; None if the pod does not exist."""
         ...
 
 
@@ -74,9 +74,9 @@ class ContainerLogs(Protocol):
     async def tail(self, pod: ObjectRef, container: str, *, previous: bool) -> LogTail:
         """At most the last 200 lines and 64 KiB, within 2 s, oldest first.
 
-        `previous`: of the container that ended, where something is left of it, else of the
-        running one; the answer says which.
-        Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does not answer.
+        `previous`: of the terminated container if its log still exists, else of the running one; the answer
+        says which. Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does
+        not answer.
         """
         ...
 
@@ -93,7 +93,7 @@ class BatchReader(Protocol):
         ...
 
     async def batch(self, key: ServiceKey) -> BatchView | None:
-        """One batch with its runs; None when there is none of that name, or the key is a service's."""
+        """One batch with its runs; None if no batch has that name, or the key belongs to a service."""
         ...
 
     async def failures(self, batch: BatchView, run: BatchRun) -> tuple[EndedContainer, ...]:
@@ -118,14 +118,13 @@ class ClusterReader(Protocol):
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         """The workload behind a service with its revisions, pods and ConfigMaps.
 
-        None when no workload maps to the service. Of several that share a service
-        label each is the service of its own name; the shared name is an `Invalid`
-        where none of them has it: the agent does not guess.
+        None when no workload maps to the service. Of several that share a service label each is a service
+        under its own name; the shared name is `Invalid` if none of them has it: the agent does not guess.
         """
         ...
 
     async def target(self, action: Action) -> TargetState:
-        """The present state of the object that the action would change; `NotFound` if gone."""
+        """The current state of the object that the action would change; `NotFound` if it does not exist."""
         ...
 
     async def snapshot(self, action: Action) -> Snapshot:
@@ -146,9 +145,8 @@ class ClusterReader(Protocol):
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         """The pods of a node, of every namespace, and the other nodes that are not ready.
 
-        `unread` where the agent has no right to list them.
-
-        `rooms`: with what the other nodes have left, which reads every pod of the cluster.
+        `unread` if the agent has no right to list them. `rooms`: with the free capacity of the other nodes,
+        which reads every pod of the cluster.
         """
         ...
 
@@ -166,7 +164,7 @@ class ClusterReader(Protocol):
 
 
 class ClusterRehearsal(Protocol):
-    """Asks the API server what a change would do (`dryRun=All`); cannot persist one."""
+    """Asks the API server for the result of a change (`dryRun=All`); cannot persist one."""
 
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         """The server's answer, rejections and missing rights included, as a value.
@@ -187,13 +185,13 @@ class ClusterWriter(Protocol):
         """Carry out `action` on exactly the object state `target`, and mark the object with `intent_id`.
 
         Change and marker are one request with uid and resourceVersion as its
-        preconditions, so that two copies of it have one effect. Returns the state
+        preconditions, so that a duplicate has no further effect. Returns the state
         after the change. Raises `Conflict` (nothing changed, object moved on),
         `Forbidden`, `NotFound`, `Invalid`, `TransientError` (certainly not sent
         or certainly refused) or `UnknownOutcome` (sent, no answer).
 
-        The eviction of a pod, a step of a drain, is bound to its uid alone and leaves no
-        marker; `Conflict` where a disruption budget allows none now.
+        The eviction of a pod, a step of a drain, is bound only to its uid and leaves no marker; `Conflict`
+        if a disruption budget allows none now.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The GitOps controller and its repository: reading, rehearsal and writing, each a port of its own."""
+"""The GitOps controller and its repository: reading, rehearsal and writing, each a separate port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ApplicationReader(Protocol):
 
 
 class ApplicationRehearsal(Protocol):
-    """Asks the controller what it would accept; changes nothing."""
+    """Asks the controller whether it would accept a change; changes nothing."""
 
     async def rehearse(self, ref: ApplicationRef, history_id: int) -> Rehearsal:
         """Whether a rollback would be accepted, missing rights included, as a value."""
@@ -56,7 +56,7 @@ class ApplicationWriter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevertRequest:
-    """What the repository is to ask for again."""
+    """The content that the repository should contain again."""
 
     intent_id: IntentId
     repository: str
@@ -83,7 +83,7 @@ class RepositoryWriter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitOps:
-    """What is connected of a GitOps controller."""
+    """The connected ports of a GitOps controller."""
 
     reader: ApplicationReader
     rehearsal: ApplicationRehearsal

@@ -36,14 +36,14 @@ class MetricSource(Protocol):
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """How many of `keys` had data in the look-back before `at` and have none now.
 
-        A source that gives no usable answer, whatever it answers, is an answer here
-        (`source_reachable=False` with its `fault`), not an error.
+        An unusable answer of the source is a result here (`source_reachable=False` with its `fault`), not
+        an error.
         """
         ...
 
 
 class SilenceSource(Protocol):
-    """What people muted in the monitoring; never changes anything."""
+    """Reads the silences of people in the monitoring; never changes anything."""
 
     async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
         """The silences in force at that moment that concern the service, or may concern its alerts."""

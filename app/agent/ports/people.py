@@ -33,11 +33,10 @@ class IdentityProvider(Protocol):
         ...
 
     async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
-        """Who signed in, by what the issuer gives for the code that the browser brought.
+        """The person who signed in, from the issuer's answer to the code of the browser.
 
-        Raises `Invalid` when the issuer does not take the code, `NotEntitled` with
-        words for the person when it identifies no person by name,
-        `TransientError` when it does not answer, and `PermanentError` when its
-        answer cannot be trusted.
+        Raises `Invalid` when the issuer refuses the code, `NotEntitled` with words for the person when it
+        identifies no person by name, `TransientError` when it does not answer, and `PermanentError` when
+        its answer cannot be trusted.
         """
         ...

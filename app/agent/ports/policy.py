@@ -18,7 +18,7 @@ from app.agent.models import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswer:
-    """What a policy engine says to one document."""
+    """The answer of a policy engine to one document."""
 
     kind: DecisionKind
     reasons: tuple[str, ...]
@@ -29,7 +29,7 @@ class PolicyAnswer:
 
 
 class PolicyEngine(Protocol):
-    """An external policy asked before every action, besides the built-in guardrails."""
+    """An external policy, asked before every action, in addition to the built-in guardrails."""
 
     async def decide(self, document: JsonObject) -> PolicyAnswer:
         """The engine's complete, well-formed answer; anything else is a deny with the reason (promise 7).

@@ -13,9 +13,9 @@ class StreamMessage:
     """One entry of a stream, as it was read."""
 
     position: str
-    """Where it stands, the same on every redelivery: `<source>:<cluster>/<topic>/<partition>/<offset>`."""
+    """Its position, the same on every redelivery: `<source>:<cluster>/<topic>/<partition>/<offset>`."""
     key: str | None
-    """What it is ordered by, where the stream has keys: `<environment>/<service>`."""
+    """Its ordering key, if the stream has keys: `<environment>/<service>`."""
     body: bytes
     headers: Mapping[str, str]
     appended_at: datetime | None
@@ -71,4 +71,4 @@ class StreamProgress:
     blocked_since: datetime | None = None
     """Since when nothing moves; None while all is well."""
     error: str = ""
-    """What is waited for while nothing moves."""
+    """The reason while the stream waits."""

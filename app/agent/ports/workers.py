@@ -22,9 +22,9 @@ class Fleet(Protocol):
     """The processes of the agent that share one store: who is alive, who leads, who rang."""
 
     async def enter(self, owner: str) -> None:
-        """Be counted as alive from now on, until `leave` or the death of this process.
+        """Count as alive from now on, until `leave` or the death of this process.
 
-        Registers again by itself when the connection to the store breaks.
+        Registers again automatically after the connection to the store breaks.
         """
         ...
 

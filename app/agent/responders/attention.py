@@ -52,7 +52,7 @@ def waits_for(incident: Incident) -> WaitsFor:
 
 
 def next_step(incident: Incident) -> str:
-    """What happens next, in one sentence."""
+    """The next step, in one sentence."""
     action = next_action(incident)
     named = in_words(action.name) if action is not None else "the action"
     if incident.undoing is not None:
@@ -93,7 +93,7 @@ def _next_of_undo(incident: Incident) -> str:
 
 
 def next_action(incident: Incident) -> Action | None:
-    """The action of the plan that is next, or under way; None without one."""
+    """The next or running action of the plan; None without one."""
     plan = incident.plan
     if plan is None or incident.state.closed or not plan.actions:
         return None

@@ -1,8 +1,8 @@
-"""What a person does about an incident: acknowledge, assign, note, take over, hand back, resolve. Pure.
+"""Operations of people on an incident: acknowledge, assign, note, take over, hand back, resolve. Pure.
 
-`handled` decides on the stored record what a request changes; the store applies it
-under the incident's lock. A request that would change nothing is accepted and
-records nothing, so that a sender may retry after a lost response.
+`handled` decides from the stored record what a request changes; the store applies it under the incident's
+lock. A request that would change nothing is accepted and records nothing, so that a sender may retry after
+a lost response.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from app.errors import Conflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
-    """What a request changes; `note` is None where it changes nothing."""
+    """The change of a request; `note` is None if it changes nothing."""
 
     incident: Incident
     note: Note | None = None
@@ -57,7 +57,7 @@ class Handled:
 def handled(record: IncidentRecord, request: ResponderRequest) -> Handled:
     """The effect of the request on that record.
 
-    Raises `Conflict` when the incident has ended, another person has taken it over, or one that was
+    Raises `Conflict` when the incident has ended, another person has taken it over, or an incident that was
     never taken over is handed back.
     """
     return _ACTS[request.act](record, request)
@@ -155,7 +155,7 @@ def _hand_back(record: IncidentRecord, request: ResponderRequest) -> Handled:
         raise Conflict(f"the agent undoes a change at the request of {incident.undoing.by}: wait for its end")
     back = replace(incident, taken_over=None, failing_since=None, without_reason_since=None, wake_at=None)
     if incident.state is IncidentState.OPEN and not done_intents(record):
-        # What the person did is not in the diagnosis that the plan rests on.
+        # The diagnosis behind the plan does not include the person's changes.
         back = replace(back, diagnosis=None, plan=None, next_action=0)
     words = f"Handed back to the agent by {request.by.name}{_quoted(request)}."
     return replace(_recorded(back, request, words), due=True)

@@ -1,8 +1,8 @@
-"""Watches escalated incidents: one whose service stays healthy for a whole soak ends as recovered.
+"""Watches escalated incidents: an incident whose service stays healthy for a whole soak ends as recovered.
 
-The agent only observes. A round looks at a bounded number of incidents, however many
-are escalated: those that are healthy so far, the newest, and a further part of the rest
-in turn. How far a soak has come is kept in memory; a restarted process begins it again.
+The agent only observes. A round checks a bounded number of incidents: those whose soak has begun, the
+newest, and some of the others in turn. The progress of a soak is kept in memory; a restarted process begins
+it again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RecoveryWatch:
     verifier: Verifier
     clock: Clock
     _healthy: dict[IncidentId, Verification] = field(default_factory=dict)
-    """Those that were healthy at the last look."""
+    """The incidents that were healthy at the last check."""
     _cursor: str | None = None
     """Where the round through the rest continues; None: after the newest."""
 
@@ -119,7 +119,7 @@ class RecoveryWatch:
         return list(each.values())
 
     async def _look(self, incident: Incident) -> None:
-        """Observe the service of the incident; one that cannot be observed is no reason to stop."""
+        """Observe the service of the incident; a failed observation does not stop the round."""
         now = self.clock.now()
         before = self._healthy.pop(incident.id, None) or Verification(intent_id=None, started_at=now)
         try:

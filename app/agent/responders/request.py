@@ -10,7 +10,7 @@ from app.agent.identity.people import Person
 
 
 class ResponderAct(StrEnum):
-    """What a person may do about an incident besides answering approvals."""
+    """The operations of a person on an incident, except answering approvals."""
 
     ACKNOWLEDGE = "acknowledge"
     ASSIGN = "assign"

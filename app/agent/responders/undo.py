@@ -63,7 +63,7 @@ class RequestedUndo:
 
     def _is_old(self, record: IncidentRecord, asked: UndoRequest, now: datetime) -> bool:
         if asked_for(record) is not None:
-            return False  # it has a time limit of its own
+            return False  # it has its own time limit
         mine = (i.started_at for i in record.intents if i.undoes in asked.undoes)
         latest = max([asked.at, *(began for began in mine if began is not None)])
         return abs(now - latest) > self.max_age
@@ -126,9 +126,9 @@ class RequestedUndo:
     async def _refuse(
         self, record: IncidentRecord, claim: Claim, kind: OutcomeKind, why: str, now: datetime
     ) -> None:
-        """The undo did not take place: everything else is as it was before.
+        """The undo did not take place: everything else returns to the earlier state.
 
-        A person checks it where that is not known, or where a part of it took place.
+        If this is unknown, or part of the undo took place, a person checks it.
         """
         asked, why = _asked(record), why.removesuffix(".")
         unknown, partly = kind is OutcomeKind.UNKNOWN, not undone_intents(record).isdisjoint(asked.undoes)

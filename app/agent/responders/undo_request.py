@@ -1,7 +1,7 @@
-"""A person asks to undo what the agent last changed in an incident. Pure.
+"""A person's request to undo the agent's last change of an incident. Pure.
 
-The agent carries it out, and only where it has stopped otherwise: the incident has
-ended, or a person has taken it over. An ended incident is open while the undo lasts.
+The agent carries it out only if it has otherwise stopped work on the incident: the incident has ended, or a
+person has taken it over. An ended incident is open while the undo lasts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from app.errors import Conflict
 
 
 def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
-    """What an undo of the agent's last change undoes, in order; raises `Conflict` that says why it cannot."""
+    """The changes that an undo of the last change covers, in order; raises `Conflict` with the obstacle."""
     done = [i for i in done_intents(record) if i.action.target is not None]
     if not done:
         raise Conflict("the agent changed nothing in this incident: there is nothing to undo")
@@ -108,16 +108,16 @@ def asked_to_undo(record: IncidentRecord, request: ResponderRequest) -> Incident
         verification=None,
         wake_at=None,
         failing_since=None,
-        # Who handled an incident that has ended does not hold it while it is open again.
+        # The person who handled an ended incident does not hold it while it is open again.
         taken_over=None if incident.state.closed else incident.taken_over,
         undo=asked,
     )
 
 
 def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
-    """The incident after its undo, or a part of it: open, with its own plan, without a verdict on that."""
+    """The incident after a complete or partial undo: open, with its own plan, without a verdict on it."""
     asked = _pending(incident)
-    # A verdict spoke of a state that is gone, and the plan led to it: after a hand-back both are made again.
+    # Verdict and plan belong to a state that no longer exists: after a hand-back both are made again.
     kept = replace(incident, plan=asked.plan, next_action=asked.next_action)
     if asked.closed_at is None:
         kept = replace(incident, plan=None, diagnosis=None, next_action=0)
@@ -133,9 +133,9 @@ def undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind)
 
 
 def not_undone(incident: Incident, message: str, at: datetime, outcome: OutcomeKind) -> Incident:
-    """The incident as it was before the request, which is answered.
+    """The incident in its state before the request, which is answered.
 
-    Where a signal joined while it was open, it stays open, and the agent diagnoses again.
+    If a signal joined while it was open, it stays open, and the agent diagnoses again.
     """
     asked = _pending(incident)
     after = replace(

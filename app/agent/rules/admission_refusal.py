@@ -12,7 +12,7 @@ from app.agent.models import Cause, Evidence, Hypothesis
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """In the server's words. A template that asks for what is not allowed is the cause instead."""
+    """In the server's words. A template with a forbidden field is the cause instead."""
     workload = evidence.workload
     if workload is None or workload.replica_failure is None:
         return None

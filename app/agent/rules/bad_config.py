@@ -70,7 +70,7 @@ def _weigh(candidate_change: CandidateChange, evidence: Evidence) -> CauseScore:
 
 
 def _moved_tag(workload: WorkloadView | None, evidence: Evidence) -> str | None:
-    """Why the image may be another one since a change of annotations alone; None if nothing says so."""
+    """Why the image may differ although only annotations changed; None if there is no sign of it."""
     current = None if workload is None else current_revision(workload)
     before = reference_revision(evidence)
     if workload is None or current is None or before is None or not runs_the_same(before, current):

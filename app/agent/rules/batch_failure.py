@@ -1,4 +1,4 @@
-"""Rule: a run of a batch failed; whether it may be one that a second run does not repeat."""
+"""Rule: a run of a batch failed; whether a second run may succeed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _score_kills(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _restarted(restarts: int) -> str:
-    """The most restarts of a pod, after what happened to it; empty without any."""
+    """The highest number of restarts of a pod, with the reason; empty without restarts."""
     if restarts == 0:
         return ""
     return " and restarted once" if restarts == 1 else f" and restarted up to {restarts} times"

@@ -14,7 +14,7 @@ from app.agent.models import Cause, Condition, Evidence, Hypothesis
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """Names what is missing. A template that introduced the reference is the cause instead."""
+    """Names the missing object. A template that introduced the reference is the cause instead."""
     cause_score = CauseScore()
     workload = evidence.workload
     if workload is None:

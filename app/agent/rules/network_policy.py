@@ -1,4 +1,4 @@
-"""Rule: a NetworkPolicy cuts the service, or what it calls, off from requests."""
+"""Rule: a NetworkPolicy blocks requests to the service or to its callees."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from app.agent.workload import WorkloadView
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """By whom and since when. None where another object runs the pods in its place: that is no outage."""
+    """With author and time. None if another object runs the pods in its place: this is not an outage."""
     workload = evidence.workload
     if workload is None or workload.desired_replicas > 0 or workload.served_by is not None:
         return None

@@ -12,7 +12,7 @@ from app.agent.models import Cause, Evidence, Hypothesis
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """In the scheduler's words. A template that asks for what no node has is the cause instead."""
+    """In the scheduler's words. A template with a request that no node can satisfy is the cause instead."""
     workload = evidence.workload
     affected = () if workload is None else faulty(workload, PodFault.UNSCHEDULED, evidence)
     if workload is None or not affected:

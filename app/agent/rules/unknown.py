@@ -125,7 +125,7 @@ def _own_alerts(evidence: Evidence) -> list[Alert]:
 
 
 def _reported_conditions(evidence: Evidence) -> list[str]:
-    """Each condition, with what the cluster says about it while it is present."""
+    """Each condition, with the message of the cluster while it is present."""
     workload = evidence.workload
     present = () if workload is None else workload_conditions(workload)
     return [

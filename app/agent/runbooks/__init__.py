@@ -1,4 +1,4 @@
-"""The approved catalogue of runbooks: what it holds, the YAML it is read from, the schema it must match."""
+"""The approved catalogue of runbooks: its content, its YAML files, its schema."""
 
 from app.agent.runbooks.catalogue import (
     EVERYWHERE,

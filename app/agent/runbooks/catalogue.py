@@ -1,9 +1,8 @@
-"""The approved catalogue: reviewed data that names typed actions, checked whole before the agent starts.
+"""The approved catalogue: reviewed data that names typed actions, completely checked before the agent starts.
 
-`load_catalogue` is called once at start. Anything it does not fully understand
-(an unknown key, an action outside the closed set, a missing parameter, a shell
-string, a YAML trick) is a `ConfigurationError` with file, line and column:
-there is no free-form command anywhere.
+`load_catalogue` is called once at start. Any content that it does not fully understand (an unknown key, an
+action outside the closed set, a missing parameter, a shell string, a YAML trick) is a `ConfigurationError`
+with file, line and column: there is no free-form command anywhere.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class Runbook:
     min_confidence: float
     """A diagnosis below it does not warrant these steps."""
     steps: tuple[Step, ...]
-    """Empty for one that escalates."""
+    """Empty for a runbook that escalates."""
     hash: str
     """SHA-256 over the canonical form of its content: comments, examples and order of keys do not count."""
     source: str
@@ -136,8 +135,8 @@ class Catalogue:
 def load_catalogue(path: Path) -> Catalogue:
     """Read every `*.yaml` and `*.yml` of a folder, one runbook each.
 
-    Raises `ConfigurationError` for the first thing wrong, an example that fails included; an empty or missing
-    folder is wrong too, for an agent without runbooks was surely not meant.
+    Raises `ConfigurationError` for the first error, including a failing example. An empty or missing folder
+    is also an error, because an agent without runbooks is hardly intended.
     """
     try:
         files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file())

@@ -1,7 +1,6 @@
 """YAML files that people write, as plain values with the place of each: runbooks, scenarios, services.
 
-Whatever is not plain data (anchors, tags, keys that stand twice, deep nesting) is
-refused with file, line and column.
+Anything but plain data (anchors, tags, duplicate keys, deep nesting) is refused with file, line and column.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Place = tuple[str | int, ...]
 
 
 def content_of(file: Path, kind: str = "runbook", max_bytes: int = _MAX_BYTES) -> bytes:
-    """What the file holds; raises `ConfigurationError` for one that cannot be read or is larger."""
+    """The content of the file; raises `ConfigurationError` for an unreadable or larger file."""
     try:
         return regular_file.read(file, max_bytes).data
     except regular_file.Unsuitable as error:
@@ -38,12 +37,12 @@ def content_of(file: Path, kind: str = "runbook", max_bytes: int = _MAX_BYTES) -
 
 
 class Document:
-    """One YAML document as plain JSON values, and where in the file each of them stands."""
+    """One YAML document as plain JSON values, with the position of each in the file."""
 
     def __init__(
         self, file: Path, kind: str = "runbook", *, max_bytes: int = _MAX_BYTES, raw: bytes | None = None
     ) -> None:
-        """`raw` is what the file holds; None: it is read. Raises `ConfigurationError` with the place."""
+        """`raw` is the content of the file; None: read it. Raises `ConfigurationError` with the position."""
         self.file = file
         self._kind = kind
         self._marks: dict[Place, yaml.Mark] = {}

@@ -1,4 +1,4 @@
-"""What the JSON Schema of a runbook objects to, in words for its author."""
+"""The errors that the JSON Schema of a runbook finds, in words for its author."""
 
 from __future__ import annotations
 

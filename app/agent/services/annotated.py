@@ -1,8 +1,8 @@
 """Objectives from annotations of a workload; those of the services file take precedence.
 
-What an annotation says is a number within bounds. One that is not valid is a warning, and
-the last valid value stays in force; one that is removed no longer counts. They are known
-once this process has looked at the workload, and again after a restart once it has.
+The value of an annotation is a number within bounds. An invalid one causes a warning, and the last valid
+value stays in force; a removed one no longer counts. Annotations are known once this process has read the
+workload, also after a restart.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ANNOTATIONS: Mapping[str, _Bounds] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Annotated:
-    """What the annotations of one service say."""
+    """The values of the annotations of one service."""
 
     values: Mapping[str, float]
     """By field, the last valid value."""
@@ -97,7 +97,7 @@ class AnnotatedServices:
         return self.base.usual
 
     def of(self, key: ServiceKey) -> ServiceTerms | None:
-        """The terms of a service: those of the catalogue, and of annotations where it sets nothing."""
+        """The terms of a service: from the catalogue, and from annotations for fields that it omits."""
         terms, known = self.base.of(key), self._known.get(key)
         if known is None or not known.values:
             return terms

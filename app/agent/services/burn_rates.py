@@ -1,8 +1,8 @@
-"""Multi-window burn rates: how fast a service uses up its error budget. Pure but for what was counted.
+"""Multi-window burn rates: how fast a service uses up its error budget.
 
-A burn rate of 1 uses up the budget (1 - availability) exactly. It is judged over a
-long and a short window: the long one says that enough of the budget is gone to matter,
-the short one that it still goes on.
+Pure, except for its counters. A burn rate of 1 uses up the budget (1 - availability) exactly. It is
+measured over a long and a short window: the long one shows that a relevant share of the budget is used up,
+the short one that the burn continues.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BurnRate:
     """At this multiple of the rate that uses up the budget exactly, in both windows."""
 
     def flaw(self, availability: float) -> str | None:
-        """What is wrong with it, in words; None: nothing."""
+        """The error in it, in words; None: no error."""
         if not timedelta(minutes=5) <= self.long <= LONGEST_WINDOW:
             return "the long window must be between 5 minutes and 3 days"
         if not LEAST_SHORT * self.long / SLOTS <= self.short < self.long:
@@ -59,7 +59,7 @@ class ErrorBudget:
 
     @property
     def least_error_rate(self) -> float:
-        """0..1; below it no burn rate is reached, however long it lasts."""
+        """0..1; an error rate below it reaches no burn rate."""
         return min(one.factor for one in self.burn_rates) * (1 - self.availability)
 
 
@@ -100,7 +100,7 @@ class _Counted:
     def add(self, at: datetime, requests: float, failures: float) -> None:
         slot = self._slot(at)
         if self.newest is None or self.first is None or slot <= self.newest - SLOTS:
-            # The first, or the clock was set back: what is dated in the future says nothing.
+            # The first sample, or the clock was set back: ignore counts dated in the future.
             self.requests = array("d", bytes(8 * SLOTS))
             self.failures = array("d", bytes(8 * SLOTS))
             self.newest = self.first = slot
@@ -111,7 +111,7 @@ class _Counted:
         self.failures[slot % SLOTS] += failures
 
     def failing(self, at: datetime, parts: int) -> float:
-        """The error rate over the last parts; what was not observed counts as healthy at the mean load."""
+        """The error rate over the last parts; unobserved time counts as healthy at the mean load."""
         slot = self._slot(at)
         if self.newest is None or self.first is None or slot - self.newest >= parts:
             return 0.0

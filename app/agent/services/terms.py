@@ -1,4 +1,4 @@
-"""The terms of single services: what is set for one service instead of the global settings. Pure.
+"""The terms of single services: settings of one service in place of the global ones. Pure.
 
 They are read from a file that people change while the agent runs; a decision asks for
 the terms in force at that moment.
@@ -17,7 +17,7 @@ from app.agent.services.burn_rates import ErrorBudget
 
 
 class Autonomy(StrEnum):
-    """How far the agent may go for a service. It only narrows what the global settings allow."""
+    """The autonomy of the agent for a service. It only restricts the global settings further."""
 
     OBSERVE = "observe"
     """It diagnoses and proposes; no action runs."""
@@ -29,7 +29,7 @@ class Autonomy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceTerms:
-    """What is set for one service; None: as for every service."""
+    """The settings of one service; None: the global setting."""
 
     key: ServiceKey
     max_error_rate: float | None = None
@@ -38,7 +38,7 @@ class ServiceTerms:
     min_request_rate: float | None = None
     """Requests per second below which a measurement says nothing."""
     budget: ErrorBudget | None = None
-    """How fast it may use up its error budget, besides the thresholds."""
+    """How fast it may use up its error budget, in addition to the thresholds."""
     on_baseline: bool = False
     """Whether a level clearly above its baseline opens an incident, although it is within the objective."""
     owner: str | None = None
@@ -65,7 +65,7 @@ class ServiceCatalogue(Protocol):
         ...
 
     def of(self, key: ServiceKey) -> ServiceTerms | None:
-        """The terms of a service; None: it has none of its own."""
+        """The terms of a service; None: it has no own terms."""
         ...
 
     def all(self) -> Mapping[ServiceKey, ServiceTerms]:
@@ -94,7 +94,7 @@ NO_SERVICES: ServiceCatalogue = FixedServices(terms={})
 
 
 def autonomy_of(services: ServiceCatalogue, key: ServiceKey) -> Autonomy:
-    """How far the agent may go for a service, besides what the global settings say."""
+    """The autonomy of the agent for a service, in addition to the global settings."""
     terms = services.of(key)
     return Autonomy.ACT if terms is None else terms.autonomy
 
@@ -108,6 +108,6 @@ def objectives_of(services: ServiceCatalogue, key: ServiceKey, at_start: Objecti
 def with_dependencies(
     known: Mapping[ServiceKey, tuple[ServiceKey, ...]], services: ServiceCatalogue
 ) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:
-    """The calls between services; those of a service's terms take precedence."""
+    """The calls between services; the terms of a service take precedence."""
     own = {key: terms.dependencies for key, terms in services.all().items() if terms.dependencies is not None}
     return {**known, **own} if own else known

@@ -78,7 +78,7 @@ class Deciding:
         since = incident.without_reason_since
         done = unverified(record)
         if done is not None:
-            # The completing action has no current reason: verify what was done.
+            # The completing action has no current reason: verify the completed actions.
             await self.stages.trial.begin(record, done, claim, now, [first_verified(why, now)])
         elif health.health is Health.HEALTHY:
             known = replace(record, incident=replace(incident, without_reason_since=since or now))

@@ -96,7 +96,7 @@ class Diagnosing:
     async def _waits(
         self, record: IncidentRecord, claim: Claim, evidence: Evidence, diagnosis: Diagnosis, now: datetime
     ) -> bool:
-        """Give what may end by itself its time before anything is decided."""
+        """Wait for a symptom that may end by itself before deciding."""
         wait = patience(evidence, diagnosis)
         if wait is None:
             return False
@@ -117,7 +117,7 @@ class Diagnosing:
             return
         gathered = await self.stages.observer.gather(record, now)
         taken = {action.name for action in plan.actions[: incident.next_action]}
-        # The runbook decides what follows a step that did not help.
+        # The runbook determines the step after one that did not help.
         others = tuple(name for name in gathered.evidence.failed_actions if name not in taken)
         evidence = replace(gathered.evidence, failed_actions=others)
         diagnosis = diagnose(evidence)

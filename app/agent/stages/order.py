@@ -27,7 +27,7 @@ class NextStage(StrEnum):
 
 
 def next_stage(record: IncidentRecord) -> NextStage:
-    """The next stage of an open incident, from its durable record alone."""
+    """The next stage of an open incident, only from its durable record."""
     incident = record.incident
     if any(i.state is IntentState.EXECUTING for i in record.intents):
         return NextStage.RECONCILE
@@ -43,7 +43,7 @@ def next_stage(record: IncidentRecord) -> NextStage:
         decided = record.intents[-1].state is IntentState.DECIDED
         return NextStage.EXECUTE if decided else NextStage.SETTLE
     if unverified(record) is not None and not awaits_completion(record):
-        # However the plan continued or ended: what was done is verified first.
+        # Regardless of how the plan continued or ended, completed actions are verified first.
         return NextStage.BEGIN_VERIFICATION
     if incident.diagnosis is None or incident.plan is None:
         return NextStage.DIAGNOSE

@@ -37,7 +37,7 @@ MAX_INTENTS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settling:
-    """Moves an incident on from what is on record: an outcome, a plan that ended, symptoms that ended."""
+    """Advances an incident from its record: an outcome, an ended plan, ended symptoms."""
 
     store: Store
     stages: Stages
@@ -71,7 +71,7 @@ class Settling:
     async def reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
         """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
 
-        An action that completes the last one is left out: what was done is verified first.
+        An action that completes the last one is skipped: completed actions are verified first.
         """
         done = unverified(record)
         if done is not None:
@@ -170,7 +170,7 @@ class Settling:
 
 
 def first_verified(why: str, now: datetime) -> Note:
-    """Why an action that completes the last one is left out."""
+    """Why an action that completes the last one is skipped."""
     return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
 
 

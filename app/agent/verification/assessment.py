@@ -189,7 +189,7 @@ def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]
 
 
 def _rollout_lacks(workload: WorkloadView) -> str:
-    """What is missing from a complete rollout."""
+    """The missing parts of a complete rollout."""
     wanted, updated, lacks = workload.desired_replicas, workload.updated_replicas, []
     if not workload.spec_observed:
         lacks.append("the controller has not observed the newest specification")

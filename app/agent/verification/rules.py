@@ -1,4 +1,4 @@
-"""What a verification requires: how long, how often and how fresh."""
+"""The requirements of a verification: duration, interval and freshness."""
 
 from __future__ import annotations
 

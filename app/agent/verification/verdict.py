@@ -80,10 +80,10 @@ def _ended(
 
 
 def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
-    """ "Cannot tell" once the attempts that gaps ended add up to `rules.longest`.
+    """ "Cannot tell" once the attempts ended by gaps add up to `rules.longest`.
 
-    A gap, however long, adds at most twice the longest one allowed: a pause of hours
-    restarts the verification and does not use up the attempts that follow it.
+    A gap adds at most twice the longest allowed gap: a pause of hours restarts the verification and does
+    not use up later attempts.
     """
     lost = _lost(verification, at, rules)
     if lost < rules.longest:
@@ -101,9 +101,9 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
 
 
 def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timedelta:
-    """The length of all attempts that gaps ended, with the one that ends at `at`.
+    """The length of all attempts ended by gaps, including the one that ends at `at`.
 
-    Each counts as watched until its last observation, whatever the clock does after it.
+    Each counts until its last observation, regardless of later clock changes.
     """
     seen = verification.last_observed_at or verification.started_at
     watched = max(seen - verification.started_at, timedelta(0))
@@ -114,7 +114,7 @@ def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timed
 def resumed(verification: Verification, at: datetime, rules: VerifyRules) -> Verification:
     """The verification at the time `at`: restarted after a gap.
 
-    An absence of the agent is no evidence about the service, either way.
+    An absence of the agent is not evidence about the service.
     """
     if not _unwatched(verification, at, rules):
         return verification

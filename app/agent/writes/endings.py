@@ -32,7 +32,7 @@ class Endings:
         *,
         look_anew: bool = False,
     ) -> None:
-        """Finish the intent with this outcome; `after` is the target as it was left."""
+        """Finish the intent with this outcome; `after` is the target after the action."""
         now = self.clock.now()
         note = Note(
             at=now,

@@ -22,7 +22,7 @@ from app.bounds.deadline import deadline
 from app.errors import AgentError
 
 DOOR = "intake door"
-"""The name of the door in what the lifespan hands to the server."""
+"""The name of the door in the state that the lifespan passes to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,14 @@ class DoorFailure:
 
 
 Judged: TypeAlias = bytes | Problem | DoorFailure | None
-"""The body of the answer 202, a refusal, or what the ordinary route has to answer; None: all of it."""
+"""The body of the answer 202, a refusal, or the part for the ordinary route; None: the whole request."""
 
 
 class IntakeDoor:
-    """Answers plain deliveries, and passes everything else on as it came.
+    """Answers plain deliveries, and passes everything else on unchanged.
 
-    It stands in front of all layers, and keeps what they promise: a request counts among
-    those in progress, comes from this machine where no identity is required, is counted
-    and timed, and is answered with the same headers.
+    It stands in front of all layers and keeps their guarantees: a request counts as in progress, must come
+    from this machine if no identity is required, is counted and timed, and gets the same answer headers.
     """
 
     def __init__(self, app: ASGIApp, application: Starlette, *, progress: InProgress, sandbox: bool) -> None:
@@ -51,7 +50,7 @@ class IntakeDoor:
         self._progress = progress
         self._sandbox = sandbox
         self.headers = [(b"content-type", b"application/json"), *security_headers(sandbox=sandbox)]
-        """Of every answer 202, beside its length."""
+        """The headers of every answer 202, except its length."""
 
     @property
     def container(self) -> ApiDependencies | None:
@@ -90,7 +89,7 @@ class IntakeDoor:
         body: Body,
         admitted: AdmittedRequest,
     ) -> Judged:
-        """What the handler answers, in the task of the request, which counts among those in progress."""
+        """The answer of the handler, in the task of the request, which counts as in progress."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine is run by a task
         began = time.perf_counter()

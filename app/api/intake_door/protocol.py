@@ -61,7 +61,7 @@ class PlainHead:
 
 
 class _Reading:
-    """What the parser finds in a head."""
+    """The values that the parser finds in a head."""
 
     def __init__(self) -> None:
         self.url = b""
@@ -79,7 +79,7 @@ class _Reading:
 
 
 def read_head(head: bytes) -> PlainHead | None:
-    """The head, if it is that of a plain delivery over a connection that is kept."""
+    """The head, if it belongs to a plain delivery over a keep-alive connection."""
     found = _Reading()
     parser = httptools.HttpRequestParser(found)
     try:
@@ -105,11 +105,11 @@ class Heads:
         self._known: OrderedDict[bytes, PlainHead] = OrderedDict()
 
     def of(self, head: bytes) -> PlainHead | None:
-        """The head, or None for one that is not plain."""
+        """The head, or None if it is not plain."""
         return self._known.get(head) or read_head(head)
 
     def keep(self, head: PlainHead) -> None:
-        """It was used now; the one that was used longest ago goes first."""
+        """Mark it as used now; the least recently used head is dropped first."""
         self._known[head.whole] = head
         self._known.move_to_end(head.whole)
         if len(self._known) > MOST_HEADS:
@@ -248,10 +248,10 @@ class DoorProtocol(BoundedProtocol):
             self.flow.resume_reading()
             self.data_received(later)
         if self._ends and not self.transport.is_closing():
-            super().shutdown()  # what the server answers now is the last
+            super().shutdown()  # the current answer of the server is the last
 
     def _scope_of(self, head: PlainHead, door: IntakeDoor) -> Scope:
-        """What the handlers and the checks of identity read of a request."""
+        """The parts of a request that the handlers and the identity checks read."""
         return {
             "type": "http",
             "http_version": "1.1",
@@ -267,7 +267,7 @@ class DoorProtocol(BoundedProtocol):
         }
 
     def _write(self, door: IntakeDoor, head: PlainHead, body: bytes) -> None:
-        """As the server writes an answer, and what it does after one."""
+        """Write an answer as the server does, with the same follow-up."""
         if self.access_log:
             client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
             self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, "POST", head.path, "1.1", 202)
@@ -320,7 +320,7 @@ class DoorProtocol(BoundedProtocol):
 
 
 class PostedRequest:
-    """Samples that a connection posted, on their way: in place of a task among the requests in progress."""
+    """Posted samples of a connection in progress: they count as a request in place of a task."""
 
     __slots__ = ("_admitted", "_began", "_connection", "_container", "_data", "_door", "_ended", "_head")
 

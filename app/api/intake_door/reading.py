@@ -1,7 +1,7 @@
-"""What the fast door understands: plain headers, plain events and plain deliveries of alerts.
+"""The formats of the fast door: plain headers, plain events and plain deliveries of alerts.
 
-Each function returns None for anything that the ordinary route has to judge. What is
-understood means exactly the same there: `tests/api/test_intake_door.py` compares the two.
+Each function returns None for anything that the ordinary route has to handle. Its results are exactly those
+of the ordinary route: `tests/api/test_intake_door.py` compares the two.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ _START_OF_ITEM = b'{"signal_id":"'
 
 @lru_cache(maxsize=16)
 def _end_of_item(became: Disposition) -> bytes:
-    """What follows the id in an answer with this disposition."""
+    """The rest of an answer with this disposition, after the id."""
     item = _AnswerItem("", became.kind, became.reason, became.incident_id, became.duplicate_of)
     return msgspec.json.encode(item).removeprefix(_START_OF_ITEM)
 

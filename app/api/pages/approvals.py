@@ -52,7 +52,7 @@ def pending_of(record: IncidentRecord) -> Approval | None:
 
 @router.get("/dashboard/approvals")
 async def inbox(pages: Reading) -> Response:
-    """The pending approvals, the one that expires first on top, and the latest answers."""
+    """The pending approvals, sorted by expiry, and the latest answers."""
     container = pages.container
     try:
         page = await container.store.approvals.find(ApprovalState.PENDING, limit=_MOST_PENDING, cursor=None)
@@ -69,7 +69,7 @@ async def inbox(pages: Reading) -> Response:
 
 
 async def _asked(pages: Pages, found: Sequence[ApprovalRecord]) -> list[Asked]:
-    """Those that their incidents await now, with what is read once for all of them."""
+    """The approvals that their incidents await now, with the data that is read once for all of them."""
     ids = {one.incident.id for one in found}
     parts = await pages.container.store.incidents.get_newest_parts(ids, limit=_NEWEST_ENTRIES)
     switch = await pages.container.store.guardrails.kill_switch()

@@ -63,7 +63,7 @@ async def service_page(environment: str, service: str, pages: Reading) -> Respon
 
 @router.get("/dashboard/runbooks")
 async def runbooks_page(pages: Reading) -> Response:
-    """The catalogue in force, with what each runbook achieved."""
+    """The catalogue in force, with the results of each runbook."""
     try:
         page = await runbooks_of(pages.container)
     except TransientError as error:

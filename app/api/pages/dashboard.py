@@ -74,7 +74,7 @@ async def list_page(request: Request, pages: Reading) -> Response:
 
 
 async def _board(pages: Pages, query: IncidentQuery, given: Mapping[str, Sequence[str]]) -> Response:
-    """What is active, most urgent first, then what has ended; further pages show only the latter."""
+    """Active incidents, most urgent first, then ended ones; further pages show only ended ones."""
     store = pages.container.store.incidents
     active, more = [], False
     if query.cursor is None:
@@ -159,7 +159,7 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
 
 
 async def _undo(container: ApiDependencies, record: IncidentRecord) -> UndoOffer | None:
-    """What an undo on request would undo, and why it cannot work now; None where nothing was changed."""
+    """The changes that a requested undo would undo, and the obstacle to it; None if nothing was changed."""
     changed = [one for one in done_intents(record) if one.action.target is not None]
     if not changed:
         return None
@@ -193,7 +193,7 @@ async def act_form(
     container: ContainerDep,
     person: Annotated[Person, page_needs(Scope.APPROVE)],
 ) -> Response:
-    """Record what a person does about the incident, and return to its page."""
+    """Record the operation of a person on the incident, and return to its page."""
     pages = Pages(container=container, person=person)
     if act not in set(ResponderAct):
         return await pages.message(404, "Not found", "No such form exists.")

@@ -1,4 +1,4 @@
-"""The operations page: what holds the agent back, what it depends on, and whether its record is intact."""
+"""The operations page: guardrails, dependencies of the agent, and the integrity of its record."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/dashboard/operations")
 async def operations_page(request: Request, pages: Reading) -> Response:
-    """What holds the agent back and what it depends on; administrators see the audit of people."""
+    """The guardrails and the dependencies of the agent; administrators see the audit of people."""
     container, now = pages.container, pages.container.clock.now()
     readiness: Recent[list[CheckView]] = request.app.state.readiness
     limits = container.loop.stages.executor.policy.limits

@@ -71,7 +71,7 @@ class Pages:
 
 
 def sandbox_label(settings: Settings) -> SandboxLabel | None:
-    """The label of the sandbox; None outside of it."""
+    """The label of the sandbox; None outside the sandbox."""
     if not settings.sandbox:
         return None
     return SandboxLabel(speed=settings.sandbox_speed, visitor=_local_account())

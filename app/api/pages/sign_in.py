@@ -59,7 +59,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class _Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the signed cookie holds between the two steps."""
+    """The content of the signed cookie between the two steps."""
 
     state: str
     nonce: str

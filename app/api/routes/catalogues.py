@@ -1,4 +1,4 @@
-"""`/v1/services`, `/v1/runbooks` and `/v1/policies`: what the agent knows and goes by, with its history."""
+"""`/v1/services`, `/v1/runbooks` and `/v1/policies`: the catalogues of the agent, with their history."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def services_of(container: ApiDependencies, query: ServicesQuery) -> Servi
 
 
 async def history_of(container: ApiDependencies, key: ServiceKey) -> ServiceHistoryView:
-    """The versions of one service; empty lists for one that is not known."""
+    """The versions of one service; empty lists for an unknown service."""
     return ServiceHistoryView(
         environment=key.environment,
         service=key.service,
@@ -53,7 +53,7 @@ async def history_of(container: ApiDependencies, key: ServiceKey) -> ServiceHist
 
 
 async def runbooks_of(container: ApiDependencies) -> RunbookPage:
-    """The catalogue in force, with what each runbook achieved."""
+    """The catalogue in force, with the results of each runbook."""
     catalogue = container.loop.stages.catalogue
     achieved = await statistics(container, _RUNBOOKS_OVER, (StatsPart.CELLS,))
     return RunbookPage.of(catalogue.runbooks, catalogue.hash, achieved.runbooks)

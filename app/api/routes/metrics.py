@@ -40,7 +40,7 @@ class OfDatabase:
 
 
 def figures() -> Recent[OfDatabase | None]:
-    """What the database counts; None when it does not answer. Concurrent scrapes share one read."""
+    """The figures from the database; None if it does not answer. Concurrent scrapes share one read."""
     return Recent(read=_read, seconds=REMEMBERED_SECONDS)
 
 

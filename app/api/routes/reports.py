@@ -1,4 +1,4 @@
-"""`/v1/incidents/{id}/chart` and `/postmortem`: what a page draws, and what a review takes along."""
+"""`/v1/incidents/{id}/chart` and `/postmortem`: data for the page, and for a review."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def get_chart(incident_id: str, container: ContainerDep) -> ChartView:
 
 
 async def _samples(container: ApiDependencies, record: IncidentRecord, now: datetime) -> Sequence[SliSample]:
-    """What the agent's own metric source has; what signals reported while it does not answer."""
+    """The samples of the agent's own metric source, or of reported signals while it does not answer."""
     key, (since, until) = record.incident.key, window_of(record, now)
     metrics = container.loop.stages.observer.metrics
     if metrics is not None and key not in TELEMETRY_SOURCES:

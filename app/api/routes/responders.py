@@ -1,8 +1,7 @@
-"""`/v1/incidents/{id}/...`: what people do about an incident besides answering approvals.
+"""`/v1/incidents/{id}/...`: operations of people on an incident, except answering approvals.
 
-Each act is one transaction with its entries in the timeline and the audit trail; the
-record names the author (`app.api.security.access`). A repeated request that would
-change nothing is accepted and records nothing.
+Each is one transaction with its entries in the timeline and the audit trail; the record names the author
+(`app.api.security.access`). A repeated request that would change nothing is accepted and records nothing.
 """
 
 from __future__ import annotations
@@ -153,7 +152,7 @@ async def respond(
 
 
 async def _refuse_hopeless(container: ApiDependencies, record: IncidentRecord) -> None:
-    """A request that the agent would refuse for a reason known now; the agent checks all of it again."""
+    """Refuse a request that the agent would refuse now; the agent checks everything again."""
     if record.incident.undoing is not None or why_not_to_ask(record) is not None:
         return  # the store answers: it knows a repeated request
     blocked = await why_no_undo_now(container, record)

@@ -23,7 +23,7 @@ router = APIRouter(tags=["statistics"])
 async def statistics(
     container: ApiDependencies, query: StatsQuery, parts: Collection[StatsPart] = tuple(StatsPart)
 ) -> StatsView:
-    """The report; what is not counted in `parts` is empty. An empty period raises `Problem` 422."""
+    """The report; parts that are not in `parts` are empty. An empty period raises `Problem` 422."""
     try:
         where = query.filter_at(container.clock.now())
     except PydanticCustomError as error:

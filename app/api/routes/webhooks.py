@@ -103,7 +103,7 @@ async def take_delivery(
 
 
 def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signal], list[UnmappedAlert]]:
-    """Permitted signals, and the others with a reason; raises `Problem` 403 when none is permitted."""
+    """Permitted signals, and refused ones with a reason; raises `Problem` 403 if none is permitted."""
     within: list[Signal] = []
     beyond: list[Signal] = []
     for signal in signals:

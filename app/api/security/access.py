@@ -158,7 +158,7 @@ async def recognised_token(request: Request, container: ApiDependencies, text: s
 
 
 def given_token(request: Request) -> str | None:
-    """The bearer token of the Authorization header; None where another scheme or none is used."""
+    """The bearer token of the Authorization header; None without the header or with another scheme."""
     values = request.headers.getlist("authorization")
     if len(values) != 1:
         return None

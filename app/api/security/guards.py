@@ -68,7 +68,7 @@ def _host_name(host_header: str) -> str | None:
         parts = urlsplit(f"//{host_header}")
         if parts.username is not None or parts.path or parts.query or parts.fragment:
             return None
-        _ = parts.port  # raises ValueError when it is no port
+        _ = parts.port  # raises ValueError for an invalid port
     except ValueError:
         return None
     return parts.hostname

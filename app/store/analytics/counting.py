@@ -1,4 +1,4 @@
-"""What the database counts for a report: each part is one statement over one index.
+"""The counts for a report: each part is one statement over one index.
 
 A row of a part is a key followed by sums, so that rows of two periods are added up by key.
 """
@@ -41,7 +41,7 @@ _OF_INCIDENT = approvals.c.incident_id == incidents.c.id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slicing:
-    """Environment, cause and severity of what a part counts."""
+    """Environment, cause and severity of the counted records of a part."""
 
     columns: tuple[ColumnElement[Any], ...]
     join: tuple[ColumnElement[bool], ...] = ()
@@ -59,7 +59,7 @@ class Counting:
     """Grouped by the key, and before it by further columns."""
     slicing: Slicing
     reduced: Callable[[Iterable[Row]], list[Row]] = list
-    """From what the statement gives to the rows."""
+    """Converts the result of the statement to rows."""
 
 
 def counted_rows(connection: Connection, part: StatsPart, where: StatsFilter) -> list[Row]:
@@ -202,7 +202,7 @@ def _reasons(where: StatsFilter, by: By) -> Select[Any]:
 def _asked(where: StatsFilter) -> list[ColumnElement[bool]]:
     meant = about(where)
     if where.service is not None:
-        # Not a join: SQLite would read every approval of the period for those of one service.
+        # Not a join: SQLite would read every approval of the period to find those of one service.
         meant = [approvals.c.incident_id.in_(select(incidents.c.id).where(*meant))]
     elif meant:
         meant = [_OF_INCIDENT, *meant]

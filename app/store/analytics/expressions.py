@@ -47,7 +47,7 @@ def day_of(moment: ColumnElement[Any]) -> ColumnElement[int]:
 
 
 def about(where: StatsFilter) -> list[ColumnElement[bool]]:
-    """Which incidents are meant, whatever their time."""
+    """The filter on incidents, without the time."""
     given = (
         (incidents.c.environment, where.environment),
         (incidents.c.service, where.service),
@@ -68,7 +68,7 @@ def of_period(where: StatsFilter) -> list[ColumnElement[bool]]:
 
 
 def intents_about(where: StatsFilter) -> list[ColumnElement[bool]]:
-    """The intents of those incidents; the severity is known to the incident alone."""
+    """The intents of those incidents; only the incident has the severity."""
     given = (
         (intents.c.environment, where.environment),
         (intents.c.service, where.service),

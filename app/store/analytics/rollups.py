@@ -1,11 +1,9 @@
-"""Roll-ups: days that are over are counted once, and added up for a report.
+"""Roll-ups: each ended day is counted once, and a report adds the days up.
 
-They are kept in slices: all incidents, and those of each environment, cause and severity, alone
-and combined.
-Triggers of the database note a change of a day that was counted (`statistics_stale`); such a
-day, and its block, are not used until the day is counted again. On PostgreSQL a change
-shares a lock on its day that counting takes alone, so a change whose transaction has not
-ended is never missed.
+They are stored in slices: all incidents, and the incidents of each environment, cause and severity, alone
+and combined. Triggers of the database note a change of a day that was counted (`statistics_stale`); such a
+day, and its block, are not used until the day is counted again. On PostgreSQL a change takes a shared lock
+on its day and counting an exclusive one, so counting never misses a change whose transaction has not ended.
 """
 
 from __future__ import annotations
@@ -54,10 +52,10 @@ _LONGEST_BACK = timedelta(days=3 * 366)
 def counted_parts(
     connection: Connection, where: StatsFilter, parts: Collection[StatsPart]
 ) -> tuple[Mapping[StatsPart, list[Row]], int]:
-    """The rows of each part, and for how many days they are those of the last count.
+    """The rows of each part, and the number of days for which they are from the last count.
 
-    They are sums of roll-ups, and of what is counted from the records. Of days that changed since
-    they were counted, the newest `MOST_STALE` are counted from the records.
+    They are sums of roll-ups and of counts from the records. Of the days that changed since their count,
+    the newest `MOST_STALE` are counted from the records.
     """
     quick(connection)
     outdated = 0
@@ -152,7 +150,7 @@ def due_days(connection: Connection, now: datetime, most: int) -> list[int]:
 
 
 def count_day(connection: Connection, day: int) -> bool:
-    """Count a day in all its slices, in place of what was counted before; false while the day changes."""
+    """Count a day in all its slices and replace the previous counts; false while the day changes."""
     locks.hold(connection, locks.Space.COUNTED_BLOCK, [str(block_of(day).start)])
     if not locks.take(connection, locks.Space.COUNTED_DAY, day):
         return False

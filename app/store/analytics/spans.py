@@ -1,4 +1,4 @@
-"""Which counted days and blocks cover a period, and what of it is counted from the records. Pure."""
+"""The counted days and blocks that cover a period, and the part to count from the records. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import combinations
 from app.agent.analytics.report import StatsFilter
 
 BLOCK = 32
-"""Days of a block; blocks begin at multiples of it since 1970."""
+"""Days in a block; blocks begin at multiples of it since 1970."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _SLICED = ("environment", "cause", "severity")

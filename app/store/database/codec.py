@@ -57,12 +57,12 @@ PAYLOADS: Mapping[SignalKind, type[Payload]] = {
     SignalKind.CONDITION: ClusterCondition,
     SignalKind.CHANGE: ConfigChange,
 }
-"""A payload is stored without a tag of its own: the signal's kind says what it is."""
+"""A payload is stored without a tag: the kind of the signal determines its type."""
 
 LATER_CAUSES = frozenset({Cause.SERVICE_ROUTING, Cause.NETWORK_POLICY})
-"""Causes that programs of 0.2.0 do not know. They could not read a record with one, nor a page with
-such a record: during a rolling upgrade of a shared database, and after a return to them. Therefore
-each is stored as unknown, with its name beside it."""
+"""Causes that programs of 0.2.0 do not know. During a rolling upgrade of a shared database, and after a
+return to 0.2.0, they could not read a record with such a cause, nor a page with such a record. Therefore
+each is stored as unknown, together with its name."""
 _LATER_CAUSE = "later_cause"
 """Beside `cause`; older programs skip it."""
 
@@ -106,7 +106,7 @@ def read(kind: type[T], value: object) -> T:
 
 
 def read_text(kind: type[T], text: str) -> T:
-    """A model from the JSON text of a larger value, of which nothing else is built: for many rows."""
+    """A model from the JSON text of a larger value, without building the rest: for many rows."""
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
@@ -114,9 +114,9 @@ def read_text(kind: type[T], text: str) -> T:
 
 
 def writable(kind: type[T], value: T) -> Json:
-    """The plain values of a model that is sure to be readable again; `Invalid` for one that is not.
+    """The plain values of a model, checked to be readable again; `Invalid` if they are not.
 
-    A NaN where the model needs a number would otherwise be found out too late.
+    Otherwise a NaN in place of a number would be noticed too late.
     """
     plain = loads(dumps(value))
     try:
@@ -170,7 +170,7 @@ class IncidentBody:
 
 
 def incident_body(incident: Incident) -> dict[str, Any]:
-    """The body of an incident as it is stored."""
+    """The stored body of an incident."""
     body = part_of(IncidentBody, incident)
     assert isinstance(body, dict)  # noqa: S101 - fields of a model
     for one in _with_causes(body):
@@ -233,7 +233,7 @@ class _SnapshotHead:
 
 
 def read_snapshot(value: object) -> Snapshot | None:
-    """A snapshot; its body is taken as it is, for only the connector knows its form."""
+    """A snapshot; its body is stored unchanged, because only the connector knows its form."""
     if value is None:
         return None
     head = read(_SnapshotHead, value)

@@ -18,7 +18,7 @@ QUICK_COMMITS = 20
 
 @dataclass(slots=True)
 class CommitPace:
-    """What the commits so far took. All times are seconds of the monotonic clock."""
+    """The durations of the commits so far. All times are seconds of the monotonic clock."""
 
     _slow_until: float = 0.0
     _missing: int = 0

@@ -1,9 +1,8 @@
 """Locks that serialise units of work by name, for the length of their transaction.
 
-SQLite has one writer, so nothing is left to do there. PostgreSQL gets advisory
-locks on a bounded number of slots: names that share a slot only wait for each
-other without need. Slots are always taken in ascending order, and the spaces in
-the order in which they stand here, so that two units never wait in a circle.
+SQLite has one writer and needs no locks. PostgreSQL gets advisory locks on a bounded number of slots: names
+that share a slot may wait for each other unnecessarily. Slots are always taken in ascending order, and the
+spaces in their order here, so that two units never deadlock.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SLOTS = 1024
 
 
 class Space(IntEnum):
-    """What a lock is about; the numbers keep clear of other users of the same database."""
+    """The subject of a lock; the numbers avoid collisions with other users of the same database."""
 
     SCHEMA = 0x48450001
     IDEMPOTENCY = 0x48450002
@@ -28,7 +27,7 @@ class Space(IntEnum):
     BUDGET = 0x48450006
     TRAIL = 0x48450007
     COUNTED_DAY = 0x48450008
-    """Of a day since 1970: shared by whatever changes its records, in triggers of the database."""
+    """Of a day since 1970: shared by every change of its records, in triggers of the database."""
     COUNTED_BLOCK = 0x48450009
 
 

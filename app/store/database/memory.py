@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class MemoryDatabase:
-    """A `Database` of one event loop; it is gone when it is closed."""
+    """A `Database` of one event loop; closing it discards the data."""
 
     def __init__(self) -> None:
         copy = sqlite3.connect(":memory:", check_same_thread=False)
@@ -64,7 +64,7 @@ def _engine(driver: sqlite3.Connection) -> Any:
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, _record: object) -> None:
-        # The driver's own way of opening transactions begins too late, and never for a read.
+        # The driver itself opens transactions too late, and never for a read.
         cast("Any", connection).isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -72,7 +72,7 @@ def _engine(driver: sqlite3.Connection) -> Any:
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        # By the driver: SQLAlchemy's own way costs as much as many a statement of a simulation.
+        # By the driver: through SQLAlchemy it costs as much as many statements of a simulation.
         cast("Any", connection.connection.driver_connection).execute("BEGIN")
 
     return engine

@@ -5,10 +5,9 @@ caller's transaction, so a migration that fails leaves nothing behind, and
 processes that start together take turns (an advisory lock on PostgreSQL,
 SQLite's write lock and a file lock there).
 
-Each migration says since which schema programs may use what it leaves behind
-(`compatible_since`), and that is kept in the database: so that a program can
-start, during a rolling deploy or after going back, on a schema newer than its
-own, and refuses one that it would damage.
+Each migration names the oldest schema whose programs may use the result (`compatible_since`), and the
+database stores it. During a rolling deploy, or after a return to an older version, a program can therefore
+start on a newer schema, and refuses one that it would damage.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None
 
 
 def forget(connection: Connection, older_than: datetime) -> int:
-    """Remove nonces used before that, and those issued before that whose approval is no longer pending.
+    """Remove nonces used before that time, and nonces issued before it whose approval is no longer pending.
 
-    At most `BATCH` of them; how many.
+    At most `BATCH` of them; return how many.
     """
     waiting = select(approvals.c.id).where(approvals.c.state == ApprovalState.PENDING.value)
     useless = and_(nonces.c.issued_at < older_than, nonces.c.subject.not_in(waiting))

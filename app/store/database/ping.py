@@ -1,4 +1,4 @@
-"""Whether the database takes writes: a row of its own, which nothing else reads."""
+"""Whether the database accepts writes: tested on a separate row that nothing else reads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from app.errors import AgentError, Forbidden, Invalid, PermanentError, Transient
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection], T]
-"""One unit of work: all of it happens, or nothing. It may run twice, and must not keep state."""
+"""One unit of work: all or nothing. It may run twice, and must not keep state."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +53,11 @@ class Database(Protocol):
     """Runs units of work against one database."""
 
     async def write(self, work: Work[T], *, urgent: bool = False) -> T:
-        """The work's result, once it is durable; what the work raises undoes the work alone.
+        """The result of the work, once it is durable; an error in the work undoes only this work.
 
         A `TransientError` at the very end can mean that the commit happened and
         its answer was lost: each unit is written so that a repetition is harmless.
-        `urgent` is the operators' lane: it waits for no other caller.
+        `urgent` is the lane of operators: it waits for no other caller.
         """
         ...
 
@@ -66,7 +66,7 @@ class Database(Protocol):
         ...
 
     async def same(self) -> None:
-        """Raise `TransientError` if the database is no longer the one that was opened."""
+        """Raise `TransientError` if the database is no longer the opened one."""
         ...
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def translated(error: Exception) -> Exception:
-    """The agent's error for a driver's error; an unknown error stays as it is."""
+    """The agent's error for a driver's error; an unknown error stays unchanged."""
     if isinstance(error, AgentError):
         return error
     code = sqlstate(error)

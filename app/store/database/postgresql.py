@@ -1,12 +1,11 @@
 """PostgreSQL: a pool of asyncpg connections, for any number of processes.
 
-Units of work run at READ COMMITTED under the locks that they take themselves
-(`app.store.database.locks`); reads run in a read-only snapshot. A unit that lost a race
-(deadlock, serialization, a row inserted by a peer a moment before) is rolled
-back and run again. So is one whose connection went away before COMMIT was sent,
-since nothing of it can have happened: a database that restarts or fails over is
-a pause of a second or two. Once COMMIT was sent, only the caller can find out whether
-the unit committed, and nothing is retried here (promise 2).
+Units of work run at READ COMMITTED under the locks that they take themselves (`app.store.database.locks`);
+reads run in a read-only snapshot. A unit that lost a race (deadlock, serialization, a row inserted by a
+peer a moment before) is rolled back and run again. So is a unit whose connection was lost before COMMIT was
+sent, since it cannot have had an effect: a restart or failover of the database is a pause of a second or
+two. Once COMMIT was sent, only the caller can find out whether the unit committed, and nothing is retried
+here (promise 2).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 ATTEMPT_SECONDS = 30.0
-"""When an attempt at a unit is given up, whatever it waits for."""
+"""The time limit of an attempt at a unit, regardless of the cause of the wait."""
 
 PATIENCE_SECONDS = 5.0
 """For how long a database that went away is waited for, by each call and since it was last seen."""
@@ -48,7 +47,7 @@ _LOST_RACES = frozenset({"40001", "40P01", "23505"})
 _WENT_AWAY = frozenset({"57P01", "57P02", "57P03", "53300", "25006", "25P03"})
 """Shutdown, crash, starting up, all connections taken, a primary no more, a session that was ended."""
 DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What a call can fail with: connecting raises the driver's own errors, statements SQLAlchemy's."""
+"""The errors of a call: connecting raises the driver's own errors, statements SQLAlchemy's."""
 
 
 class _Sent:
@@ -181,7 +180,7 @@ async def _migrate(url: URL) -> None:
 
 
 def _lost_a_race(error: Exception) -> bool:
-    """Whether the server undid the attempt for what a peer did; a migration under prepared statements too."""
+    """Whether the server undid the attempt because of a peer, or a migration under prepared statements."""
     origin = error.orig if isinstance(error, DBAPIError) else None
     outdated = origin is not None and isinstance(origin.__cause__, asyncpg.InvalidCachedStatementError)
     return outdated or sqlstate(error) in _LOST_RACES
@@ -190,7 +189,7 @@ def _lost_a_race(error: Exception) -> bool:
 def went_away(error: Exception) -> bool:
     """Whether the connection was lost or is no longer served, so that a new one may help.
 
-    A time-out is not among it: a caller that waited that long does not retry.
+    A time-out is not included: a caller that waited that long does not retry.
     """
     code = sqlstate(error)
     if code is not None:

@@ -1,9 +1,8 @@
 """Repositories: classes over one database whose methods are units of work.
 
-A method marked with one of the decorators below takes a `Connection` after
-`self` and runs inside a transaction of its own; its callers await it without
-the connection. What takes part in the transaction of another repository is a
-function over a `Connection`.
+A method marked with one of the decorators below takes a `Connection` after `self` and runs inside its own
+transaction; its callers await it without the connection. Code that runs inside the transaction of another
+repository is a function with a `Connection` parameter.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Repository:
         self.database = database
 
     async def in_batches(self, work: Work[int], size: int) -> int:
-        """Each batch in a transaction of its own, until one finds less than it may take; how many in all."""
+        """Each batch in its own transaction, until a batch is not full; return the total."""
         total = 0
         for _ in range(MOST_BATCHES):
             done = await self.database.write(work)

@@ -53,9 +53,9 @@ def page_of(
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """One page, newest first by default, and the cursor of the next: the key of the page's last row.
 
-    Rows are kept for good, so a cursor never loses its place, whatever comes or ends
-    meanwhile. `within`: so many rows of the table are looked at, whether they are wanted or not; a
-    page may then be short, or empty, and have a next one. `Invalid` for a cursor that names no row.
+    Rows are kept permanently, so a cursor never loses its place, even if incidents open or end. `within`:
+    the maximum number of rows to read, matching or not; a page may then be short, or empty, and have a next
+    one. `Invalid` for a cursor that names no row.
     """
     if limit < 1:
         raise Invalid(f"limit is {limit}; it must be at least 1")
@@ -82,7 +82,7 @@ def page_of(
 def _beyond(
     moment: Column[Any], key: Column[Any], place: Row[Any, Any], *, forward: bool
 ) -> list[ColumnElement[bool]]:
-    """What comes after a place in the order; the first condition alone is a range of the index."""
+    """The rows after a position in the order; only the first condition is a range of the index."""
     at, name = place
     tie = and_(moment == at, key > name if forward else key < name)
     if forward:
@@ -108,7 +108,7 @@ def incident_of(row: Row[Any]) -> Incident:
 
 
 def incident_columns(incident: Incident) -> dict[str, object]:
-    """What may change after an incident was opened."""
+    """The columns that may change after an incident was opened."""
     return {
         "state": incident.state.value,
         "closed_at": incident.closed_at,
@@ -124,7 +124,7 @@ def incident_columns(incident: Incident) -> dict[str, object]:
 
 
 def _counted(incident: Incident) -> dict[str, object]:
-    """What statistics are computed by, beside what is searched by."""
+    """The columns for statistics, in addition to the search columns."""
     plan, seen, lesson = incident.plan, incident.acknowledged, incident.lesson
     return {
         "cause": incident.diagnosis.best.cause.value if incident.diagnosis is not None else None,
@@ -187,7 +187,7 @@ def approval_of(row: Row[Any]) -> Approval:
 
 
 def approval_columns(approval: Approval) -> dict[str, object]:
-    """What an answer changes."""
+    """The columns that an answer changes."""
     return {
         "state": approval.state.value,
         "answered_at": approval.answered_at,

@@ -1,10 +1,10 @@
-"""Which PostgreSQL servers a URL names, and connecting to the first one that takes writes.
+"""The PostgreSQL servers of a URL, and the connection to the first one that accepts writes.
 
-The URL means what it means to libpq: `sslmode`, `sslrootcert`, `host=/socket/dir`,
-several hosts (`h1:p1,h2:p2` or `?host=h1,h2&port=p1,p2`) with `target_session_attrs`
-and the like work. Each host gets its own time to answer, so that one that has gone
-silent does not hide the one that took its place. Called by `app.store.database.postgresql` for
-the pool and by `app.store.fleet` for the connection that stands for being alive.
+The URL has the same meaning as in libpq: `sslmode`, `sslrootcert`, `host=/socket/dir`, several hosts
+(`h1:p1,h2:p2` or `?host=h1,h2&port=p1,p2`) with `target_session_attrs` and the like work. Each host gets
+its own time to answer, so that a silent host does not hide its replacement. Called by
+`app.store.database.postgresql` for the pool and by `app.store.fleet` for the connection that shows that the
+process is alive.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIMITS = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10000",
-    # No statement, wait or forgotten transaction of ours holds up the others for long.
+    # No statement, wait or forgotten transaction of the agent blocks others for long.
     "statement_timeout": "15000",
     "lock_timeout": "10000",
     "idle_in_transaction_session_timeout": "15000",
@@ -42,7 +42,7 @@ LIMITS = {
 Connect = Callable[[], Awaitable[Any]]
 
 _NEXT = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
-"""Why to ask another server: out of reach, starting or stopping, or one that takes no writes."""
+"""Reasons to try another server: unreachable, starting or stopping, or read-only."""
 
 _HOSTS = re.compile(
     r"^(?P<scheme>postgres(?:ql)?://)(?P<auth>[^/?#]*@)?(?P<hosts>[^/?#]*,[^/?#]*)(?P<rest>.*)$"
@@ -52,16 +52,16 @@ _HOST = re.compile(r"^(?P<host>\[[^\]]*\]|[^:\[\]]+)(?::(?P<port>\d+))?$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where one server listens; None is the driver's default."""
+    """The address of one server; None is the driver's default."""
 
     host: str | None
     port: int | None
 
 
 def one_host(database_url: str) -> str:
-    """The URL with several hosts, as libpq writes them, moved to where any URL parser leaves them alone.
+    """The URL with several hosts, in libpq's form, moved to a part that URL parsers do not change.
 
-    Raises ValueError for a host that is none.
+    Raises ValueError for an invalid host.
     """
     found = _HOSTS.match(database_url)
     if found is None:
@@ -95,10 +95,10 @@ def servers(url: URL) -> tuple[Server, ...]:
 
 
 def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
-    """What makes one connection of the driver's own.
+    """A function that creates one connection of the driver.
 
-    With several hosts and no `target_session_attrs` the one that takes writes is
-    used. Without `limits` there are no timeouts: for migrations.
+    With several hosts and no `target_session_attrs` it uses the one that accepts writes. Without `limits`
+    there are no timeouts: for migrations.
     """
     candidates = list(servers(url))
     wanted = "read-write" if len(candidates) > 1 and "target_session_attrs" not in url.query else None
@@ -130,7 +130,7 @@ def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
             except _NEXT as error:
                 failure = error
                 continue
-            # The next connection tries the one that worked first.
+            # The next connection first tries the server that worked.
             candidates.remove(server)
             candidates.insert(0, server)
             return connection

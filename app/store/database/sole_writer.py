@@ -1,8 +1,8 @@
-"""What may be kept in memory of a database that one connection writes.
+"""The memory cache of a database with a single writing connection.
 
-SQLite's file has one writing connection in a process. What it read stays true until
-another connection commits, which SQLite counts in `data_version`, or until a transaction
-of its own fails, its COMMIT included. The memory lives with the connection and ends with it.
+SQLite's file has one writing connection in a process. Its reads stay valid until another connection
+commits, which SQLite counts in `data_version`, or until one of its own transactions fails, including at
+COMMIT. The cache lives and ends with the connection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VERSION = "data version"
 
 
 def allow_memory(engine: Engine) -> None:
-    """Let the one connection of this engine, the only writer of its process, keep what it read."""
+    """Let the one connection of this engine, the only writer of its process, cache its reads."""
 
     @event.listens_for(engine, "connect")
     def _on_connect(_connection: object, record: Any) -> None:
@@ -31,9 +31,9 @@ def allow_memory(engine: Engine) -> None:
 
 @contextmanager
 def kept_if_committed(connection: Connection) -> Iterator[None]:
-    """Around one whole transaction: drop what is kept unless it ends well.
+    """Around one whole transaction: drop the cache unless the transaction succeeds.
 
-    SQLAlchemy reports no rollback when COMMIT itself fails, as it does on a full disk.
+    SQLAlchemy reports no rollback if COMMIT itself fails, for example on a full disk.
     """
     info = connection.info
     try:
@@ -44,7 +44,7 @@ def kept_if_committed(connection: Connection) -> Iterator[None]:
 
 
 def kept_in_memory(connection: Connection) -> dict[str, Any] | None:
-    """What is kept, and still true in this transaction; None where nothing may be kept.
+    """The cache, still valid in this transaction; None if caching is not allowed.
 
     For transactions that have begun to write: no other connection commits before they end.
     """

@@ -1,16 +1,13 @@
 """SQLite: one writer thread with group commit, readers beside it.
 
-The embedded default. WAL lets readers go on while the writer works, and
-`synchronous=FULL` makes a commit survive power loss, so an answer given after
-the commit is durable (promises 2 and 9). Callers wait on a future that is
-resolved after the commit; whatever has queued up meanwhile shares the next
-one. Each unit runs inside a savepoint, so that one that fails takes nothing
-else with it. What operators write (the kill switch, approvals, tokens) has a lane
-of its own: it is taken before everything that waits, and a batch under way is
-committed at the next unit to make room for it. Brief work runs on the thread of its
-caller while nothing else waits for the connection and commits are quick. Other
-processes may use the same file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS`
-on the writer's thread.
+The embedded default. WAL lets readers continue while the writer works, and `synchronous=FULL` makes a
+commit survive power loss, so an answer given after the commit is durable (promises 2 and 9). Callers wait
+on a future that is resolved after the commit; units that queue up in the meantime share the next one. Each
+unit runs inside a savepoint, so that a failed unit affects no other. Writes of operators (the kill switch,
+approvals, tokens) have a separate lane: they run before all waiting units, and a running batch is committed
+at the next unit to make room for them. Short work runs on the thread of its caller while nothing else waits
+for the connection and commits are fast. Other processes may use the same file: `BEGIN IMMEDIATE` waits for
+them up to `BUSY_SECONDS` on the writer's thread.
 """
 
 from __future__ import annotations
@@ -56,12 +53,12 @@ class _Item:
     urgent: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any] | None
-    """What the caller waits for; None where the work runs on the caller's thread."""
+    """The future of the caller; None if the work runs on the caller's thread."""
     result: Any = None
     error: Exception | None = None
 
     def answer(self) -> Any:
-        """What the work gave, or its error raised."""
+        """The result of the work; raises its error."""
         if self.error is not None:
             raise self.error
         return self.result
@@ -80,7 +77,7 @@ class SqliteDatabase:
         self._arrived = threading.Condition()
         self._closed = False
         self._in_use = False
-        """A transaction is under way on the one connection that writes."""
+        """A transaction is running on the writing connection."""
         self._pace = CommitPace()
         """While commits are slow, every one runs on the writer's thread."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -107,7 +104,7 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
 
     async def same(self) -> None:
-        """Raise `TransientError` if the file was replaced or removed: what is written to it is lost."""
+        """Raise `TransientError` if the file was replaced or removed: writes to it would be lost."""
         await asyncio.to_thread(self._require_same)
 
     def _require_same(self) -> None:
@@ -150,7 +147,7 @@ class SqliteDatabase:
             return True
 
     def _run_here(self, item: _Item) -> bool:
-        """Run it on this thread, which waits for no other process; False if one is in the way."""
+        """Run it on this thread, without waiting for another process; False if another one blocks it."""
         began = time.monotonic()
         try:
             self._commit([item], patience=0.0)
@@ -175,7 +172,7 @@ class SqliteDatabase:
             _answer(batch)
 
     def _next_batch(self) -> list[_Item]:
-        """Wait for work, then take along what is there of one lane, operators' first; empty at the end."""
+        """Wait for work, then take the waiting units of one lane, operators first; empty at the end."""
         with self._arrived:
             while self._in_use or not (self._operators or self._others or self._closed):
                 self._arrived.wait()
@@ -186,8 +183,8 @@ class SqliteDatabase:
     def _commit(self, batch: list[_Item], *, patience: float = BUSY_SECONDS) -> None:
         """Run the batch as one transaction; units that exceed its time are queued again.
 
-        All fail where the file is no longer the one that was opened: nothing that is lost
-        at the end of the process is acknowledged, and no action begins on it.
+        All fail if the file is no longer the opened one: no write that would be lost is acknowledged, and
+        no action begins on it.
         """
         ends = time.monotonic() + BATCH_SECONDS
         try:
@@ -223,7 +220,7 @@ class SqliteDatabase:
             if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
                 self._put_back(batch, done)
                 break
-            if len(batch) == 1:  # what it fails with undoes the whole transaction
+            if len(batch) == 1:  # this error undoes the whole transaction
                 item.result = item.work(connection)
             else:
                 _attempt(connection, item)
@@ -268,7 +265,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
         loop.call_soon_threadsafe(call)
     except RuntimeError:
         if not loop.is_closed():
-            raise  # a loop that closed meanwhile has no waiter left
+            raise  # a closed loop has no waiter left
 
 
 def _resolver(items: list[_Item]) -> Callable[[], None]:
@@ -293,7 +290,7 @@ async def open_sqlite(url: URL) -> SqliteDatabase:
 
 
 def file_of(url: URL) -> Path:
-    """The file that the URL names; `ConfigurationError` for one that cannot be a store."""
+    """The file of the URL; `ConfigurationError` if it cannot be a store."""
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
             "DATABASE_URL: an in-memory SQLite database is not durable; name a file, as in sqlite:///heal.db"
@@ -365,7 +362,7 @@ def _engine(path: Path, begin: str, prepare: Callable[[DBAPIConnection], None], 
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, _record: object) -> None:
-        # The driver's own way of opening transactions begins too late, and never for a read.
+        # The driver itself opens transactions too late, and never for a read.
         cast("Any", connection).isolation_level = None
         prepare(connection)
 

@@ -1,4 +1,4 @@
-"""Backup, restore and schema of one database: what an operator does while no agent needs to run.
+"""Backup, restore and schema of one database: maintenance by an operator, without a running agent.
 
 A backup of SQLite is a database file, one of PostgreSQL an archive of `pg_dump`. Both hold
 everything: incidents with their timelines, signals, the audit trail of people, and the
@@ -25,10 +25,8 @@ from app.store.maintenance.files import DatabaseKind, kind_of
 async def back_up(database_url: str, file: Path) -> int:
     """Write one consistent copy of the database to a new file, and return its size in bytes.
 
-    Agents go on meanwhile.
-
-    Raises `ConfigurationError` for a database that is not there or not the agent's, and
-    `PermanentError` for a file that exists or cannot be written. A file that exists is complete.
+    Agents continue to work. Raises `ConfigurationError` for a missing database or one that is not the
+    agent's, and `PermanentError` for a file that exists or cannot be written. An existing file is complete.
     """
     with _new_file(file) as part:
         match _kind(url := store_url(database_url)):
@@ -42,9 +40,9 @@ async def back_up(database_url: str, file: Path) -> int:
 async def restore(database_url: str, file: Path, *, replace: bool) -> Path | None:
     """Put the backup in place of an empty database; returns where a replaced SQLite file is kept.
 
-    With `replace` also in place of one with records. Raises `ConfigurationError` while an agent
-    runs on the database, and `PermanentError` for a file that is no backup of that kind of
-    database, or a database with records. Nothing is changed then.
+    With `replace` also in place of a database with records. Raises `ConfigurationError` while an agent runs
+    on the database, and `PermanentError` for a file that is not a backup of that kind of database, or for a
+    database with records. In these cases nothing is changed.
     """
     url = store_url(database_url)
     kind, found = _kind(url), kind_of(file)

@@ -1,4 +1,4 @@
-"""Which kind of database a backup is of, and which tables hold what must not be lost."""
+"""The kind of database of a backup, and the tables whose data must not be lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _BEGINNINGS = {b"SQLite format 3\x00": DatabaseKind.SQLITE, b"PGDMP": DatabaseKi
 
 
 def kind_of(file: Path) -> DatabaseKind:
-    """The kind of database that the backup is of; `PermanentError` for a file that is no backup."""
+    """The kind of database of the backup; `PermanentError` for a file that is not a backup."""
     try:
         with file.open("rb") as opened:
             first = opened.read(max(map(len, _BEGINNINGS)))

@@ -41,10 +41,10 @@ async def back_up(url: URL, address: str, file: Path) -> None:
 
 
 async def restore(url: URL, address: str, file: Path, *, replace: bool) -> None:
-    """Load the archive in one transaction; with `replace` in place of what is there.
+    """Load the archive in one transaction; with `replace` in place of the existing records.
 
-    What the database has and an older archive has not would stay: the agent's tables are then
-    dropped first, in a transaction of their own, after the archive was read to its end.
+    Tables that an older archive lacks would stay: in this case the agent's tables are dropped first, in a
+    separate transaction, after the archive was read to its end.
     """
     archived = await _archived(file)
     async with _connected(url) as connection:
@@ -146,7 +146,7 @@ async def _filled(connection: Any) -> bool:
 
 
 async def _run(address: str | None, program: str, *arguments: str) -> str:
-    """What one of PostgreSQL's programs prints; `PermanentError` with what it reported when it fails."""
+    """The output of one of PostgreSQL's programs; `PermanentError` with its message if it fails."""
     found = shutil.which(program)
     if found is None:
         raise ConfigurationError(

@@ -208,7 +208,7 @@ def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
 
 
 Search: TypeAlias = tuple[DiscrepancyKind, Select[Any], Callable[[Row[Any]], str]]
-"""What a discrepancy is called, the rows that have it, and what is said of each."""
+"""The name of a discrepancy, the rows with it, and the message for each."""
 
 
 def _discrepancies(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:

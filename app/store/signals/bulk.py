@@ -1,7 +1,7 @@
 """An INSERT of many rows in one call of the driver, with values that are ready for it.
 
-For the statements that every signal pays for: SQLAlchemy's own way builds a dictionary
-and looks up a processor for each value of each row.
+For the statements that every signal needs: SQLAlchemy builds a dictionary and looks up a processor for each
+value of each row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.store.signals import sqlite_driver
 
 
 class BulkInsert:
-    """One statement over these columns of a table; `conflict` is what follows the values."""
+    """One statement over these columns of a table; `conflict` is the clause after the values."""
 
     def __init__(self, table: Table, names: Sequence[str], conflict: str = "") -> None:
         into = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES"
@@ -38,7 +38,7 @@ class BulkInsert:
         }
 
     def run(self, connection: Connection, rows: Iterable[list[Any]]) -> None:
-        """Store the rows, each a value for every column in their order. Nothing is done without rows."""
+        """Store the rows, each with one value per column, in order. Without rows it does nothing."""
         dialect = connection.dialect.name
         ready, values = self._ready[dialect], list(rows)
         if not values:
@@ -58,7 +58,7 @@ class BulkInsert:
 
 
 def _ready(kind: object, dialect: str) -> Callable[[Any], Any] | None:
-    """What makes a value of that type one that the driver takes as it is; None where it is one."""
+    """Converts a value of that type to one that the driver accepts; None if no conversion is needed."""
     if isinstance(kind, JSON):
         return _json
     if isinstance(kind, UtcDateTime):

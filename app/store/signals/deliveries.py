@@ -1,13 +1,11 @@
-"""Deliveries of signals: their parts, and the answers that idempotency keys give again.
+"""Deliveries of signals: their parts, and the repeated answers for idempotency keys.
 
-A delivery of many signals, or about many services, is recorded in parts, each a
-transaction of its own, so that it never holds up the writer for longer than one
-part. Signals of one service follow each other in the parts, because a transaction
-reads and writes a service, its incident and its timeline once, however many of its
-signals it records. The sender is answered after the last part. If the process dies
-in between, the sender repeats the delivery: what was recorded is recognised by its
-deduplication key, and where the delivery has an idempotency key each part gives its
-first answer again.
+A delivery of many signals, or about many services, is recorded in parts, each in its own transaction, so
+that it never blocks the writer for longer than one part. Signals of one service follow each other in the
+parts, because a transaction reads and writes a service, its incident and its timeline once, regardless of
+the number of signals. The sender gets the answer after the last part. If the process dies in between, the
+sender repeats the delivery: recorded signals are recognised by their deduplication keys, and if the
+delivery has an idempotency key, each part gives its first answer again.
 """
 
 from __future__ import annotations
@@ -56,12 +54,12 @@ class Delivery:
 
     @property
     def at(self) -> datetime:
-        """When the delivery arrived: what the age of an idempotency key is measured against."""
+        """When the delivery arrived: the reference for the age of an idempotency key."""
         return max(signal.received_at for signal in self.signals)
 
 
 def by_service(delivery: Delivery) -> tuple[int, ...]:
-    """The places of the signals with those of one service side by side, each service's in their order."""
+    """The positions of the signals, grouped by service, in their order within each service."""
     places: dict[ServiceKey, list[int]] = {}
     for place, signal in enumerate(delivery.signals):
         places.setdefault(signal.key, []).append(place)
@@ -71,9 +69,9 @@ def by_service(delivery: Delivery) -> tuple[int, ...]:
 def parts(delivery: Delivery) -> tuple[Delivery, ...]:
     """The delivery in parts of at most `PART` signals about at most `PART_SERVICES` services.
 
-    Only the part of a delivery that needs no second one has the delivery's own idempotency
-    key. The key of others is a hash of it and the part's place: no sender can give it, and
-    a repetition of the delivery arrives at the same ones.
+    Only the part of a delivery that needs no second one has the delivery's own idempotency key. The key of
+    other parts is a hash of it and the position of the part: no sender can send it, and a repetition of the
+    delivery gives the same keys.
     """
     if len(delivery.signals) <= min(PART, PART_SERVICES):
         return (delivery,)
@@ -102,7 +100,7 @@ def _key_of_part(key: str | None, start: int, end: int) -> str | None:
 
 
 Answer: TypeAlias = tuple[Accepted, ...] | Invalid
-"""What a delivery is answered: with its signals, or why its key cannot be used."""
+"""The answer to a delivery: its signals, or the reason why its key cannot be used."""
 
 
 def recorded(connection: Connection, given: Sequence[Delivery]) -> dict[str, Answer]:

@@ -1,8 +1,8 @@
 """Deliveries that wait at the same time are recorded as one set: one transaction, one commit.
 
-The first one that waits records itself together with the others, and hands over to the
-next when its set is durable. A set that fails is taken apart, and each delivery is
-tried alone, so that one that cannot be recorded takes no other with it.
+The first waiting delivery records itself together with the others, and hands over to the next one when its
+set is durable. If a set fails, each of its deliveries is retried alone, so that a delivery that cannot be
+recorded affects no other.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from app.store.signals.deliveries import Delivery
 from app.store.signals.narrow.lane import PostedDelivery
 
 MOST_SIGNALS = 200
-"""Signals of one set, which an operator may have to wait for; a larger delivery is a set of its own."""
+"""Maximum signals of a set, for which an operator may have to wait; a larger delivery is a separate set."""
 MOST_TOGETHER = 100
 """Deliveries after which a set is recorded although more come."""
 SETS_AT_ONCE = 1
-"""Transactions under way: the longer one takes, the more deliveries share the next."""
+"""Running transactions: the longer one takes, the more deliveries share the next."""
 
 
 Taken: TypeAlias = Delivery | PostedDelivery
 Result: TypeAlias = SamplesAnswer | Exception
-"""What a delivery is answered, or what its sender gets raised."""
+"""The answer to a delivery, or the error for its sender."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class _Waiting:
 
     delivery: Taken
     result: asyncio.Future[Result | None] | None = None
-    """None in it asks the one that waits to record the next set."""
+    """None as a result makes the waiting delivery record the next set."""
     done: Callable[[Result], None] | None = None
     """Called with the result of a delivery that no task waits for."""
     settled: bool = False
@@ -72,7 +72,7 @@ class _Waiting:
 
 
 class Gathering:
-    """The deliveries of one event loop on their way to a database."""
+    """The deliveries of one event loop that wait for a database."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -117,7 +117,7 @@ class Gathering:
         mine.answer(await self._record_with_others(mine))
 
     async def _let_others_come(self, mine: _Waiting) -> None:
-        """Let those come that are on their way: for as long as each turn of the loop brings one."""
+        """Wait for arriving deliveries, as long as each turn of the loop brings one."""
         try:
             waiting = 0
             while waiting < len(self._waiting) < MOST_TOGETHER:
@@ -139,7 +139,7 @@ class Gathering:
             raise
 
     async def _record_with_others(self, mine: _Waiting) -> Result:
-        """Record the set that `mine` is part of, and answer the others of it."""
+        """Record the set with `mine`, and answer its other deliveries."""
         others = self._taken_with(mine)
         try:
             results = await self._recorded([mine.delivery, *(one.delivery for one in others)])
@@ -154,7 +154,7 @@ class Gathering:
         return results[0]
 
     def _taken_with(self, mine: _Waiting) -> list[_Waiting]:
-        """Those that wait, in their order, up to `MOST_SIGNALS`; a second one with the same key waits on."""
+        """The waiting deliveries, in order, up to `MOST_SIGNALS`; another with the same key keeps waiting."""
         self._waiting.remove(mine)
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
@@ -177,7 +177,7 @@ class Gathering:
         return taken
 
     def _hand_over(self) -> None:
-        """Let the next one that waits record a set; with none, a place is free."""
+        """Let the next waiting delivery record a set; without one, a place becomes free."""
         for one in self._waiting:
             if one.is_settled:
                 continue

@@ -1,7 +1,7 @@
 """Many values as one parameter: a JSON text that a statement reads as a table.
 
-The text of such a statement does not depend on the number of values. Therefore both
-databases prepare it once, and one statement reads what a set of deliveries concerns.
+The text of such a statement does not depend on the number of values. Therefore both databases prepare it
+once, and one statement reads all records that a set of deliveries needs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def columns_of(table: Table) -> str:
 class GivenStatement:
     """One SELECT over given values, written for both databases.
 
-    `{services}` or `{texts}` stands for the values, with the columns `environment` and
+    `{services}` or `{texts}` is replaced by the values, with the columns `environment` and
     `service`, or `value`. `lock` is the locking clause of PostgreSQL; SQLite has one
     writer and needs none. CROSS JOIN keeps SQLite's planner from reading the other
     table first.

@@ -1,11 +1,10 @@
 """Durable intake: signals are recorded, decided and joined to incidents in one transaction (promise 9).
 
-Deliveries that arrive together are one set. What is on record of their signals and
-services is read by a few statements, each signal is decided in turn as if it were
-alone, and what was decided is written by a few statements. Everything about one service
-runs under that service's lock, so judging its levels, finding its open incident and
-opening one are a single step, whatever other workers do. The judgement itself is the
-caller's pure `IntakeDecider`.
+Deliveries that arrive together are one set. A few statements read the records of their signals and
+services, each signal is decided in turn as if it were alone, and a few statements write the decisions. All
+work on one service runs under the lock of that service, so evaluating its levels, finding its open incident
+and opening one are a single step, regardless of other workers. The caller's pure `IntakeDecider` makes the
+decisions.
 """
 
 from __future__ import annotations
@@ -101,10 +100,10 @@ def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple
 
 @dataclass(slots=True)
 class IntakeTransaction:
-    """Takes the signals of one transaction in turn, keeping what it has read of each service.
+    """Takes the signals of one transaction in turn, and keeps the data read for each service.
 
-    What it decides is written by `write`, once for each service and incident. Both
-    are safe while the services' locks and the incidents' row locks are held.
+    `write` writes the decisions, once for each service and incident. Both are safe while the services'
+    locks and the incidents' row locks are held.
     """
 
     connection: Connection
@@ -117,7 +116,7 @@ class IntakeTransaction:
     """By deduplication key."""
     _services: dict[ServiceKey, Service] = field(default_factory=dict)
     _known: set[ServiceKey] | None = None
-    """Services that the agent has observed itself; None while nothing was read of them."""
+    """Services that the agent has observed itself; None until they are read."""
     _pending: dict[ServiceKey, tuple[Signal, ...]] | None = None
     """Signals on record that wait, by service; None while they were not read."""
     _on_record: int | None = None
@@ -132,7 +131,7 @@ class IntakeTransaction:
     _changes: list[Change] = field(default_factory=list)
 
     def look_up(self, given: Sequence[Signal]) -> None:
-        """Read what is on record of these signals, of their observations and of their services."""
+        """Read the records of these signals, of their observations and of their services."""
         for found in signals.on_record(self.connection, given):
             self._remember(found)
         self.look_up_services(given)
@@ -220,7 +219,7 @@ class IntakeTransaction:
         return disposition
 
     def _true_once_more(self, signal: Signal, before: signals.Recorded, delivery: Delivery) -> bool:
-        """Store what a repeated signal reports on its service; True if it must be decided like a new one."""
+        """Store the effect of a repeated signal on its service; True if it must be decided like a new one."""
         if delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
         one = self._services[signal.key]
@@ -265,7 +264,7 @@ class IntakeTransaction:
     def _attach(
         self, signal: Signal, one: Service, verdict: IntakeVerdict, delivery: Delivery
     ) -> Disposition:
-        """Open, queue or join, as the service stands now: at most one incident of it is ever open."""
+        """Open, queue or join, by the state of the service: it has at most one open incident."""
         incident, unknown_to = one.incident, None
         if incident is None and not self._is_known(one.key):
             unknown_to = storable_text(signal.source)

@@ -1,9 +1,8 @@
 """The ledger of accepted signals and the tally of forgotten ones (promise 9).
 
-Intake enters what it accepted in the very transaction that stores it, by a
-statement of its own, and `signals.prune` tallies what it deletes: so that the
-ledger equals the rows plus the tally, or something was lost. Days are those of
-arrival, in UTC.
+Intake counts accepted signals in the transaction that stores them, by a separate statement, and
+`signals.prune` counts deleted ones: the ledger equals the rows plus the deletions, or a signal was lost.
+Days are those of arrival, in UTC.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SHARDS = 64
 """Transactions of different services seldom meet on one row of the ledger, and never for long."""
 ENTERED_AT_ONCE = 500
 _LATER = -1
-"""The shard of what was there before the ledger, or came from programs without one."""
+"""The shard for signals from before the ledger, or from programs without one."""
 
 _ENTER = text(
     "INSERT INTO intake_ledger (day, shard, accepted) VALUES (:day, :shard, :accepted)"

@@ -1,9 +1,8 @@
-"""What intake remembers of each service: its levels, as one bounded row, and its newest sample.
+"""The stored state of each service: its levels, as one bounded row, and its newest sample.
 
-On SQLite the newest levels are also kept in memory, beside the one connection that
-writes the file. They are dropped when another connection has changed the file (its
-`data_version`), and when a transaction of this one fails. On PostgreSQL any
-process may change them at any time; they are read in each transaction.
+On SQLite the newest levels are also kept in memory, with the connection that writes the file. They are
+dropped when another connection has changed the file (its `data_version`), and when a transaction of this
+one fails. On PostgreSQL any process may change them at any time; they are read in each transaction.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _ADVANCE = BulkInsert(
 
 
 class Remembered(msgspec.Struct, gc=False):
-    """What is on record of one service."""
+    """The record of one service."""
 
     levels: ServiceLevels | None
     newest_sample: int | None
@@ -84,7 +83,7 @@ def newest_sample(connection: Connection, key: ServiceKey) -> int | None:
 
 
 def remembered(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, Remembered]:
-    """What is on record of these services, in a transaction that may store it."""
+    """The records of these services, in a transaction that may store them."""
     cached = _cached(connection)
     if cached is None:
         return _stored(connection, keys)
@@ -149,7 +148,7 @@ def _stored(connection: Connection, keys: Collection[ServiceKey]) -> dict[Servic
 
 
 def _cached(connection: Connection) -> OrderedDict[ServiceKey, Remembered] | None:
-    """What is in memory and valid now; None where nothing is kept."""
+    """The valid records in memory; None if there is no cache."""
     memory = kept_in_memory(connection)
     if memory is None:
         return None

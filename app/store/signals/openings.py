@@ -1,4 +1,4 @@
-"""Incidents as intake changes them: opening one, and what a joining signal adds.
+"""Changes of incidents by intake: opening an incident, and adding a joining signal.
 
 Joining does not raise the version, so it never invalidates a running pass.
 """
@@ -71,7 +71,7 @@ def not_before(closed: Incident | None, at: datetime) -> datetime:
 
 
 def add_triggers(incident: Incident, triggers: Sequence[Trigger], *, fresh: bool) -> Incident:
-    """What a joining signal adds; a fresh one with a trigger ends the incident's staleness."""
+    """The data that a joining signal adds; a fresh signal with a trigger ends the incident's staleness."""
     if not triggers:
         return incident
     merged = union(incident.triggers, triggers)

@@ -106,7 +106,7 @@ _JOIN = (
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """A signal on record, and what became of it."""
+    """A stored signal, and its disposition."""
 
     id: SignalId
     dedup_key: str
@@ -114,14 +114,14 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def known(connection: Connection, dedup_keys: Sequence[str]) -> frozenset[str]:
-    """Those of the keys that a signal on record has; locks nothing."""
+    """The keys among these that a stored signal has; locks nothing."""
     return frozenset(row.dedup_key for row in _KNOWN.texts(connection, dedup_keys))
 
 
 def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
     """The rows of these signals, and the first ones with their deduplication keys.
 
-    `prune` leaves them alone until this transaction ends.
+    `prune` does not delete them until this transaction ends.
     """
     rows = [
         *_BY_ID.texts(connection, [signal.id for signal in given]),
@@ -219,9 +219,9 @@ def prune_changes(connection: Connection, older_than: datetime) -> int:
 
 
 def prune(connection: Connection, older_than: datetime) -> int:
-    """Delete what ended without an incident before that, oldest first, at most `BATCH` of them; how many.
+    """Delete at most `BATCH` old signals that ended without an incident, oldest first; return how many.
 
-    A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
+    A first signal stays as long as a duplicate of it. Deletions are counted.
     """
     again = signals.alias()
     repeated = exists().where(again.c.duplicate_of == signals.c.id)
@@ -264,7 +264,7 @@ def queues(connection: Connection) -> tuple[tuple[str, int], ...]:
 
 
 def queued(connection: Connection, sender: str, limit: int) -> tuple[Signal, ...]:
-    """The oldest queued openings of a sender, locked; those that a peer has in hand are left out."""
+    """The oldest queued openings of a sender, locked; those that a peer has locked are skipped."""
     rows = connection.execute(
         select(signals)
         .where(WAITING, signals.c.reason.startswith(QUEUED), signals.c.source == sender)

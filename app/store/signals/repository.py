@@ -1,4 +1,4 @@
-"""Signals over SQL: intake, and what is on record of the services that they concern."""
+"""Signals over SQL: intake, and the records of their services."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from app.store.signals.narrow import sample_records, samples
 from app.store.signals.narrow.lane import PostedDelivery
 
 PARTS_AT_ONCE = 2
-"""Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
+"""Parts of large deliveries in progress: operators wait only for these, not for all deliveries."""
 SAMPLES_SHOWN = 1_000
 CHANGES_SHOWN = 500
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]

@@ -54,7 +54,7 @@ _JOINED = (
     .where(incidents.c.id == bindparam("of_id"))
     .values({name: bindparam(f"new_{name}") for name in ("joined", "timeline_length", "timeline_head")})
 )
-"""Of an incident of which nothing else changed: the rest of its row is what most of a join would cost."""
+"""For an incident without other changes: writing the rest of its row would be most of the cost of a join."""
 _UPDATE = (
     update(incidents)
     .where(incidents.c.id == bindparam("of_id"))
@@ -81,11 +81,11 @@ _UPDATE = (
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Service:
-    """One service within a transaction: as it is on record, and as it stands after what was decided."""
+    """One service within a transaction: its stored state, and its state after the decisions."""
 
     key: ServiceKey
     newest_sample: int | None
-    """The number of the newest of its samples that are no signals."""
+    """The number of its newest sample that is not a signal."""
     stored_levels: ServiceLevels | None
     levels: ServiceLevels | None
     stored: Incident | None
@@ -101,7 +101,7 @@ class Service:
     unknown_to: str | None = None
     """The sender of the new incident, where the agent does not know the service itself."""
     none_pending: bool = False
-    """No signal of it is pending."""
+    """It has no pending signal."""
     added_pending: bool = False
     """A signal of it was recorded as pending in this transaction."""
     joined_pending: bool = False
@@ -112,7 +112,7 @@ class Service:
     """For the timeline of the open incident, and not written yet."""
 
     def opened(self, incident: Incident, unknown_to: str | None, signals: Sequence[Signal]) -> None:
-        """A new incident, written with the others of the transaction; `signals` are those that opened it."""
+        """A new incident, written with the others of the transaction; `signals` opened it."""
         self.incident, self.unknown_to = incident, unknown_to
         seen = [signal.observed_at for signal in signals if not signal.stale]
         self.began_at = min(incident.opened_at, *seen) if seen and not incident.stale else None
@@ -143,7 +143,7 @@ def read(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKe
 
 
 def known(connection: Connection, keys: Iterable[ServiceKey]) -> set[ServiceKey]:
-    """Those that the agent has observed in its own cluster."""
+    """The services that the agent has observed in its own cluster."""
     return {_key(row) for row in _KNOWN.services(connection, keys)}
 
 

@@ -1,9 +1,8 @@
-"""Statements given to SQLite's driver as they are.
+"""Statements passed unchanged to SQLite's driver.
 
-For the few statements that every set of signals pays for: SQLAlchemy's way to the
-driver and back costs ten times what SQLite needs to run one. Values and rows are
-those of the columns' types, as everywhere; errors are the driver's own, which
-`translated` knows.
+For the few statements that every set of signals needs: SQLAlchemy's overhead is ten times the time that
+SQLite needs to run one. Values and rows are those of the columns' types, as everywhere; errors are the
+driver's own, which `translated` knows.
 """
 
 from __future__ import annotations

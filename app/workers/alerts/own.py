@@ -1,9 +1,8 @@
-"""The agent's own alerts about single services: error budgets that burn, levels that are not usual.
+"""The agent's own alerts about single services: burning error budgets, unusual levels.
 
-Called by the poller with each measurement. What was counted is in memory: a process that
-takes over begins without it. For burn rates, what it has not observed counts as healthy; a
-baseline has a warm-up. It takes over the alerts on record, and ends them once it has
-measured for long enough to know that they are over.
+Called by the poller with each measurement. The counts are in memory: a process that takes over starts
+without them. For burn rates, unobserved time counts as healthy; a baseline has a warm-up. The process takes
+over the recorded alerts, and ends them once it has measured long enough to know that they have ended.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _REPEAT_EVERY = timedelta(minutes=5)
 """How often an alert that still fires is delivered again, so that its reason stays fresh."""
 
 UNUSUAL_FOR = timedelta(minutes=5)
-"""A level that left its baseline opens an incident once it has lasted for so long."""
+"""A deviation from the baseline opens an incident once it has lasted this long."""
 
 _TRIGGERS = {ERROR_RATE: Trigger.HIGH_ERROR_RATE, LATENCY: Trigger.HIGH_LATENCY}
 
@@ -41,7 +40,7 @@ class _LastDelivery:
 
 @dataclass(slots=True, kw_only=True)
 class ServiceAlerts:
-    """Remembers what each service used of its budget, and which alerts it has."""
+    """Stores the used error budget and the alerts of each service."""
 
     services: ServiceCatalogue
     baselines: Baselines
@@ -54,7 +53,7 @@ class ServiceAlerts:
     _recalled: set[ServiceKey] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Another process may have delivered alerts meanwhile: those on record are taken over again."""
+        """Another process may have delivered alerts in between: take over the recorded ones again."""
         self._delivered.clear()
         self._recalled.clear()
 
@@ -82,7 +81,7 @@ class ServiceAlerts:
             self._unusual_since.pop(place, None)
 
     def changed(self, key: ServiceKey, sample: SliSample) -> list[Alert]:
-        """The alerts to deliver now: that one begins, goes on, or is over. No data is no end of anything."""
+        """The alerts to deliver now: begun, continuing or ended. Missing data does not end an alert."""
         terms = self.services.of(key)
         wanted: dict[str, Alert | None] = {}
         wanted |= self._burn(key, None if terms is None else terms.budget, sample)

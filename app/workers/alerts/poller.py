@@ -1,9 +1,8 @@
-"""Finds alerts whose delivery was missed: those that fire and that no signal is on record of.
+"""Finds alerts whose delivery was missed: firing alerts without a recorded signal.
 
-They become signals by the reader of deliveries, so that a delivery that comes after all
-is recognised as the same signal. An alert is left to its delivery for one interval. An alert
-that was found so, and not delivered since, is reported again while it is listed, so that its
-reason stays fresh; its end is found as well (`unlisted`).
+The reader of deliveries turns them into signals, so that a late delivery is recognised as the same signal.
+For one interval polling leaves an alert to its delivery. An alert found by polling and not delivered since
+is reported again while it is listed, so that its reason stays fresh; its end is also detected (`unlisted`).
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ class AlertPoller:
     _recorded: set[str] = field(default_factory=set)
     """Deduplication keys of firing alerts that are on record."""
     _unlisted: list[UnlistedAlerts] = field(default_factory=list)
-    """What it found; empty until the record was read, once for each term of the process."""
+    """The found alerts; empty until the record was read, once for each term of the process."""
 
     async def run(self) -> None:
         """Poll until cancelled; a source out of reach is tried again next time."""
-        self._unlisted.clear()  # another process may have polled meanwhile
+        self._unlisted.clear()  # another process may have polled in between
         while True:
             try:
                 await self.poll()
@@ -62,7 +61,7 @@ class AlertPoller:
     async def poll(self) -> int:
         """One round; how many missed alerts were accepted."""
         unlisted = await self._memory()
-        asked_at = self.clock.now()  # what is delivered while the answer is on its way is newer
+        asked_at = self.clock.now()  # a delivery during the request is newer than the answer
         delivery = await self.source.firing()
         batch = delivery.batch(
             settings=self.settings,

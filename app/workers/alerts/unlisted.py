@@ -1,9 +1,9 @@
 """The ends of alerts that polling found: their source no longer lists them.
 
-An alert that ended before its source notified of it never gets an end by delivery. Only a
-complete answer counts, for any receiver and with what people silenced; a source that has
-just restarted lists nothing until its senders repeat what fires, so several answers over
-minutes have to agree. What was found is read from the store when a process takes over.
+The end of an alert that ended before its first notification is never delivered. Only a complete answer
+counts, for any receiver and including silenced alerts; a source that has just restarted lists nothing until
+its senders repeat firing alerts, so several answers over minutes have to agree. A process that takes over
+reads the found alerts from the store.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WHOLE_NAME = 200
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    """An alert that polling found and that was no delivery so far."""
+    """An alert that polling found and that was not delivered so far."""
 
     key: ServiceKey
     alert: Alert
@@ -54,7 +54,7 @@ class UnlistedAlerts:
     """The ends of a day, by identity: an alert that is listed again is reported again."""
 
     async def recall(self, now: datetime) -> None:
-        """Take over what is on record of the services that had an incident within a day."""
+        """Take over the recorded alerts of services that had an incident within a day."""
         cursor, keys = None, set[ServiceKey]()
         while True:
             where = IncidentFilter(since=now - FORGOTTEN_AFTER)
@@ -78,7 +78,7 @@ class UnlistedAlerts:
         self._ended.pop(alert.identity, None)
 
     async def listed_again(self, listed: Mapping[str, ServiceKey]) -> frozenset[str]:
-        """The identities of those listed alerts whose end was found here, and is still what is on record."""
+        """The identities of listed alerts whose end was found here and is still on record."""
         again: set[str] = set()
         for identity, (key, _) in list(self._ended.items()):
             if listed.get(identity) != key:
@@ -96,9 +96,9 @@ class UnlistedAlerts:
     async def to_refresh(
         self, listed: Mapping[str, ServiceKey], since: datetime, now: datetime
     ) -> frozenset[str]:
-        """The identities of those listed alerts that were found here and not reported since then.
+        """The identities of listed alerts that were found here and not reported since then.
 
-        One that was delivered is left to its deliveries, and one that was muted fires again.
+        A delivered alert is left to its deliveries, and a muted one fires again.
         """
         due: set[str] = set()
         for key in {one.key for identity, one in self._found.items() if listed.get(identity) == one.key}:
@@ -112,9 +112,9 @@ class UnlistedAlerts:
     async def over(
         self, source: AlertSource, held: Collection[str], every: timedelta, now: datetime
     ) -> list[tuple[ServiceKey, Alert]]:
-        """The alerts that are over, given the fingerprints of the alerts that fire now.
+        """The alerts that have ended, given the fingerprints of the firing alerts.
 
-        Raises where the source gives no complete answer: nothing is concluded from it.
+        Raises if the answer of the source is incomplete: it leads to no conclusion.
         """
         missing: list[_Found] = []
         for one in self._found.values():
@@ -142,7 +142,7 @@ class UnlistedAlerts:
         self._ended[alert.identity] = (key, at)
 
     async def _still_polled(self, one: _Found) -> bool:
-        """Whether it was neither delivered nor ended meanwhile; it is forgotten otherwise."""
+        """Whether it was neither delivered nor ended since; otherwise it is dropped."""
         if any(alert.identity == one.alert.identity for alert in await self._polled(one.key)):
             return True
         self._found.pop(one.alert.identity, None)

@@ -1,7 +1,7 @@
-"""The batch watcher: a failed Job becomes a signal about its batch, and so does the run that completes.
+"""The batch watcher: a failed Job, or a completed run, becomes a signal about its batch.
 
-Jobs are listed at intervals; nothing else is known of a cluster with thousands of them than
-what the last list shows, and what intake keeps of each batch.
+Jobs are listed at intervals; even for a cluster with thousands of Jobs only the last list, and intake's
+record of each batch, are kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BatchWatcher:
 
     async def run(self) -> None:
         """Look until cancelled; an unreachable cluster is tried again."""
-        self._failed.clear()  # another process may have looked meanwhile
+        self._failed.clear()  # another process may have checked in between
         while True:
             try:
                 await self.look()

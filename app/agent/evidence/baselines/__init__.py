@@ -1,1 +1,1 @@
-"""What is usual for a service: a baseline of each metric, and what is not as usual."""
+"""The usual levels of a service: a baseline of each metric, and deviations from it."""

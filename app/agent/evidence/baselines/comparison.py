@@ -24,7 +24,7 @@ def usual_level(
 
 
 def unusual(level: UsualLevel, indicator: SymptomIndicator, value: float) -> bool:
-    """Whether a value is clearly above what is usual: by as much as a rise, and by its spread."""
+    """Whether a value is clearly above the usual level: by as much as a rise, and by the spread."""
     spread = max(level.high - level.median, 0.1 * level.median)
     least = max(level.median * indicator.factor, level.median + indicator.least)
     return value >= max(least, level.high + spread)

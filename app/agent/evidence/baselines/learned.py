@@ -1,8 +1,8 @@
-"""What is usual for a service: a baseline of each metric, learned while measuring.
+"""The usual levels of a service: a baseline of each metric, learned while measuring.
 
-A baseline is a histogram on a logarithmic scale: quantiles are within 7%, a stray value
-moves none of them, and a series takes 400 bytes of counts however long it is observed.
-Counts are halved from time to time, so that what is usual may change within a day.
+A baseline is a histogram on a logarithmic scale: quantiles are within 7%, an outlier moves no quantile, and
+a series takes 400 bytes of counts, regardless of the length of observation. Counts are halved from time to
+time, so that the usual level can change within a day.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.agent.models import SliSample, UsualLevel
 
 LEAST_SAMPLES = 120
 LEAST_AGE = timedelta(hours=1)
-"""The warm-up after a start: with fewer samples, or over less time, nothing is usual."""
+"""The warm-up after a start: with fewer samples, or over less time, there is no baseline."""
 
 _BUCKETS = 100
 _GROWTH = math.log(1.15)
@@ -95,7 +95,7 @@ class Baselines:
     _indicators: ClassVar[tuple[SymptomIndicator, ...]] = (ERROR_RATE, LATENCY, TRAFFIC)
 
     def learn(self, key: ServiceKey, sample: SliSample) -> None:
-        """Count a measurement; what is missing or not finite is left out."""
+        """Count a measurement; missing and non-finite values are ignored."""
         series = self._known.setdefault(key, {})
         for indicator in self._indicators:
             value = indicator.of(sample)
@@ -111,7 +111,7 @@ class Baselines:
             del self._known[key]
 
     def usual(self, keys: Collection[ServiceKey]) -> tuple[UsualLevel, ...]:
-        """What is usual for these services; nothing during the warm-up of a series."""
+        """The baselines of these services; none during the warm-up of a series."""
         return tuple(
             series.level
             for key in keys

@@ -1,7 +1,7 @@
-"""What keeps pods from being created, scheduled or started, read from the cluster's own messages. Pure.
+"""The obstacles to creating, scheduling or starting pods, read from the cluster's own messages. Pure.
 
 The messages are those of the scheduler, the kubelet, the container runtimes and the
-admission chain. A message that none of the patterns knows leads to "unknown", never to a guess.
+admission chain. A message that matches no pattern leads to "unknown", never to a guess.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MissingObject:
 
 
 def missing_objects(pod: PodView) -> tuple[MissingObject, ...]:
-    """What a pod that cannot start lacks, by the node's message and by its events."""
+    """The objects that a pod lacks to start, by the message of the node and by its events."""
     if pod.ready:
         return ()
     said = [pod.failing.message] if pod.failing is not None else []
@@ -150,11 +150,11 @@ OBSTACLE_FIELDS = {
     Obstacle.VOLUME: ("volumes",),
     Obstacle.UNKNOWN: ("nodeSelector", "affinity", "tolerations", "resources of ", "volumes", "scheduler"),
 }
-"""The fields of a template (by prefix) whose change can put such an obstacle in a pod's way."""
+"""The fields of a template (by prefix) whose change can cause such an obstacle."""
 
 
 def obstacles(message: str) -> tuple[Obstacle, ...]:
-    """What the scheduler names, without what it adds about preemption; a volume comes first."""
+    """The obstacles that the scheduler names, without its notes on preemption; a volume comes first."""
     said = _PREEMPTION.sub("", message)
     parts = [part for part in re.split(r"[,;:]|\. ", said) if part.strip()]
     found = {next((kind for kind, words in _OBSTACLES if words.search(part)), None) for part in parts}

@@ -1,4 +1,4 @@
-"""What the newest template changed about the containers that fail. Pure."""
+"""The changes of the newest template to the failing containers. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _OWN_FAULTS = frozenset({PodFault.CRASH, PodFault.OUT_OF_MEMORY})
 def untouched_failing(evidence: Evidence) -> tuple[str, ...]:
     """The failing containers, by name, of a template that changed only other containers.
 
-    Empty where a field of the pod or of a failing container changed, or where pods of an
-    older template are healthy: the failing pods differ from those by the change alone.
+    Empty if a field of the pod or of a failing container changed, or if pods of an older template are
+    healthy: then only the change distinguishes the failing pods from the healthy ones.
     """
     compared = _compared(evidence)
     if compared is None or any(pod.ready for pod in older_pods(compared.workload)):
@@ -55,7 +55,7 @@ def lowered_limit(evidence: Evidence) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """A workload with its newest revision and the one that served before it."""
+    """A workload with its newest revision and the revision that served before."""
 
     workload: WorkloadView
     current: Revision

@@ -1,9 +1,9 @@
 """Feature flags as flagd keeps them: JSON documents in a ConfigMap. Pure.
 
-A document has an object `flags`; each flag has a `state`, `variants`, and the name of a
-`defaultVariant`. A document that cannot be read back as it was written (not JSON, a name
-twice, or a number or character that would be written otherwise) holds no flags for the
-agent, nor does one whose names are no short line: it changes only what it understands whole.
+A document has an object `flags`; each flag has a `state`, `variants`, and the name of a `defaultVariant`.
+The agent ignores a document that it cannot write back unchanged (not JSON, a duplicate name, or a number or
+character that would be written differently), or whose names are not short lines: it changes only documents
+that it understands completely.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FlagChange:
 
 
 def document_of(text: str) -> JsonObject | None:
-    """The flags of one entry, whole; None where it is no such document."""
+    """The flags of one entry; None if it is not a flag document."""
     if len(text) > _MOST_CHARACTERS or '"flags"' not in text:
         return None
     try:
@@ -113,7 +113,7 @@ def _indent(text: str) -> int:
 
 
 def _rest(text: str) -> Json:
-    """A document without its flags; any other text as it is."""
+    """A document without its flags; any other text unchanged."""
     document = document_of(text)
     return text if document is None else {name: one for name, one in document.items() if name != "flags"}
 

@@ -1,7 +1,6 @@
-"""What a person needs who takes over: which pods fail and why, the warnings, who else holds it, what to run.
+"""The handover: failing pods with their reasons, warnings, other owners, and commands to run. Pure.
 
-Pure. Every name in a command comes from the API server, which allows no character that a
-shell would interpret.
+Every name in a command comes from the API server, which allows no character that a shell would interpret.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
 
 
 def _of_batch(batch: BatchView, evidence: Evidence) -> Handover:
-    """How its newest run stands, and what the logs of the failed one say."""
+    """The state of its newest run, and the patterns in the logs of the failed run."""
     here = f"kubectl -n {batch.ref.namespace}"
     commands = [f"{here} describe {batch.ref.kind.lower()} {batch.ref.name}"]
     if batch.failed is not None:
@@ -145,7 +144,7 @@ def _facts(workload: WorkloadView) -> list[str]:
 
 
 def _facts_of_its_kind(workload: WorkloadView) -> list[str]:
-    """What a person must know who changes it by hand."""
+    """Facts for a person who changes the workload by hand."""
     ref, facts = workload.target.ref, []
     if ref.kind == ROLLOUT:
         facts.append(
@@ -185,7 +184,8 @@ def _removed_pods(workload: WorkloadView) -> list[str]:
 
 
 def _unexplained(failing: list[PodView], cause: Cause) -> bool:
-    """Whether neither a rule nor a pod says what is wrong: what the agent does not read comes next."""
+    """Whether neither a rule nor a pod shows the fault: the handover then lists the objects that the agent
+    does not read."""
     return cause is Cause.UNKNOWN and not failing
 
 
@@ -209,7 +209,8 @@ def _routes(evidence: Evidence, workload: WorkloadView, cause: Cause, *, unexpla
 
 
 def _unchecked(workload: WorkloadView) -> str | None:
-    """What may have changed and is not read: no right to Secrets, or to what carries the requests."""
+    """Objects that may have changed and that the agent does not read: Secrets, or routes without the right
+    to them."""
     secrets, routes = _secrets(workload), workload.routes
     kinds = _TRAFFIC if routes is None else tuple(_PLURALS[kind] for kind in routes.unread)
     content = f"the content of Secret {some_of(secrets, _SECRETS)}" if secrets else ""

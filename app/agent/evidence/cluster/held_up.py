@@ -1,8 +1,8 @@
-"""What holds up the rollback of a StatefulSet that replaces its pods in order. Pure.
+"""The pod that blocks the rollback of a StatefulSet that replaces its pods in order. Pure.
 
-The controller of a StatefulSet with `podManagementPolicy: OrderedReady` replaces no pod
-while one is not ready. A template that is put back does not reach the pod that its
-release broke: a rollback takes effect only when that pod is deleted as well.
+The controller of a StatefulSet with `podManagementPolicy: OrderedReady` replaces no pod while one is not
+ready. A restored template does not reach the pod that the release broke: the rollback takes effect only
+when that pod is also deleted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def waited_for(workload: WorkloadView) -> tuple[PodView, ...]:
 
 
 def why_kept(workload: WorkloadView, *, rolled_back: bool = False) -> str | None:
-    """Why no pod is deleted after a rollback; None where exactly one may be.
+    """Why no pod is deleted after a rollback; None if exactly one may be deleted.
 
-    It is the only one that the controller waits for, it was never ready, and it runs the
-    revision that the rollback leaves. `rolled_back`: the rollback may have taken place, so
-    that this may be the revision before the current one.
+    That pod is the only one that the controller waits for, it was never ready, and it runs the revision
+    that the rollback leaves. `rolled_back`: the rollback may have taken place, so that revision may be the
+    one before the current one.
     """
     waiting = waited_for(workload)
     names = ", ".join(pod.name for pod in waiting)

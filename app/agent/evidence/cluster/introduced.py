@@ -1,6 +1,6 @@
-"""Whether the newest template brought what keeps its pods from starting, or only met it. Pure.
+"""Whether the newest template caused the start failure of its pods, or was only exposed to it. Pure.
 
-A template that brought it is put right by going back; one that met it is not: its
+A rollback fixes a failure that the template caused. It does not fix one that the template only met: the
 older pods run only because they started earlier.
 """
 
@@ -37,16 +37,16 @@ OUTER_FAULTS = frozenset(
         PodFault.UNSCHEDULED,
     }
 )
-"""Faults that a template can bring, or meet without any change of its own."""
+"""Faults that a template can cause, or meet without a change."""
 
 _REFERENCE_FIELDS = ("env of ", "envFrom of ", "volumes", "volumeMounts of ")
 
 
 def introduced(evidence: Evidence, fault: PodFault) -> bool:
-    """Whether the newest template brought this fault.
+    """Whether the newest template caused this fault.
 
-    It did not if a pod of it is ready, if older pods have the same fault, or if none of
-    the fields that could cause it is known to have changed.
+    It did not if one of its pods is ready, if older pods have the same fault, or if none of the fields that
+    could cause it is known to have changed.
     """
     workload = evidence.workload
     current = current_revision(workload) if workload is not None else None
@@ -74,7 +74,7 @@ def introduced(evidence: Evidence, fault: PodFault) -> bool:
 
 
 def refusal_introduced(evidence: Evidence) -> bool:
-    """Whether the API server refuses the newest template for what the template changed."""
+    """Whether the API server refuses the newest template because of the template's change."""
     workload = evidence.workload
     current = current_revision(workload) if workload is not None else None
     if workload is None or current is None or workload.replica_failure is None:
@@ -89,7 +89,7 @@ def refusal_introduced(evidence: Evidence) -> bool:
 def _brought_reference(
     workload: WorkloadView, before: Revision, current: Revision, affected: Iterable[PodView]
 ) -> bool:
-    """Whether what is missing is referred to since the newest template only."""
+    """Whether only the newest template refers to the missing object."""
     missing = {one for pod in affected for one in missing_objects(pod)}
     if not missing or before.references is None or current.references is None:
         return rollout_stuck(workload)

@@ -33,10 +33,10 @@ _MOST_LINE, _MOST_WORDS, _MOST_PATTERN = 2_000, 40, 160
 _ALIKE = 0.6
 """The share of words in which two lines of one pattern agree."""
 ANY = "<*>"
-"""Stands for what was left out."""
+"""Replaces removed words."""
 
 _MESSAGES = ("level", "severity", "msg", "message", "error", "err", "exception")
-"""The fields of a structured line that say what happened."""
+"""The informative fields of a structured line."""
 _SERIOUS = re.compile(
     r"(?i)\b(error|errors|exception|fatal|panic|critical|failed|failure|refused|denied|timeout|timed|"
     r"unreachable|unavailable|killed|cannot|invalid|missing|traceback|segfault|out of memory)\b"
@@ -68,7 +68,7 @@ _VARIES = (
     re.compile(r"(?<!\S)(?=[^\s\d]*\d)\S+"),
     re.compile(r"\b[\w.-]{25,}\b"),
 )
-"""Quoted text, addresses, people, values of fields, paths, whatever holds a digit, and long names.
+"""Quoted text, addresses, people, values of fields, paths, words with a digit, and long names.
 
 Each takes time in proportion to the text, whatever a container writes: those of whole words
 look at a word once, from its first character.
@@ -83,7 +83,7 @@ class LogSource:
     pod: ObjectRef
     container: str
     previous: bool
-    """Ask for the container that ended, not the one that was started in its place."""
+    """Read the log of the terminated container, not of its replacement."""
 
 
 @dataclass(slots=True)
@@ -117,8 +117,8 @@ class _Reducer:
 def log_sources(workload: WorkloadView, evidence: Evidence) -> tuple[LogSource, ...]:
     """The failing containers to read, one for each container and fault, the youngest pod first.
 
-    Where none fails, requests do and a ConfigMap has changed: those of pods that serve. What they
-    write may tell a wrong setting from another system that refuses them.
+    If no container fails, but requests fail and a ConfigMap has changed: those of serving pods. Their logs
+    may distinguish a wrong setting from another system that refuses their credentials.
     """
     found: dict[tuple[str, PodFault], LogSource] = {}
     for pod in workload.pods:
@@ -199,7 +199,7 @@ def patterns_of(source: LogSource, tail: LogTail) -> tuple[LogPattern, ...]:
 
 
 def pattern_facts(patterns: Iterable[LogPattern]) -> list[str]:
-    """What the logs say, as clauses for a person."""
+    """The patterns of the logs, as clauses for a person."""
     return [
         f"log of container {one.container} in pod {one.pod}{' before its restart' if one.previous else ''}: "
         f"{one.pattern} ({one.count} {'line' if one.count == 1 else 'lines'})"
@@ -208,7 +208,7 @@ def pattern_facts(patterns: Iterable[LogPattern]) -> list[str]:
 
 
 def _said(line: str) -> str:
-    """What a line says; empty for a frame of a stack trace."""
+    """The message of a line; empty for a frame of a stack trace."""
     if _FRAME.match(line):
         return ""
     text = _of_fields(line) if line.startswith("{") else line
@@ -216,7 +216,7 @@ def _said(line: str) -> str:
 
 
 def _of_fields(text: str) -> str:
-    """The telling fields of a structured line; what cannot be read is left out whole."""
+    """The informative fields of a structured line; an unreadable line is dropped."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -242,7 +242,7 @@ def _unless_name(quoted: re.Match[str]) -> str:
 
 
 class _After(Enum):
-    """Where a word stands: how much of what follows the name of a secret is still to come."""
+    """The position of a word: how many words after the name of a secret are still to be removed."""
 
     PLAIN = auto()
     """After no name."""

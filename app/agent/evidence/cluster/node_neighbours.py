@@ -1,8 +1,7 @@
 """Which services fail on a node alone: evidence across services that the node is at fault. Pure.
 
-A node may report that it is ready and still break what runs on it. One failing pod of one
-service does not show that; failing pods of several services do, where each of them is
-healthy on other nodes.
+A node may report that it is ready and still break its pods. A single failing pod of one service does not
+show this; failing pods of several services show it if each service is healthy on other nodes.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from app.agent.models import Evidence, NodeNeighbours
 from app.agent.workload import PodView, WorkloadView
 
 _NOT_OF_A_NODE = frozenset({PodFault.IMAGE, PodFault.CONFIGURATION, PodFault.LOST})
-"""Faults that follow from what a pod asks for, or that the cluster reports of the node itself."""
+"""Faults caused by the specification of a pod, or reported by the cluster for the node itself."""
 
 
 def only_node(pods: tuple[PodView, ...], at: datetime) -> str | None:
-    """The one node that holds every unhealthy pod and no healthy one, beside healthy pods elsewhere."""
+    """The one node that runs every unhealthy pod and no healthy one, while healthy pods run elsewhere."""
     nodes = {p.node for p in pods if pod_fault(p, at) is not None}
     node = next(iter(nodes), None)
     if len(nodes) != 1 or node is None:
@@ -39,7 +38,7 @@ def twins_elsewhere(pods: tuple[PodView, ...], at: datetime) -> bool:
 def neighbours_on(
     node: str, workloads: Iterable[tuple[ServiceKey, WorkloadView]], at: datetime
 ) -> NodeNeighbours:
-    """How other services fare on the node and beside it."""
+    """The health of other services on the node and on other nodes."""
     failing: list[ServiceKey] = []
     healthy: list[ServiceKey] = []
     beside: list[ServiceKey] = []
@@ -57,9 +56,9 @@ def neighbours_on(
 
 
 def failing_with(node: str, evidence: Evidence) -> tuple[ServiceKey, ...]:
-    """The other services that fail on the node alone; empty unless they are more than the rest shows.
+    """The other services that fail only on the node; empty unless they outnumber the counter-evidence.
 
-    Services that are healthy on the node, or fail elsewhere, outweigh as many that fail on it.
+    Each service that is healthy on the node, or fails elsewhere, cancels one that fails on it.
     """
     found = evidence.neighbours
     if found is None or found.node != node:

@@ -29,7 +29,7 @@ def cause_of(change: RouteChange) -> Cause:
 
 
 def routes_of(evidence: Evidence) -> RoutesView:
-    """What was read of them; nothing without a workload."""
+    """The routes that were read; none without a workload."""
     workload = evidence.workload
     return RoutesView() if workload is None or workload.routes is None else workload.routes
 
@@ -68,9 +68,9 @@ def concerning(evidence: Evidence, services: Iterable[str]) -> tuple[RouteChange
 
 
 def standing_faults(evidence: Evidence) -> tuple[RouteFault, ...]:
-    """What sends requests nowhere now, where pods are ready to answer them.
+    """The objects that currently send requests to no pod, although pods are ready.
 
-    An object that was not written since long before the symptom is as it was while all was well.
+    An object last written long before the symptom is unchanged since the service was healthy.
     """
     workload, began = evidence.workload, incident_onset(evidence)
     if workload is None or not any(pod.ready for pod in current_pods(workload)):

@@ -15,7 +15,7 @@ _AUTOMATIC = re.compile(r"^(?:kube-controller-manager|keda)|autoscaler")
 def scale_change(before: int, workload: WorkloadView, agent: str) -> ConfigChange | None:
     """The change of the replicas since the last look; None for those of an autoscaler or of the agent.
 
-    `agent` is the agent's field manager. What an autoscaler sets follows the load, and is no cause of it.
+    `agent` is the agent's field manager. A change by an autoscaler follows the load and is not a cause of it.
     """
     now = workload.desired_replicas
     by = None if workload.scaled is None else workload.scaled.by

@@ -1,1 +1,1 @@
-"""The start of a symptom: when it left its usual level, what fits that, and what is waited out."""
+"""The start of a symptom: when it left its usual level, which changes match, and how long to wait."""

@@ -2,7 +2,7 @@
 
 The pods of a release are its own control group: if they served for a while and every
 indicator stayed at its usual level, the defect is not one that the release shows at once.
-A symptom that was measured before the change was made is not its effect either.
+A symptom measured before the change is not an effect of the change either.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _READ_BY = timedelta(minutes=3)
 """A ConfigMap that changed reaches the files of running pods in about two minutes, and a window shows it."""
 
 _DEPENDENCY_CHANGED = timedelta(minutes=5)
-"""A dependency that changed so shortly before the symptom may fail by itself."""
+"""A dependency that changed this shortly before the symptom may be the cause itself."""
 
 _ROLLED_OUT = timedelta(seconds=90)
 """The least time between a change of a dependency and one of its caller in which the first rolls out."""
@@ -68,10 +68,10 @@ def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) ->
 
 
 def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
-    """Dependencies that fail since a change calls them more often, with the factor: no cause of it.
+    """Dependencies that fail since a change calls them more often, with the factor: they are not the cause.
 
-    A dependency that was changed itself may fail by that change, and failed calls are repeated:
-    unless it served within the objectives from then until its caller changed.
+    A dependency that was itself changed may fail because of that change, and failed calls are repeated; it
+    counts only if it served within the objectives from its change until the change of its caller.
     """
     if not began_with_rollout(candidate_change, evidence):
         return {}
@@ -126,7 +126,7 @@ def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, 
 def _score_running_pods(
     cause_score: CauseScore, candidate_change: CandidateChange, left: Departure, evidence: Evidence
 ) -> None:
-    """Pods that ran on at the usual level had read a ConfigMap; those that start later read it then."""
+    """Pods that continued at the usual level had read the ConfigMap; later pods read it at their start."""
     workload, well = evidence.workload, left.after - candidate_change.at
     if workload is None or well < _READ_BY or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return

@@ -17,7 +17,7 @@ _WELL = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
-    """When an indicator left its usual level: between two samples."""
+    """The two samples between which an indicator left its usual level."""
 
     after: datetime
     """The last sample at the usual level."""
@@ -54,7 +54,7 @@ def departure_of(evidence: Evidence, indicator: SymptomIndicator) -> Departure |
 def returned_at(evidence: Evidence, indicator: SymptomIndicator) -> datetime | None:
     """Since when an indicator is outside its objective again, after it had been within; None: the first time.
 
-    What ended by itself and returns is another symptom: its age counts from its return.
+    A symptom that ended by itself and returns counts as a new one: its age counts from its return.
     """
     objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
     points = points_of(evidence, indicator)

@@ -11,7 +11,7 @@ from app.agent.ids import ServiceKey
 from app.agent.models import Evidence, SliSample
 
 BEFORE_ONSET = timedelta(minutes=2)
-"""The last samples before the onset are no history: the fault begins before its first symptom."""
+"""The last samples before the onset do not count as history: the fault begins before its first symptom."""
 
 OTHER_LOAD = 1.5
 """Requests that change by more than this factor are another load, not noise."""
@@ -28,12 +28,12 @@ def calls_more_often(evidence: Evidence, dependency: ServiceKey) -> float | None
 
 
 def levels_of(evidence: Evidence, dependency: ServiceKey) -> Sequence[SliSample]:
-    """The service levels of a dependency, oldest first; empty where none are known."""
+    """The service levels of a dependency, oldest first; empty if none are known."""
     return next((levels.sli for levels in evidence.dependency_levels if levels.key == dependency), ())
 
 
 def load_since(sli: Sequence[SliSample], began: datetime) -> float:
-    """The requests of a service since the onset, as a multiple of those before; 1 where it is not known."""
+    """The requests of a service since the onset, as a multiple of those before; 1 if unknown."""
     rates = [(s.at, s.request_rate) for s in one_source(sli) if s.request_rate is not None]
     before = [rate for at, rate in rates if at < began - BEFORE_ONSET]
     since = [rate for at, rate in rates if at >= began]
@@ -43,5 +43,5 @@ def load_since(sli: Sequence[SliSample], began: datetime) -> float:
 
 
 def one_source(sli: Sequence[SliSample]) -> Sequence[SliSample]:
-    """The measured samples, or the posted ones where none is measured: never both as one history."""
+    """The measured samples, or the posted ones if there are no measured ones: never both as one history."""
     return [sample for sample in sli if sample.measured] or sli

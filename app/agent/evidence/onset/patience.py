@@ -1,4 +1,4 @@
-"""When a diagnosis is too early to act on: what may end by itself is given its time, and no more. Pure."""
+"""Whether a diagnosis is too early to act on: a symptom that may end by itself gets a bounded time. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LASTS = timedelta(seconds=75)
 """An error rate that left its usual level more recently may be a short breach, seen through a window."""
 
 RELEASE_LOOK = timedelta(seconds=10)
-"""How long a symptom that may be that of a release is given before it is looked at again."""
+"""The wait before a symptom that a release may have caused is evaluated again."""
 
 FALLING_LOOK = timedelta(seconds=30)
 """How long a symptom that falls is given before it is looked at again."""
@@ -41,14 +41,14 @@ FALLING_LONGEST = timedelta(minutes=3)
 """A symptom that still comes and goes so long after the incident was opened is not waited out."""
 
 LONGEST = timedelta(minutes=10)
-"""After this time since the incident was opened nothing is waited out: pods that become ready again and
-again, or a symptom that begins again and again, would renew every wait."""
+"""After this time since the opening of the incident the agent no longer waits: pods that repeatedly become
+ready, or a symptom that repeatedly begins, would renew every wait."""
 
 PREPARATION_SHARE = 0.5
 """The share of its rollout's progress deadline that an init container that runs is given."""
 
 LONGEST_PREPARATION = timedelta(minutes=30)
-"""The longest wait for an init container, whatever the progress deadline."""
+"""The longest wait for an init container, regardless of the progress deadline."""
 
 PREPARATION_LOOK = timedelta(seconds=30)
 """How long a rollout with such an init container is given before it is looked at again."""
@@ -58,12 +58,12 @@ _FALLEN_TO = 0.75
 """A symptom falls where its newest value is at most this share of the highest one of the last minute."""
 
 _MOST_FAIL = 0.8
-"""Where more requests than this fail, a cold start is no reason to wait."""
+"""If more requests than this fail, a cold start does not justify a wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Until when nothing is decided, and why."""
+    """Until when the agent decides nothing, and why."""
 
     until: datetime
     waits_for: str
@@ -74,7 +74,7 @@ class Patience:
 
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
-    """What is waited out now; None where the incident is to be decided."""
+    """The current wait; None if the incident can be decided."""
     preparing = _preparing(evidence)
     if preparing is not None and evidence.at < preparing.until:
         return preparing
@@ -93,9 +93,9 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 
 
 def _preparing(evidence: Evidence) -> Patience | None:
-    """Init containers that run may load data for minutes: no harm while the pods of the version before serve.
+    """Running init containers may load data for minutes: harmless while pods of the previous version serve.
 
-    Only where nothing else is wrong, and well before the cluster itself gives the rollout up.
+    Only if nothing else is wrong, and well before the cluster itself aborts the rollout.
     """
     workload = evidence.workload
     if workload is None or {*evidence.triggers} != {Trigger.PODS_UNAVAILABLE}:
@@ -117,7 +117,7 @@ def _preparing(evidence: Evidence) -> Patience | None:
 
 
 def _replaced(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
-    """The pods that were reported are gone, and those that replace them are too young to be judged."""
+    """The reported pods are gone, and their replacements are too young to be evaluated."""
     workload = evidence.workload
     if workload is None or diagnosis.best.cause is not Cause.UNKNOWN:
         return None
@@ -146,10 +146,10 @@ def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 
 
 def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
-    """A breach that has not lasted: a percentile stays high for as long as a measurement looks back.
+    """A breach that has not lasted: a percentile stays high for the whole window of a measurement.
 
-    Of a service that was degraded before, it may be another symptom that has just begun. Errors that
-    are clearly those of a release do not end by themselves.
+    For a service that was degraded before, it may be another symptom that has just begun. Errors that a
+    release clearly caused do not end by themselves.
     """
     outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
     again = {one: at for one in outside if (at := returned_at(evidence, one)) is not None}
@@ -170,7 +170,7 @@ def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
 
 
 def _outside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
-    """Whether the newest value is outside the objective, whatever the incident was opened for."""
+    """Whether the newest value is outside the objective, regardless of the trigger of the incident."""
     objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
     points = points_of(evidence, indicator)
     return objective is not None and bool(points) and points[-1][1] > objective
@@ -212,7 +212,7 @@ def _fall(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
 
 
 def _warming_up(evidence: Evidence) -> Patience | None:
-    """Slow answers from the first minutes of new pods on may be those of cold caches."""
+    """Slow answers that began in the first minutes of new pods may come from cold caches."""
     workload = evidence.workload
     if workload is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None

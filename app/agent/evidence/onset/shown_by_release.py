@@ -1,8 +1,8 @@
-"""Whether a symptom is so clearly that of a release that waiting adds nothing. Pure.
+"""Whether a release caused a symptom so clearly that waiting adds nothing. Pure.
 
-A short breach beside a rollout has other causes: connections that the rollout cuts, more
-load, cold caches, a dependency. Each of them shows in the measurements; where none does,
-and the errors grew once only the new pods served, they are those of the release.
+A short breach during a rollout has other causes: connections that the rollout cuts, more load, cold caches,
+a dependency. The measurements show each of them. If none is visible, and the errors grew once only the new
+pods served, the release caused them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, TRAFFIC, points_of,
 from app.agent.models import Cause, Diagnosis, Evidence
 
 FAR_ABOVE = 4.0
-"""An error rate is far above its objective from this multiple of it on."""
+"""From this multiple of its objective on, an error rate is far above it."""
 
 _SAMPLES = 2
 """So many samples in a row are far above the objective; one may be noise or the end of the last older pod."""
@@ -61,7 +61,7 @@ def shown_by_release(evidence: Evidence, diagnosis: Diagnosis) -> bool:
 
 
 def _far_above(evidence: Evidence) -> bool:
-    """Whether errors alone are the symptom, and many: slow answers may be those of cold caches."""
+    """Whether many errors are the only symptom: slow answers may come from cold caches."""
     objectives = evidence.objectives
     errors, p95 = points_of(evidence, ERROR_RATE), points_of(evidence, LATENCY)
     if objectives is None or not errors or not p95:
@@ -74,8 +74,9 @@ def _far_above(evidence: Evidence) -> bool:
 def _grew_with_new_pods_alone(own: CandidateChange, evidence: Evidence) -> bool:
     """Whether the errors grew after the last new pod was ready and no other pod was left.
 
-    The last older pod still cuts connections while it ends, after the last new one is ready: that is one
-    sample, or errors that fall. Several samples that stay high, some time later, are no such breach.
+    The last older pod still cuts connections while it terminates, after the last new pod is ready: this
+    gives one high sample, or falling errors. Several samples that stay high some time later have another
+    cause.
     """
     workload, objectives = evidence.workload, evidence.objectives
     if workload is None or objectives is None or not own.in_template or older_pods(workload):

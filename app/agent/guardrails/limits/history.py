@@ -1,4 +1,4 @@
-"""What the limits compare: an action that may begin, and those that began before it."""
+"""The inputs of the limits: an action that may begin, and the earlier actions."""
 
 from __future__ import annotations
 
@@ -123,13 +123,13 @@ def in_words(action: Action) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentResult:
-    """What is known of an incident when its actions are judged."""
+    """The known data of an incident for the evaluation of its actions."""
 
     closed: bool
     recovered_after: int | None = None
     """The sequence of the action after which its last verdict is "recovered"; None without one.
 
-    However it ended: an incident that recovered may end as escalated or resolved by hand.
+    The end does not matter: an incident that recovered may end as escalated or resolved by hand.
     """
 
 

@@ -1,4 +1,4 @@
-"""Cooldown, backoff, and actions that would repeat or reverse what the agent did before."""
+"""Cooldown, backoff, and actions that would repeat or reverse an earlier action of the agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configured limits, and what is said when an action would exceed one."""
+"""The configured limits, and the messages for an action that would exceed one."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Budget:
     known_services: int | None = None
     """The number of services in the cluster; None if unknown."""
     alone: bool = False
-    """No other action of this name, and no undo with its effect, may be under way, so that
-    what it is limited by can be counted."""
+    """No other action of this name, and no undo with its effect, may be running, so that the limited
+    objects can be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,6 @@ class Store:
     figures: FiguresRepository
     statistics: StatisticsRepository
     ping: Callable[[], Coroutine[Any, Any, None]]
-    """Writes something; raises when that fails, or the database is not the one that was opened."""
+    """Writes a row; raises if that fails, or if the database is not the opened one."""
     close: Callable[[], Coroutine[Any, Any, None]]
-    """Finishes what was begun and closes the database; may be called twice."""
+    """Finishes begun work and closes the database; may be called twice."""

@@ -15,7 +15,7 @@ from app.agent.ports.store.claims import Claim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRecord:
-    """An approval with the incident that it was asked for, as it stands now."""
+    """An approval with its incident, in the current state."""
 
     approval: Approval
     incident: Incident
@@ -54,7 +54,7 @@ class ApprovalRepository(Protocol):
         at: datetime,
         nonce: str | None = None,
     ) -> Approval:
-        """One answer, weighed by the request's terms under a lock; the incident is due at once.
+        """One answer, evaluated by the terms of the request under a lock; the incident is due at once.
 
         Adds a timeline entry and one to the audit trail. `NotFound` for an unknown
         id; `Conflict` when it was answered already (it says by whom), has expired, or
@@ -71,5 +71,5 @@ class ApprovalRepository(Protocol):
     async def record_escalation(
         self, claim: Claim, incident: Incident, approval_id: ApprovalId, steps: int, notes: Sequence[Note]
     ) -> Incident:
-        """Record how many steps of a request's escalation were taken; one that has ended is not changed."""
+        """Record how many steps of a request's escalation were taken; an ended request is not changed."""
         ...

@@ -18,7 +18,7 @@ class Claim:
     token: FencingToken
     expires_at: datetime
     interruptions: int = 0
-    """How many holders in a row left it without a release: they died over it, or were cut off."""
+    """How many holders in a row did not release it: they died, or were cut off."""
     nudges: int = 0
     """How often the incident had been made due from outside when this was taken."""
 
@@ -36,10 +36,10 @@ class ClaimRepository(Protocol):
         ...
 
     async def renew(self, claim: Claim, lease: timedelta, now: datetime) -> None:
-        """Hold on for another lease from now.
+        """Renew the claim for another lease from now.
 
-        Raises `ClaimLost` when the claim was voided or taken over meanwhile, or the
-        incident is closed; no further incident is claimed.
+        Raises `ClaimLost` if the claim was voided or taken over, or the incident is closed; claims no
+        further incident.
         """
         ...
 
@@ -57,7 +57,7 @@ class ClaimRepository(Protocol):
         ...
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
-        """Give it back, to be looked at again at `due_at`; a claim that was lost already is no error."""
+        """Release the claim; the incident is due again at `due_at`. A lost claim is not an error."""
         ...
 
     async def release_owner(self, owner: str) -> int:

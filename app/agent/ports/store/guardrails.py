@@ -22,11 +22,11 @@ class GuardrailRepository(Protocol):
     async def set_kill_switch(
         self, setting: KillSwitch, *, person: Person | None = None, nonce: str | None = None
     ) -> None:
-        """Engage or release; holds for every intent that has not committed yet.
+        """Engage or release; applies to every intent that has not committed yet.
 
-        Adds an entry to the audit trail, in the name of `person`, else of `setting.by`
-        at their word. `Conflict`, and nothing is changed, for a `nonce` seen before; `Invalid`
-        without the name of who sets it.
+        Adds an entry to the audit trail, in the name of `person`, else of `setting.by`, unverified.
+        `Conflict`, and nothing is changed, for a `nonce` seen before; `Invalid` without the name of the
+        person who sets it.
         """
         ...
 

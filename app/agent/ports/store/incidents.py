@@ -41,7 +41,7 @@ class OpenBeside:
     """Services other than the one asked about that have an open incident."""
 
     named: tuple[ServiceKey, ...]
-    """Those of the services asked for by name."""
+    """The incidents of the named services."""
     others: tuple[ServiceKey, ...]
     """The newest of the rest, up to the limit."""
 
@@ -51,7 +51,7 @@ class RecordPart:
     """An incident with a part of its timeline."""
 
     record: IncidentRecord
-    """Its timeline holds the part alone."""
+    """Its timeline holds only the requested part."""
     length: int
     """Entries of the whole timeline."""
 
@@ -72,7 +72,7 @@ class IncidentRepository(Protocol):
     ) -> RecordPart | None:
         """With at most `limit` entries: those after sequence `after` (-1: all), else the newest.
 
-        `urgent` is for operators who answer: it uses what is reserved for them.
+        `urgent` is for operators who answer: it uses their reserved capacity.
         """
         ...
 
@@ -81,7 +81,7 @@ class IncidentRepository(Protocol):
     ) -> Mapping[IncidentId, RecordPart]:
         """Several incidents, each with its newest `limit` entries, in one snapshot; unknown ids are left out.
 
-        For operators who answer: it uses what is reserved for them.
+        For operators who answer: it uses their reserved capacity.
         """
         ...
 
@@ -136,5 +136,5 @@ class IncidentRepository(Protocol):
     async def timeline_heads(
         self, *, after: IncidentId | None, limit: int
     ) -> tuple[tuple[IncidentId, Head], ...]:
-        """The length and last hash of each timeline as kept beside it, by id, those behind `after`."""
+        """The separately stored length and last hash of each timeline, by id, after `after`."""
         ...

@@ -22,8 +22,8 @@ class NotificationRepository(Protocol):
     async def due(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
         """Incidents with notifications pending for the channel, and that may be tried at `at`.
 
-        Open ones first, each kind oldest first. What had ended before the channel was
-        first asked about here is left out; dry runs are.
+        Open ones first, each kind oldest first. Incidents that ended before the first call for the channel,
+        and dry runs, are left out.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Credentials, and the audit log of what people decided."""
+"""Credentials, and the audit log of people's decisions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class CredentialRepository(Protocol):
     async def add(
         self, credential: Credential, human_decision: HumanDecision, *, nonce: str | None = None
     ) -> None:
-        """Keep a new one, with the entry of the audit trail that says whose it is and who made it.
+        """Store a new one, with the entry of the audit trail that names its holder and its creator.
 
-        `Conflict`, and nothing is kept, for a `nonce` seen before.
+        `Conflict`, and nothing is stored, for a `nonce` seen before.
         """
         ...
 
     async def get(self, credential_id: CredentialId) -> Credential | None: ...
 
     async def tokens(self) -> tuple[Credential, ...]:
-        """Every token, newest first, those that hold no more included; sessions are not listed."""
+        """Every token, newest first, including revoked and expired ones; sessions are not listed."""
         ...
 
     async def revoke(self, credential_id: CredentialId, human_decision: HumanDecision) -> Credential:
@@ -36,15 +36,15 @@ class CredentialRepository(Protocol):
         ...
 
     async def forget(self, older_than: datetime) -> int:
-        """Remove sessions that ended before that; how many. Tokens stay, for an old one is no guess."""
+        """Remove sessions that ended before that time; return how many. Tokens stay, valid or not."""
         ...
 
 
 class AuditLogRepository(Protocol):
-    """The audit log of what people decided (promise 12)."""
+    """The audit log of people's decisions (promise 12)."""
 
     async def append(self, human_decision: HumanDecision) -> None:
-        """Append to the audit trail what has no row of its own to be written with."""
+        """Append an entry without a related row to the audit trail."""
         ...
 
     async def entries(self, *, after: int, limit: int) -> tuple[AuditLogEntry, ...]:

@@ -26,33 +26,33 @@ from app.agent.slo import Breach, SloThresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalRecord:
-    """An accepted signal and what became of it."""
+    """An accepted signal and its disposition."""
 
     signal: Signal
     disposition: Disposition
 
 
 class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
+    """The state per service that intake needs for durations and hysteresis; one bounded row.
 
-    Stored without what has its default, which is most of it for a healthy service.
+    Default values are not stored, which are most fields of a healthy service.
 
-    Times are event times. A `*_breach_since` is set while the indicator has been
-    above its threshold and not yet below its clearing level.
+    Times are event times. A `*_breach_since` is set while the indicator has been above its threshold and
+    not yet below its clearing level.
     """
 
     key: ServiceKey
     error_rate_breach_since: datetime | None = None
     latency_breach_since: datetime | None = None
     conditions: tuple[Condition, ...] = ()
-    """What the cluster says is wrong now; a crash loop reported by a sample counts as CRASH_LOOP_BACK_OFF."""
+    """The current faults in the cluster; a crash loop reported by a sample counts as CRASH_LOOP_BACK_OFF."""
     last_sample_at: datetime | None = None
     last_sample: SliSample | None = None
     error_rate_breach_until: datetime | None = None
     """The newest sample that keeps the breach on."""
     latency_breach_until: datetime | None = None
     error_rate_clear_at: datetime | None = None
-    """The newest sample at which the indicator was well: what is older and was not is over."""
+    """The newest sample with a healthy indicator: older breach samples no longer count."""
     latency_clear_at: datetime | None = None
     crash_told_at: datetime | None = None
     """The newest sample that reported whether the service crash loops."""
@@ -61,7 +61,7 @@ class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     resolved_alerts: tuple[str, ...] = ()
     """The last alerts that were reported as resolved: an older report of one as firing does not count."""
     measured_error_rate: Breach = msgspec.field(default_factory=Breach)
-    """What the agent's own poller saw, apart from what was posted."""
+    """The measurements of the agent's own poller, separate from posted samples."""
     measured_latency: Breach = msgspec.field(default_factory=Breach)
     deploy_succeeded_at: datetime | None = None
     """The newest deploy that was reported as succeeded: a failure from before it is over."""
@@ -127,7 +127,7 @@ class IntakeDecider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """What a signal says that was delivered before: the service's state after it."""
+    """The effect of a signal that was delivered before: the state of the service after it."""
 
     levels: ServiceLevels
     fires_again: bool = False
@@ -140,7 +140,7 @@ class RepeatDecider(Protocol):
     def __call__(
         self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
     ) -> Repeat | None:
-        """None where it says nothing that is not known."""
+        """None if it adds nothing new."""
         ...
 
 
@@ -189,7 +189,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dequeued:
-    """What one look at the queued openings did, and what is left."""
+    """The result of one pass over the queued openings, and the number left."""
 
     ended: int
     """Signals that have another disposition now."""
@@ -215,13 +215,11 @@ class SignalRepository(Protocol):
         a larger one is recorded in parts of that size. If it fails in
         between, the same call again completes it.
 
-        A `dedup_key` seen before gets the disposition deduplicated without
-        `decide` being asked; `again` says what the repeat means for the service's
-        levels, and whether it is to be decided as a new signal. With an
-        `idempotency_key` seen before (kept 24 h) and an equal `request_hash` the first
-        answer is returned and nothing is recorded; with another hash it raises
-        `Invalid`. At most one incident per service is
-        open, whatever runs beside this. New incidents get the state OPEN, the
+        A `dedup_key` seen before gets the disposition deduplicated without `decide` being asked; `again`
+        says what the repeat means for the service's levels, and whether it is to be decided as a new
+        signal. With an `idempotency_key` seen before (kept 24 h) and an equal `request_hash` the first
+        answer is returned and nothing is recorded; with another hash it raises `Invalid`. At most one
+        incident per service is open, regardless of concurrent calls. New incidents get the state OPEN, the
         `dry_run` given, and a first timeline entry.
         """
         ...
@@ -249,7 +247,7 @@ class SignalRepository(Protocol):
     async def get(self, signal_id: SignalId) -> SignalRecord | None: ...
 
     async def known(self, dedup_keys: Sequence[str]) -> frozenset[str]:
-        """Those of the keys that a signal on record has."""
+        """The keys among these that a stored signal has."""
         ...
 
     async def of_incident(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
@@ -286,17 +284,16 @@ class SignalRepository(Protocol):
     async def prune(self, older_than: datetime) -> int:
         """Forget signals received before that which ended without an incident, and changes as old; how many.
 
-        In bounded transactions, at most 10,000 of each, oldest first. What opened or joined an
-        incident is kept for good, and so is a signal that still waits for its end;
-        a first signal is kept for as long as a duplicate of it. What is forgotten
-        is tallied for the audit.
+        In bounded transactions, at most 10,000 of each, oldest first. Signals that opened or joined an
+        incident are kept permanently, and pending signals until their end; a first signal is kept as long
+        as a duplicate of it. Deleted signals are counted for the audit.
         """
         ...
 
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         """Metric samples among the signals since then, oldest first, at most 1,000.
 
-        Those that the agent's own poller reported are marked as measured.
+        Samples from the agent's own poller are marked as measured.
         """
         ...
 

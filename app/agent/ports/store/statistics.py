@@ -10,7 +10,7 @@ from app.agent.analytics.report import Counted, StatsFilter, StatsPart
 
 
 class StatisticsRepository(Protocol):
-    """Counts what a report of a period needs, and judges the proposals of dry runs."""
+    """Computes the counts for a report of a period, and evaluates the proposals of dry runs."""
 
     async def counted(self, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)) -> Counted:
         """Counts and sums in one snapshot; the parts that are not asked for are empty."""

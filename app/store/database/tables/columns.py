@@ -1,4 +1,4 @@
-"""What the tables share: kinds of columns, names of constraints, and two instants of the queue."""
+"""Shared parts of the tables: kinds of columns, names of constraints, and two instants of the queue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 RowNumber = BigInteger().with_variant(Integer(), "sqlite")
-"""A growing row number: SQLite numbers by itself only what is called exactly INTEGER."""
+"""An increasing row number: SQLite generates it only for a column type named exactly INTEGER."""
 
 JsonText = JSON(none_as_null=True)
 
@@ -44,7 +44,7 @@ AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due by every process's clock, however far two of them are apart."""
 
 AFTER_KNOWN = datetime(1970, 1, 2, tzinfo=UTC)
-"""Due as well; new incidents of services that no cluster has shown us stand behind those of known ones."""
+"""Also due; new incidents of services unknown to the cluster come after those of known ones."""
 
 metadata = MetaData(
     naming_convention={

@@ -1,4 +1,4 @@
-"""What people are shown about incidents, and where."""
+"""Notifications about incidents, by channel."""
 
 from __future__ import annotations
 

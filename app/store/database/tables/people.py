@@ -1,4 +1,4 @@
-"""Approvals, the kill switch, credentials, and the audit trail of what people did."""
+"""Approvals, the kill switch, credentials, and the audit trail of people."""
 
 from __future__ import annotations
 

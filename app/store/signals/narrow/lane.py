@@ -1,10 +1,9 @@
 """The healthy lane: posted samples that are recorded by one narrow row each, before everything else of a set.
 
-A delivery takes the lane if every sample of it is healthy, newer than all that is on
-record of its service, and about a service on record (see `HealthyRun`). Nothing was
-decided about a delivery that does not: it goes the ordinary way as if there were no
-lane, and so does every later one of the set about a service of it, so that the
-deliveries about one service keep their order.
+A delivery takes the lane if each of its samples is healthy, newer than all records of its service, and
+about a recorded service (see `HealthyRun`). The lane decides nothing about any other delivery: it takes the
+ordinary path as if there were no lane. Every later delivery of the set about one of its services follows
+it, so that the deliveries about one service keep their order.
 
 A process whose store keeps no narrow rows (see `store_over`) has no lane.
 """
@@ -50,7 +49,7 @@ class PostedDelivery:
         return len(self.posted.samples)
 
     def ordinary(self) -> Delivery:
-        """The same as signals, which keep their ids however often they are recorded."""
+        """The same samples as signals, which keep their ids when they are recorded again."""
         if self._ordinary is None:
             self._ordinary = Delivery(
                 signals=signals_of(self.posted),
@@ -84,7 +83,7 @@ class _Lane:
     taken: list[tuple[PostedSamples, list[SignalId]]] = field(default_factory=list)
     """With the ids of their signals, which are given out at the end."""
     left: set[ServiceKey] = field(default_factory=set)
-    """Services of deliveries that go the ordinary way."""
+    """Services of deliveries that take the ordinary path."""
 
     def answer(self, one: Delivery | PostedDelivery) -> HealthySamples | None:
         if isinstance(one, Delivery):
@@ -121,7 +120,7 @@ class _Lane:
         return runs
 
     def write(self) -> None:
-        """Store what was taken, and the levels after it."""
+        """Store the taken samples, and the levels after them."""
         if not self.taken:
             return
         many = sum(len(posted.samples) for posted, _ in self.taken)
@@ -150,7 +149,7 @@ class _Lane:
 
 
 def _known(connection: Connection, posted: Sequence[PostedDelivery]) -> dict[ServiceKey, Remembered]:
-    """What is on record of the services, each with a run if healthy samples of it may take the lane."""
+    """The records of the services, each with a run if its healthy samples may take the lane."""
     keys = {sample.key: None for one in posted for sample in one.posted.samples}
     known = remembered(connection, keys)
     new = [key for key in keys if known[key].run is None and known[key].levels is not None]

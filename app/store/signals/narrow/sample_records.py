@@ -1,4 +1,4 @@
-"""The accounting and the end of narrow samples (promise 9): their ledger, their days, what is forgotten."""
+"""The accounting and the end of narrow samples (promise 9): their ledger, their days, deleted samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 500
 LOOKED_AT = 5_000
 """Rows among which one transaction looks for those that may be deleted."""
 _FORGETTING = -1
-"""The shard of the ledger in which what was forgotten is counted."""
+"""The shard of the ledger that counts deleted samples."""
 _DAY_MICROS = 86_400_000_000
 _FIRST_DAY = date(1970, 1, 1)
 _NONE: Mapping[date, int] = MappingProxyType({})
@@ -97,9 +97,9 @@ def present(connection: Connection, since: date | None) -> Counter[date]:
 def prune(connection: Connection, older_than: datetime, after: int) -> tuple[int, int | None]:
     """Delete rows that arrived before that, oldest first, at most `BATCH` of `LOOKED_AT` after a number.
 
-    How many, and the number after which to go on; None once no older row follows. The newest
-    row stays, because its number must not be given again, and so does a sample that a signal
-    repeats: many of those in a row do not hide what follows them.
+    Return how many, and the number after which to continue; None once no older row follows. The newest row
+    stays, because its number must not be reused, and so do samples with a duplicate signal; many of them in
+    a row do not hide later rows.
     """
     bounds = {"older_than": micros_of(older_than), "after": after, "looked_at": LOOKED_AT}
     numbers = connection.execute(_PAST[connection.dialect.name], bounds).scalars().all()

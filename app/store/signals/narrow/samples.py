@@ -1,8 +1,8 @@
 """Healthy samples as narrow rows, which no index slows down.
 
-The signal id of a sample names its row. The rows of one service form a chain from its
-newest sample to older ones, each observed before the one that follows: what asks for
-the samples of a service, or whether one is on record, walks it.
+The signal id of a sample names its row. The rows of one service form a chain from its newest sample to
+older ones, each observed before the one that follows. A query for the samples of a service, or for a
+duplicate, walks the chain.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def observed(
     numbers = _numbers_at(connection, key, newest, sorted({micros_of(at) for at in moments}))
     if not numbers:
         return ()
-    # Locked, so that none is deleted before a signal that repeats it is on record.
+    # Locked, so that none is deleted before its duplicate signal is on record.
     found = select(samples).where(samples.c.number.in_(numbers)).with_for_update(read=True, key_share=True)
     return tuple(signal_of(row) for row in connection.execute(found))
 
@@ -189,8 +189,8 @@ def _walked(connection: Connection, start: int, wanted: list[int], most: int) ->
 def _entry(connection: Connection, key: ServiceKey, at: int, last: int) -> int:
     """A row of the service that was observed then or later, near to that; `last` is one.
 
-    Numbers grow with the time of arrival, as a rule, and most samples arrive soon. Where
-    that is wrong, the walk is longer, and what it finds is the same.
+    Numbers grow with the time of arrival, as a rule, and most samples arrive soon. If not, the walk is
+    longer, with the same result.
     """
     low, high = 0, last
     while high - low > 1:
