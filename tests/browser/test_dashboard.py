@@ -232,7 +232,7 @@ def test_an_approval_is_given_by_keyboard_and_mouse(served: Served, watched: Wat
     approval_id = served.run(awaiting(served.container))
     page = watched.page
     page.goto(f"{served.url}/dashboard")
-    page.get_by_role("link", name="awaiting approval", exact=True).click()
+    page.get_by_role("link", name="approve or deny", exact=True).click()
     page.locator("#approval").get_by_label("Your name").fill("ann")
     page.locator("#approval").get_by_label("Your name").press("Enter")
     page.locator("#approval").get_by_label("Comment").fill("seen with the release team")
