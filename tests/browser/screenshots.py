@@ -1,4 +1,4 @@
-"""Screenshots of every page, light, dark, at 200% zoom and on a phone: `python -m tests.browser.screenshots FOLDER`.
+"""Screenshots of every page, in each look: `python -m tests.browser.screenshots FOLDER`.
 
 The pages hold an incident that the agent healed, one that awaits approval, and a year of
 analytics, so that a person can look at each of them; `docs/console.md` has the checklist.
