@@ -259,7 +259,7 @@ def test_the_form_answers_and_leads_back(api: Harness, decision: str, state: str
         assert response.headers["location"] == f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}"
     text = " ".join(_parsed(api.get(response.headers["location"]).text).text.split())
     assert "Approve the rollback?" not in text
-    assert f"Approval of rollback: {state} , {state} by ann" in text
+    assert f"Approval of rollback: {state} by ann" in text
     assert api.get(f"/approvals/{approval_id}").json()["state"] == state
 
 

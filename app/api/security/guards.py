@@ -61,7 +61,7 @@ _HEADERS = {
 _NOT_STORED = (b"cache-control", b"no-store")
 """Pages, data and exports name services and people: no browser keeps them after a sign-out."""
 _FILES = "/static/"
-"""Files of the program, the same for everybody."""
+"""Files of the program, which name no service and no person."""
 _SANDBOX = {SANDBOX_HEADER: "simulated-cluster"}
 
 
