@@ -96,7 +96,9 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
-        added = self._headers if scope["path"].startswith(_FILES) else (*self._headers, _NOT_STORED)
+        # No browser stores the answer to a write on its own.
+        read = scope["method"] in SAFE_METHODS and not scope["path"].startswith(_FILES)
+        added = (*self._headers, _NOT_STORED) if read else self._headers
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
