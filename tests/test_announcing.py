@@ -24,7 +24,7 @@ from app.agent.models import (
 from app.agent.notifications.channel import Bulletin
 from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
-from app.store.incidents import SqlIncidents
+from app.store.incidents.repository import SqlIncidents
 from app.store.notifications import SqlNotifications
 from app.workers.notifier import ChannelSender
 from tests.announcing import Fuse, Killed, Theatre, theatre

@@ -7,20 +7,14 @@ missing (promise 8).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
 
-from app.agent.batch.runs import BatchView, EndedContainer, batch_named
+from app.agent.batch.runs import BatchView, batch_named
 from app.agent.evidence.baselines.learned import Baselines
-from app.agent.evidence.cluster.flags import flags_of
-from app.agent.evidence.cluster.log_patterns import LogSource, log_sources, log_sources_of_run, patterns_of
-from app.agent.evidence.cluster.node_neighbours import neighbours_on, only_node
 from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import conditions_of
-from app.agent.evidence.facts import config_map_changes
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
 from app.agent.guardrails.limits.clusters import Clusters
@@ -34,12 +28,14 @@ from app.agent.models import (
     Evidence,
     FailingBeside,
     IncidentRecord,
-    NodeNeighbours,
     Objectives,
     Observation,
     SliSample,
     TelemetryHealth,
 )
+from app.agent.observation.contents import flag_contents, log_patterns
+from app.agent.observation.missing import or_missing
+from app.agent.observation.neighbours import neighbours_of
 from app.agent.ports.cluster import BatchReader, ClusterReader, ContainerLogs
 from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
@@ -48,9 +44,8 @@ from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.annotated import AnnotatedServices
 from app.agent.services.calls import nearest, unrelated
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
-from app.agent.workload import ConfigRecord, LogPattern, LogTail, WorkloadView
-from app.bounds.deadline import deadline
-from app.errors import AgentError, PermanentError, TransientError
+from app.agent.workload import WorkloadView
+from app.errors import AgentError, PermanentError
 
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
@@ -63,18 +58,10 @@ _DEPENDENCIES_MEASURED = 8
 _BESIDE_LOOKED_AT = 16
 """The maximum number of recent incidents of other services whose breaches are read."""
 
-_NEIGHBOURS_READ = 200
-"""The maximum number of services whose pods are compared on a node."""
-
-_NEIGHBOURS_SECONDS = 10.0
-"""How long the comparison may read; without a current view each read is a request."""
-
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
 
 NO_CLUSTER = "no cluster connected"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,81 +151,11 @@ class Observer:
         )
         evidence = replace(
             evidence,
-            log_patterns=await self._log_patterns(evidence, missing),
-            flag_contents=await self._flag_contents(evidence, missing),
-            neighbours=await self.neighbours(evidence),
+            log_patterns=await log_patterns(self.logs, self.batches, evidence, missing),
+            flag_contents=await flag_contents(self.reader, evidence, missing),
+            neighbours=await neighbours_of(evidence, self.view or self.reader, self.clusters),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
-
-    async def _log_patterns(self, evidence: Evidence, missing: list[str]) -> tuple[LogPattern, ...]:
-        """The patterns of the failing containers' last lines; the lines end here."""
-        if self.logs is None:
-            return ()
-        if evidence.workload is not None:
-            sources = log_sources(evidence.workload, evidence)
-        else:
-            sources = log_sources_of_run(await self._failures(evidence.batch, missing))
-        found = await asyncio.gather(*(self._tail(self.logs, one, missing) for one in sources))
-        # Concurrently with the loop, which continues between the steps of the reduction.
-        return await asyncio.to_thread(
-            lambda: tuple(
-                each
-                for one, tail in zip(sources, found, strict=True)
-                if tail is not None
-                for each in patterns_of(one, tail)
-            )
-        )
-
-    async def neighbours(self, evidence: Evidence) -> NodeNeighbours | None:
-        """How other services of the cluster fare on the node that holds all failing pods of this one.
-
-        None where the pods show no such node, or the services cannot all be read in time.
-        """
-        workload, reader = evidence.workload, self.view or self.reader
-        node = None if workload is None else only_node(workload.pods, evidence.at)
-        if node is None or reader is None:
-            return None
-        try:
-            async with deadline(
-                _NEIGHBOURS_SECONDS, lambda: TransientError("reading the services took too long")
-            ):
-                return await self._compared(reader, node, evidence)
-        except TransientError:
-            return None
-
-    async def _compared(self, reader: ClusterReader, node: str, evidence: Evidence) -> NodeNeighbours | None:
-        """The services of the cluster on `node`; None where one of them cannot be read."""
-        cluster, unread = self.clusters.of(evidence.key.environment), list[str]()
-        others: list[tuple[ServiceKey, WorkloadView]] = []
-        for key in sorted(await _or_missing(reader.services(), "list of services", unread) or ()):
-            if key == evidence.key or self.clusters.of(key.environment) != cluster:
-                continue
-            found = await _or_missing(reader.workload(key), str(key), unread)
-            if unread or len(others) == _NEIGHBOURS_READ:
-                break
-            if found is not None:
-                others.append((key, found))
-        return None if unread else neighbours_on(node, others, evidence.at)
-
-    async def _failures(self, batch: BatchView | None, missing: list[str]) -> tuple[EndedContainer, ...]:
-        """The containers that ended with an error in the run that failed last."""
-        if batch is None or batch.failed is None or self.batches is None:
-            return ()
-        reading = self.batches.failures(batch, batch.failed)
-        return await _or_missing(reading, f"pods of run {batch.failed.name}", missing) or ()
-
-    async def _flag_contents(self, evidence: Evidence, missing: list[str]) -> tuple[ConfigRecord, ...]:
-        """The current content of each ConfigMap that changed and held feature flags when it served well."""
-        changed = config_map_changes(evidence)
-        names = {c.view.name for c in changed if c.last_good is not None and flags_of(c.last_good.data)}
-        if not names or self.reader is None:
-            return ()
-        found = await _or_missing(self.reader.config_contents(evidence.key), "feature flags", missing)
-        return tuple(one for one in found or () if one.name in names)
-
-    async def _tail(self, logs: ContainerLogs, source: LogSource, missing: list[str]) -> LogTail | None:
-        reading = logs.tail(source.pod, source.container, previous=source.previous)
-        return await _or_missing(reading, f"logs of pod {source.pod.name}", missing)
 
     async def _with_recorded(
         self, key: ServiceKey, workload: WorkloadView | None, since: datetime
@@ -289,7 +206,7 @@ class Observer:
         if self.batches is None:
             missing.append("failed Jobs are not watched")
             return None
-        return await _or_missing(self.batches.batch(key), "batch", missing)
+        return await or_missing(self.batches.batch(key), "batch", missing)
 
     async def workload(
         self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError
@@ -304,7 +221,7 @@ class Observer:
             missing.append(NO_CLUSTER)
             return None
         before = len(missing)
-        found = await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+        found = await or_missing(self.reader.workload(key), "workload", missing, tolerated)
         if self.annotated is not None and len(missing) == before:
             self.annotated.learn(key, () if found is None else found.slo_annotations)
         return found
@@ -313,7 +230,7 @@ class Observer:
         """The workload with the application that owns it, where a GitOps controller is connected."""
         if self.applications is None:
             return workload
-        found = await _or_missing(
+        found = await or_missing(
             self.applications.owner_of(workload), "GitOps application", missing, PermanentError
         )
         if found is None:
@@ -332,7 +249,7 @@ class Observer:
         answer: posted samples do not replace a failed measurement.
         """
         if self.metrics is not None and _is_measured(key):
-            sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
+            sample = await or_missing(self.metrics.sli(key, now), "service levels", missing)
             if sample is None:
                 return None
             if not sample.empty:
@@ -346,14 +263,12 @@ class Observer:
             return None
         known = {key}
         if self.reader is not None:
-            services = await _or_missing(self.reader.services(), "list of services", missing)
+            services = await or_missing(self.reader.services(), "list of services", missing)
             # Services of the same cluster: the series of one cluster may end while the others continue.
             cluster = self.clusters.of(key.environment)
             known.update(one for one in services or () if self.clusters.of(one.environment) == cluster)
         faults: list[str] = []
-        found = await _or_missing(
-            self.metrics.telemetry(sorted(known), now), "state of the telemetry", faults
-        )
+        found = await or_missing(self.metrics.telemetry(sorted(known), now), "state of the telemetry", faults)
         if found is not None:
             return found
         missing.extend(faults)
@@ -418,7 +333,7 @@ class Observer:
         posted = await self.store.signals.samples(key, now - self.lookback)
         if self.metrics is None or not _is_measured(key):
             return posted
-        found = await _or_missing(
+        found = await or_missing(
             self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP),
             "service level history",
             unmeasured,
@@ -439,13 +354,3 @@ def _unmapped(key: ServiceKey) -> str:
     if batch_named(key) is not None:
         return f"{key.service} is not in the cluster"
     return f"no workload in the cluster maps to {key}"
-
-
-async def _or_missing(
-    answer: Awaitable[T], what: str, missing: list[str], tolerated: type[AgentError] = AgentError
-) -> T | None:
-    try:
-        return await answer
-    except tolerated as error:
-        missing.append(f"{what}: {error}")
-        return None

@@ -32,7 +32,7 @@ from app.store.figures import SqlFigures
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
 from app.store.guardrails import SqlGuardrails
 from app.store.history import SqlHistory
-from app.store.incidents import SqlIncidents
+from app.store.incidents.repository import SqlIncidents
 from app.store.intents import SqlIntents
 from app.store.notifications import SqlNotifications
 from app.store.responders import SqlResponders

@@ -27,7 +27,7 @@ from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads_urgently, writes, writes_urgently
 from app.store.database.rows import approval_columns, approval_of, incident_of, page_of
 from app.store.database.tables import AT_ONCE, approvals, incidents
-from app.store.incidents import save_next_version
+from app.store.incidents.saving import save_next_version
 
 
 class SqlApprovals(Repository):

@@ -33,7 +33,7 @@ from app.store.database.codec import IntentBody, part_of, storable_text
 from app.store.database.repository import Repository, writes
 from app.store.database.rows import intent_of, result_columns
 from app.store.database.tables import approvals, intents
-from app.store.incidents import save_next_version
+from app.store.incidents.saving import save_next_version
 from app.store.notes import begin_note, retry_note
 from app.store.signals.levels import levels
 

@@ -22,7 +22,8 @@ from app.store.database.notify import ring
 from app.store.database.repository import Repository, writes_urgently
 from app.store.database.rows import incident_columns, result_columns
 from app.store.database.tables import AT_ONCE, claims, incidents, intents
-from app.store.incidents import end_approvals, record_of
+from app.store.incidents.records import record_of
+from app.store.incidents.saving import end_approvals
 
 
 class SqlResponders(Repository):

@@ -49,6 +49,7 @@ class Row:
     cause: str
     """The cause, or what opened the incident while there is no diagnosis."""
     summary: str
+    """Without the service and environment of the row; empty where it says no more than `cause`."""
     next: str
     """The next step; empty once the incident has ended."""
     asks: bool
@@ -80,6 +81,8 @@ def _row(incident: Incident, now: datetime) -> Row:
     elif who is not WaitsFor.NONE and incident.acknowledged:
         beside = f"seen by {incident.acknowledged.by}"
     diagnosis = incident.diagnosis
+    cause = in_words(diagnosis.best.cause if diagnosis is not None else ", ".join(incident.triggers))
+    summary = incident.summary.removeprefix(f"{incident.key}: ") or "No summary yet."
     return Row(
         id=incident.id,
         service=incident.key.service,
@@ -89,8 +92,8 @@ def _row(incident: Incident, now: datetime) -> Row:
         severity=severity(incident).value,
         dry_run=incident.dry_run,
         stale=incident.stale,
-        cause=in_words(diagnosis.best.cause if diagnosis is not None else ", ".join(incident.triggers)),
-        summary=incident.summary or "No summary yet.",
+        cause=cause,
+        summary="" if summary == cause else summary,
         next="" if who is WaitsFor.NONE else next_step(incident),
         asks=asks,
         person=person,

@@ -108,15 +108,15 @@ def commands(record: IncidentRecord) -> tuple[str, ...]:
 _CHAPTERS = (
     ("observe", "Observe", "What is wrong?", (Stage.OBSERVE,)),
     ("diagnose", "Diagnose", "Why?", (Stage.DIAGNOSE,)),
-    ("plan", "Plan", "What is the remedy?", (Stage.PLAN,)),
+    ("plan", "Plan", "What should be done?", (Stage.PLAN,)),
     (
         "execute",
         "Decide and execute",
-        "Is it permitted, and what was the outcome?",
+        "Was it allowed, and what happened?",
         (Stage.POLICY, Stage.EXECUTE, Stage.UNDO),
     ),
     ("verify", "Verify", "Did it help?", (Stage.VERIFY,)),
-    ("learn", "Learn", "What is the lesson?", (Stage.LEARN,)),
+    ("learn", "Learn", "What was learned?", (Stage.LEARN,)),
 )
 
 
@@ -124,17 +124,31 @@ def chapters(record: IncidentRecord) -> tuple[Chapter, ...]:
     """All six, in the order of the loop, reached or not."""
     reached = [tuple(entry for entry in record.timeline if entry.stage in stages) for *_, stages in _CHAPTERS]
     current = _current(record.incident, [bool(entries) for entries in reached])
+    shown = _with_results(record)
     return tuple(
         Chapter(
             number=index + 1,
             anchor=anchor,
             title=title,
             question=question,
-            progress=_progress(index, current, bool(reached[index])),
+            progress=_progress(index, current, bool(reached[index]) or anchor in shown),
             entries=reached[index],
         )
         for index, (anchor, title, question, _) in enumerate(_CHAPTERS)
     )
+
+
+def _with_results(record: IncidentRecord) -> frozenset[str]:
+    """The chapters that show a result of their own, whatever entries the timeline has."""
+    incident = record.incident
+    results = {
+        "diagnose": incident.diagnosis,
+        "plan": incident.plan,
+        "execute": record.intents,
+        "verify": incident.verdict,
+        "learn": incident.lesson,
+    }
+    return frozenset(anchor for anchor, result in results.items() if result)
 
 
 def _current(incident: Incident, reached: list[bool]) -> int | None:
@@ -148,9 +162,9 @@ def _current(incident: Incident, reached: list[bool]) -> int | None:
     return max(index for index, has_entries in enumerate([True, *reached[1:]]) if has_entries)
 
 
-def _progress(index: int, current: int | None, has_entries: bool) -> ChapterProgress:
+def _progress(index: int, current: int | None, reached: bool) -> ChapterProgress:
     if index == current:
         return ChapterProgress.CURRENT
-    if has_entries:
+    if reached:
         return ChapterProgress.DONE
     return ChapterProgress.SKIPPED if current is None or index < current else ChapterProgress.AHEAD

@@ -116,11 +116,19 @@ def window_of(record: IncidentRecord, now: datetime) -> tuple[datetime, datetime
     return incident.opened_at - BEFORE, max(until, incident.opened_at + timedelta(minutes=1))
 
 
+def _of_change(change: Change) -> str:
+    """Its summary, with its kind before it where the summary does not begin with that."""
+    kind = in_words(change.kind)
+    if change.summary.lower().startswith(kind):
+        return change.summary[:1].upper() + change.summary[1:]
+    return f"{kind}: {change.summary}"
+
+
 def _marks(record: IncidentRecord, changes: Sequence[Change]) -> Iterator[MarkView]:
     incident = record.incident
     yield MarkView(at=incident.opened_at, kind=MarkKind.OPENED, text="Incident opened")
     for change in changes:
-        yield MarkView(at=change.at, kind=MarkKind.CHANGE, text=f"{in_words(change.kind)}: {change.summary}")
+        yield MarkView(at=change.at, kind=MarkKind.CHANGE, text=_of_change(change))
     for asked in record.approvals:
         text = f"Approval of {asked.action.words} requested"
         yield MarkView(at=asked.requested_at, kind=MarkKind.APPROVAL, text=text)

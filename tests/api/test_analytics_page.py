@@ -115,7 +115,7 @@ def _tiles_agree(words: str, where: StatsFilter, chosen: Sequence[Known]) -> Non
         f"Incidents {len(chosen)} {active} in progress",
         f"Recovered {len(healed)} {states[IncidentState.ESCALATED]} escalated, "
         f"{states[IncidentState.RESOLVED_BY_HAND]} resolved by hand",
-        f"Mean time to restore {_time(_mean(restore))} half within {_time(oracle.percentile(restore, 50))}",
+        f"Mean time to restore {_time(_mean(restore))} median {_time(oracle.percentile(restore, 50))}",
         f"False alarms {alone} recovered without an action, {_interval(alone, len(chosen) - active)}",
         f"Time saved {_time(saved)} {len(healed)} healed. A person would have needed 30 minutes",
     ):

@@ -112,7 +112,7 @@ def test_runbooks_show_what_they_achieved(api: Harness) -> None:
     assert "roll-back-bad-release@2" in page
     without = [one for one in found["items"] if not one["steps"]]
     assert without
-    assert page.count("none: it leaves the incident to people") == len(without)
+    assert page.count("none: the incident is escalated") == len(without)
     assert "<ol></ol>" not in page
 
 

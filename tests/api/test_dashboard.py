@@ -133,7 +133,7 @@ def test_an_incident_reads_like_a_story(api: Harness) -> None:
         "closed after 10 m",
     ):
         assert said in text
-    assert "No action is needed" not in text, "the proposal is to be applied by hand"
+    assert "Nothing left to do" not in text, "the proposal is to be applied by hand"
     record = api.get(f"/incidents/{incident_id}").json()
     assert all(entry["hash"] in page for entry in record["timeline"])
 
@@ -147,6 +147,26 @@ def test_an_open_incident_shows_where_it_stands(api: Harness) -> None:
     assert "live.js" in page
     ended = api.get(f"/dashboard/incidents/{api.run(proposed(api.container, service='shop'))}").text
     assert "Not reached yet." not in ended
+
+
+def test_a_stage_with_a_result_is_done(api: Harness) -> None:
+    """A diagnosis and a plan are shown as reached, also where no entry of the timeline says so."""
+    incident_id = api.run(awaiting(api.container)).replace("apr_", "inc_")
+    page = " ".join(_parsed(api.get(f"/dashboard/incidents/{incident_id}").text).text.split())
+    assert "Diagnose done Plan done Decide and execute now" in page
+    assert "not needed" not in page
+    assert "No entry was recorded" not in page
+
+
+def test_a_row_of_the_board_says_each_thing_once(api: Harness) -> None:
+    """The summary of an incident without a diagnosis only repeats its triggers and its service."""
+    api.run(opened(api.container))
+    text = " ".join(_parsed(api.get("/dashboard").text).text.split())
+    assert text.count("deploy failed, high error rate, high latency, crash loop") == 1
+    api.run(awaiting(api.container, service="cart"))
+    page = api.get("/dashboard").text
+    assert "cart in prod:" not in page
+    assert ">approve or deny</a>" in page
 
 
 def test_nothing_sent_becomes_markup(api: Harness) -> None:
@@ -239,7 +259,7 @@ def test_the_form_answers_and_leads_back(api: Harness, decision: str, state: str
         assert response.headers["location"] == f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}"
     text = " ".join(_parsed(api.get(response.headers["location"]).text).text.split())
     assert "Approve the rollback?" not in text
-    assert f"Approval of rollback: {state} , {state} by ann" in text
+    assert f"Approval of rollback: {state} by ann" in text
     assert api.get(f"/approvals/{approval_id}").json()["state"] == state
 
 

@@ -123,6 +123,15 @@ def test_answers_instruct_the_browser_to_load_nothing_else(api: Harness, path: s
 
 
 @pytest.mark.parametrize(
+    "path", ["/dashboard", "/incidents", "/v1/stats", "/v1/stats.csv", "/audit/people", "/nowhere"]
+)
+def test_no_browser_stores_what_an_answer_says(api: Harness, path: str) -> None:
+    """Pages, data, exports and problems name services and people; a file of the program does not."""
+    assert api.get(path).headers["cache-control"] == "no-store"
+    assert "cache-control" not in api.get("/static/style.css").headers
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [
         ("127.0.0.1", True),

@@ -30,7 +30,7 @@ def test_the_chart_shows_levels_objectives_and_marks(api: Harness) -> None:
     assert chart["slo"] == {"max_error_rate": 0.05, "max_p95_latency_ms": 1000.0}
     assert [mark["text"] for mark in chart["marks"]] == [
         "Incident opened",
-        "deploy: deploy of 1.15.0 failed",
+        "Deploy of 1.15.0 failed",
         "Approval of rollback requested",
         "Rollback denied by ann",
     ]

@@ -1,4 +1,4 @@
-"""Screenshots of every page, light, dark and on a phone: `python -m tests.browser.screenshots FOLDER`.
+"""Screenshots of every page, in each look: `python -m tests.browser.screenshots FOLDER`.
 
 The pages hold an incident that the agent healed, one that awaits approval, and a year of
 analytics, so that a person can look at each of them; `docs/console.md` has the checklist.
@@ -20,6 +20,8 @@ from tests.stories import ACTING, NAMESPACE, SERVICE
 LOOKS = {
     "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
     "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+    # A window of 1280 pixels at 200% has half of them for the layout.
+    "zoom": {"color_scheme": "light", "viewport": {"width": 640, "height": 450}, "device_scale_factor": 2},
     "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
 }
 

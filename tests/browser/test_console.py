@@ -32,7 +32,7 @@ def test_an_incident_is_watched_from_open_to_recovered(tmp_path: Path, watched: 
         expect(page.get_by_text("No incidents")).to_be_visible()
         stage.story.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         stage.run(stage.story.live_until_asked())
-        expect(page.get_by_role("link", name="awaiting approval", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name="approve or deny", exact=True)).to_be_visible()
         assert loads == []
         page.get_by_role("link", name=SERVICE, exact=True).click()
         page.get_by_role("region", name="Approve the rollback?").get_by_label("Your name").fill("ann")

@@ -213,6 +213,20 @@ def test_nothing_is_cut_off_on_a_phone(served: Served, watched: Watched) -> None
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_tables_become_lists_on_a_phone(served: Served, watched: Watched) -> None:
+    """Every service and decision is readable without scrolling sideways."""
+    approval_id = served.run(awaiting(served.container, service="recommendations-api"))
+    page = watched.page
+    answer = {"decision": "deny", "by": "somebody-with-a-long-name@example.com"}
+    assert page.request.post(f"{served.url}/approvals/{approval_id}", data=answer).ok
+    page.set_viewport_size({"width": 360, "height": 740})
+    for path in ("/dashboard/services", "/dashboard/operations"):
+        page.goto(served.url + path)
+        assert page.locator(".narrow").count() == 1
+        hidden = "[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)"
+        assert page.evaluate(hidden) == [0], path
+
+
 def test_the_api_page_works_without_internet(served: Served, watched: Watched) -> None:
     """Swagger UI comes from this server, runs under the policy, and its requests are let through."""
     page = watched.page
@@ -232,7 +246,7 @@ def test_an_approval_is_given_by_keyboard_and_mouse(served: Served, watched: Wat
     approval_id = served.run(awaiting(served.container))
     page = watched.page
     page.goto(f"{served.url}/dashboard")
-    page.get_by_role("link", name="awaiting approval", exact=True).click()
+    page.get_by_role("link", name="approve or deny", exact=True).click()
     page.locator("#approval").get_by_label("Your name").fill("ann")
     page.locator("#approval").get_by_label("Your name").press("Enter")
     page.locator("#approval").get_by_label("Comment").fill("seen with the release team")

@@ -39,7 +39,7 @@ from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.store.claims import SqlClaims
 from app.store.database.port import Database
-from app.store.incidents import SqlIncidents
+from app.store.incidents.repository import SqlIncidents
 from app.testing import VirtualClock
 from app.vitals import STILL_SECONDS, Vitals
 from app.workers import LocalRunner, attended

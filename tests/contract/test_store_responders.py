@@ -17,7 +17,7 @@ from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.timeline import verify_chain
 from app.errors import ClaimLost, Conflict, NotFound
-from app.store import incidents
+from app.store.incidents import repository
 from tests.contract.store_values import (
     LEASE,
     MINUTE,
@@ -206,7 +206,7 @@ async def test_incidents_are_searched_and_sorted(store: Store, monkeypatch: pyte
                 return got
 
     for looked_at in (25_000, 2, 1):
-        monkeypatch.setattr(incidents, "SEARCHED_AT_ONCE", looked_at)
+        monkeypatch.setattr(repository, "SEARCHED_AT_ONCE", looked_at)
         assert await found("payments") == [ids[1], ids[0]]
         assert await found("payments", oldest_first=True) == [ids[0], ids[1]]
         assert await found("release PAYMENTS") == [ids[0]]

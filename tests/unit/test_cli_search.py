@@ -14,7 +14,8 @@ from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import Wanted, list_incidents
 from app.cli.commands.short_ids import incident_id
 from app.config import Settings
-from app.store import incidents, open_store
+from app.store import open_store
+from app.store.incidents import repository
 from tests.contract.store_values import NOW, opened
 from tests.sqlite_template import migrated
 from tests.unit.heal_command import free_port
@@ -40,7 +41,7 @@ async def test_a_search_goes_on_until_it_has_what_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty part of the record is no answer, and a full page says that there may be more."""
-    monkeypatch.setattr(incidents, "SEARCHED_AT_ONCE", 1)
+    monkeypatch.setattr(repository, "SEARCHED_AT_ONCE", 1)
     settings, ids = await on_record(tmp_path, "payments-api", "shop", "payments-worker", "ledger", "login")
     page = await list_incidents(settings, None, wanted("payments", 9))
     assert ([one.id for one in page.items], page.next) == ([ids[2], ids[0]], None)
@@ -54,7 +55,7 @@ async def test_a_short_id_is_found_behind_others_that_match(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its characters may be in the name of newer services, and in older parts of the record."""
-    monkeypatch.setattr(incidents, "SEARCHED_AT_ONCE", 2)
+    monkeypatch.setattr(repository, "SEARCHED_AT_ONCE", 2)
     monkeypatch.setattr(short_ids, "_PAGE", 1)
     first, ids = await on_record(tmp_path, "shop")
     short = ids[0].removeprefix("inc_")[:10]
@@ -67,7 +68,7 @@ async def test_ids_that_begin_alike_are_found_in_every_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest of them is not taken for the only one."""
-    monkeypatch.setattr(incidents, "SEARCHED_AT_ONCE", 1)
+    monkeypatch.setattr(repository, "SEARCHED_AT_ONCE", 1)
     settings, ids = await on_record(tmp_path, *(f"service-{number}" for number in range(24)))
     monkeypatch.setattr(short_ids, "_is_short", lambda _: True)
     beginnings = [one.removeprefix("inc_")[0] for one in ids]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from app.agent.evidence.pods import failing_node
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
 from app.agent.models import Cause, NodeNeighbours, Trigger
-from app.agent.observer import Observer
+from app.agent.observation.neighbours import neighbours_of
 from app.agent.rules import node_failure
 from app.agent.workload import PodView, WorkloadView
 from app.errors import TransientError
@@ -121,13 +120,9 @@ class Silent:
 
 async def test_a_comparison_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The diagnosis continues without it."""
-    monkeypatch.setattr("app.agent.observer._NEIGHBOURS_SECONDS", 0.01)
+    monkeypatch.setattr("app.agent.observation.neighbours._SECONDS", 0.01)
     silent: Any = Silent()
-    nothing: Any = None
-    observer = Observer(
-        store=nothing, reader=silent, metrics=None, lookback=timedelta(hours=1), dependencies={}
-    )
-    assert await observer.neighbours(evidence(workload=ONE_FAILS)) is None
+    assert await neighbours_of(evidence(workload=ONE_FAILS), silent, Clusters()) is None
 
 
 @dataclass
@@ -162,15 +157,5 @@ async def test_services_of_the_same_cluster_are_compared(
     far = ServiceKey(environment="far", service="cart")
     others = {KEY: seen, far: ONE_FAILS, CART: ONE_FAILS, TILL: ON_NODE}
     view: Any = Reader(others, unreadable)
-    nothing: Any = None
     clusters = Clusters(environments={"far": "west"})
-    observer = Observer(
-        store=nothing,
-        reader=nothing,
-        metrics=None,
-        lookback=timedelta(hours=1),
-        dependencies={},
-        clusters=clusters,
-        view=view,
-    )
-    assert await observer.neighbours(evidence(workload=seen)) == expected
+    assert await neighbours_of(evidence(workload=seen), view, clusters) == expected

@@ -175,7 +175,7 @@ def _served_before(cause_score: CauseScore, candidate_change: CandidateChange, e
     proved = proved_at(candidate_change, evidence)
     limited = lowered_limit(evidence)
     if proved is None or limited is not None:
-        return  # memory grows into a lower limit: pods that served for a while say nothing for it
+        return  # memory grows into a lower limit: pods that served for a while are no evidence for it
     cause_score.add_against(
         0.4, f"revision {current.number} was healthy for at least {span(proved - candidate_change.at)}"
     )

@@ -98,7 +98,7 @@ def score_pods(
     if candidate_change.in_template:
         untouched = untouched_failing(evidence)
         if untouched:
-            left = f"the change left {' and '.join(untouched)} as it was, which is what fails"
+            left = f"the change did not touch what fails: {', '.join(untouched)}"
             cause_score.add_against(_UNTOUCHED, left)
         _score_older_pods(cause_score, found, workload, evidence)
         if workload.progress_deadline_exceeded:

@@ -79,7 +79,7 @@ def next_step(incident: Incident) -> str:
         case IncidentState.OPEN:
             return "The agent re-evaluates the incident."
         case _:
-            return "Nothing: the incident has ended."
+            return "The incident has ended."
 
 
 def _next_of_undo(incident: Incident) -> str:

@@ -58,6 +58,10 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_NOT_STORED = (b"cache-control", b"no-store")
+"""Pages, data and exports name services and people: no browser keeps them after a sign-out."""
+_FILES = "/static/"
+"""Files of the program, which name no service and no person."""
 _SANDBOX = {SANDBOX_HEADER: "simulated-cluster"}
 
 
@@ -81,7 +85,7 @@ def security_headers(*, sandbox: bool) -> tuple[tuple[bytes, bytes], ...]:
 
 
 class SecurityHeaders:
-    """Adds headers that forbid foreign content, framing and content sniffing, and label the sandbox."""
+    """Adds headers that forbid foreign content, framing, sniffing and storing, and label the sandbox."""
 
     def __init__(self, app: ASGIApp, *, sandbox: bool = False) -> None:
         self._app = app
@@ -92,11 +96,15 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
+        # No browser stores the answer to a write on its own.
+        read = scope["method"] in SAFE_METHODS and not scope["path"].startswith(_FILES)
+        added = (*self._headers, _NOT_STORED) if read else self._headers
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
                 given = {name for name, _ in headers}
-                message["headers"] = [*headers, *(each for each in self._headers if each[0] not in given)]
+                message["headers"] = [*headers, *(each for each in added if each[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -11,13 +11,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select
 
 from app.agent.analytics.report import StatsFilter, StatsPart
 from app.agent.analytics.shadow import JUDGED_AFTER
-from app.store.analytics.counting import COUNTINGS, Row, added, by_week, counted_rows, quick, sliced_rows
+from app.store.analytics.counting import (
+    COUNTINGS,
+    Columns,
+    Row,
+    added,
+    by_week,
+    columns_of,
+    counted_rows,
+    quick,
+    sliced_rows,
+)
 from app.store.analytics.spans import (
     BLOCK,
     COMBINED,
@@ -43,7 +54,7 @@ SETTLED_AFTER = JUDGED_AFTER
 """A day is counted so long after its end: most of its incidents have ended and are judged."""
 _MARK = StatsPart.DETECT
 """The part whose form the mark of `COMBINED` has."""
-MOST_STALE = 7
+MOST_STALE = 3
 """Days that changed since they were counted, and are counted again for a report; sweeps count the others."""
 _LONGEST_BACK = timedelta(days=3 * 366)
 """Older days are counted from the records."""
@@ -68,17 +79,17 @@ def counted_parts(
             counted = _combined(connection, counted)
         outdated = max(0, len(stale) - MOST_STALE)
         spans, gaps = cover(where, counted, sorted(stale)[outdated:])
-    found: dict[StatsPart, list[Iterable[Row]]] = {part: [] for part in parts}
+    found: dict[StatsPart, list[Columns]] = {part: [] for part in parts}
     for gap in gaps:
         # One statement each: with its bounds at hand, PostgreSQL knows how little there is to read.
         for part, each in found.items():
-            each.append(counted_rows(connection, part, gap))
+            each.append(columns_of(counted_rows(connection, part, gap)))
     if kept is not None and spans:
-        for part, rows in _stored(connection, spans, kept, parts):
-            found[part].append(rows)
+        for part, columns in _stored(connection, spans, kept, parts):
+            found[part].append(columns)
     if where.weekly and StatsPart.CELLS in found:
-        found[StatsPart.CELLS] = [by_week(rows) for rows in found[StatsPart.CELLS]]
-    return {part: added(rows, COUNTINGS[part]) for part, rows in found.items()}, outdated
+        found[StatsPart.CELLS] = list(map(by_week, found[StatsPart.CELLS]))
+    return {part: added(periods, COUNTINGS[part]) for part, periods in found.items()}, outdated
 
 
 def _counted_within(connection: Connection, days: range) -> tuple[list[Span], set[int]]:
@@ -99,10 +110,10 @@ def _counted_within(connection: Connection, days: range) -> tuple[list[Span], se
 
 def _stored(
     connection: Connection, spans: Collection[Span], kept: str, parts: Collection[StatsPart]
-) -> Iterable[tuple[StatsPart, Iterable[Row]]]:
-    """The rows of these spans; a span without any of a part has none in that slice."""
+) -> Iterable[tuple[StatsPart, Columns]]:
+    """What is kept of these spans; a span without any of a part has none in that slice."""
     for _, part, body in _bodies(connection, spans, kept, parts):
-        yield part, _rows(body)
+        yield part, _columns(body)
 
 
 def _bodies(
@@ -126,12 +137,12 @@ def _bodies(
 def _combined(connection: Connection, spans: Collection[Span]) -> list[Span]:
     """The spans all of whose days were counted in combined slices too."""
     marks = _bodies(connection, spans, COMBINED, [_MARK])
-    return [span for span, _, body in marks if sum(days for _, days in _rows(body)) == span.days]
+    return [span for span, _, body in marks if sum(_columns(body)[1]) == span.days]
 
 
-def _rows(body: str) -> Iterable[Row]:
-    """As `_store` writes them: a list for each column."""
-    return zip(*msgspec.json.decode(body), strict=True)
+def _columns(body: str) -> Columns:
+    """As `_store` writes them."""
+    return msgspec.json.decode(body, type=list[list[Any]])
 
 
 # ---------------------------------------------------------------- counting
@@ -162,17 +173,17 @@ def count_day(connection: Connection, day: int) -> bool:
     quick(connection)
     span = Span(start=day)
     where = span.within(StatsFilter(since=begin_of(day), until=begin_of(day)))
-    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    counted: dict[str, dict[StatsPart, list[Columns]]] = defaultdict(lambda: defaultdict(list))
     for part in StatsPart:
         found: dict[str, list[Row]] = defaultdict(list)
         for values, row in sliced_rows(connection, part, where):
             for kept in slices_of(*values):
                 found[kept].append(row)
         for kept, mine in found.items():
-            rows[kept][part] = [COUNTINGS[part].reduced(mine)]
+            counted[kept][part] = [columns_of(COUNTINGS[part].reduced(mine))]
     # One row that blocks add up: a block is complete in combined slices when all its days are.
-    rows[COMBINED][_MARK] = [[(0, 1)]]
-    _store(connection, span, rows)
+    counted[COMBINED][_MARK] = [columns_of([(0, 1)])]
+    _store(connection, span, counted)
     return True
 
 
@@ -183,21 +194,21 @@ def add_up_block(connection: Connection, block: Span) -> bool:
     if stale or block in spans or len(spans) < BLOCK:
         return False
     columns = statistics_parts.c
-    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    counted: dict[str, dict[StatsPart, list[Columns]]] = defaultdict(lambda: defaultdict(list))
     for row in connection.execute(
         select(columns.slice, columns.part, columns.body).where(
             columns.start >= block.start, columns.start < block.start + BLOCK, columns.days == 1
         )
     ):
-        rows[row.slice][StatsPart(row.part)].append(_rows(row.body))
-    _store(connection, block, rows)
+        counted[row.slice][StatsPart(row.part)].append(_columns(row.body))
+    _store(connection, block, counted)
     return True
 
 
 def _store(
-    connection: Connection, span: Span, rows: Mapping[str, Mapping[StatsPart, Iterable[Iterable[Row]]]]
+    connection: Connection, span: Span, counted: Mapping[str, Mapping[StatsPart, Iterable[Columns]]]
 ) -> None:
-    """Add up the rows of each slice and part, and keep them."""
+    """Add up what was counted of each slice and part, and keep it."""
     connection.execute(insert(statistics_spans).values(start=span.start, days=span.days))
     values = [
         {
@@ -205,9 +216,9 @@ def _store(
             "days": span.days,
             "slice": kept,
             "part": part.value,
-            "body": msgspec.json.encode(list(zip(*added(each, COUNTINGS[part]), strict=True))).decode(),
+            "body": msgspec.json.encode(columns_of(added(each, COUNTINGS[part]))).decode(),
         }
-        for kept, parts in rows.items()
+        for kept, parts in counted.items()
         for part, each in parts.items()
     ]
     if values:

@@ -17,7 +17,7 @@ from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import Alert, Incident, IncidentState, Signal, Trigger
 from app.store.database.tables import incidents
-from app.store.incidents import union, with_triggers
+from app.store.incidents.saving import union, with_triggers
 from app.store.notes import opening_summary
 
 

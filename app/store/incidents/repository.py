@@ -1,50 +1,30 @@
-"""Incidents as rows with their timelines: reading, listing, and what the loop saves.
-
-Three writers share an incident: intake (`app.store.signals.openings`), which adds triggers and freshness
-when a signal joins; people (`app.store.responders`), who set the owner and similar fields; and the loop,
-which owns everything else under its claim. Saving merges: triggers are the union in stored order, `stale`
-holds only while both say so, `dry_run` never goes back from true to false, and a sender that reported stays
-on record.
-"""
+"""Reading and listing incidents, and the port over what this folder does."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.audit.anchoring import Head
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.models import (
-    Approval,
-    ApprovalState,
-    Incident,
-    IncidentRecord,
-    IncidentState,
-    Intent,
-    Note,
-    TimelineEntry,
-    Trigger,
-    VerdictKind,
-)
+from app.agent.models import Incident, IncidentRecord, IncidentState, Note, TimelineEntry
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter, OpenBeside, Page, RecordPart
-from app.errors import ClaimLost, Invalid
-from app.store import claims, notifications, timeline
+from app.store import notifications, timeline
 from app.store.database.repository import Repository, reads, reads_urgently, writes
-from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of, page_of
-from app.store.database.tables import approvals, incidents, intents
+from app.store.database.rows import incident_columns, incident_of, page_of
+from app.store.database.tables import incidents
 from app.store.database.tables import timeline as entries
-from app.store.notes import opening_summary
+from app.store.incidents.records import intents_of, record_of, records_of
+from app.store.incidents.saving import CHANGE, save_next_version
 
 SEARCHED_AT_ONCE = 25_000
 """Incidents in which one call looks for a text: no index helps to find a part of a word."""
 _NEWEST_LOOKED_AT = 500
-Part = TypeVar("Part", Intent, Approval)
 _ONE = select(incidents).where(incidents.c.id == bindparam("incident"))
 _OPEN = (
     select(incidents).where(incidents.c.closed_at.is_(None)).order_by(incidents.c.opened_at, incidents.c.id)
@@ -56,14 +36,6 @@ _OPEN_ID_OF_KEY = select(incidents.c.id).where(
     incidents.c.service == bindparam("service"),
     incidents.c.closed_at.is_(None),
 )
-_CHANGE = update(incidents).where(incidents.c.id == bindparam("incident"))
-_INTENTS = select(intents).order_by(intents.c.sequence)
-_INTENTS_OF_ONE = _INTENTS.where(intents.c.incident_id == bindparam("incident"))
-_INTENTS_OF_SEVERAL = _INTENTS.where(intents.c.incident_id.in_(bindparam("incidents", expanding=True)))
-_APPROVALS = select(approvals).order_by(approvals.c.requested_at, approvals.c.id)
-_APPROVALS_OF_ONE = _APPROVALS.where(approvals.c.incident_id == bindparam("incident"))
-_APPROVALS_OF_SEVERAL = _APPROVALS.where(approvals.c.incident_id.in_(bindparam("incidents", expanding=True)))
-_RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
 class SqlIncidents(Repository):
@@ -94,7 +66,7 @@ class SqlIncidents(Repository):
         """Four statements, regardless of the number of incidents."""
         rows = connection.execute(select(incidents).where(incidents.c.id.in_(incident_ids))).all()
         newest = timeline.newest_of_each(connection, incident_ids, limit)
-        records = _records_of(connection, rows, newest)
+        records = records_of(connection, rows, newest)
         return {
             record.incident.id: RecordPart(record=record, length=row.timeline_length)
             for row, record in zip(rows, records, strict=True)
@@ -138,7 +110,7 @@ class SqlIncidents(Repository):
             oldest_first=where.oldest_first,
             within=SEARCHED_AT_ONCE if where.text else None,
         )
-        by_incident = _intents_of(connection, [row.id for row in rows]) if intents else {}
+        by_incident = intents_of(connection, [row.id for row in rows]) if intents else {}
         return Page(
             items=tuple(
                 IncidentRecord(incident=incident, intents=by_incident.get(incident.id, ()), timeline=())
@@ -222,157 +194,10 @@ class SqlIncidents(Repository):
             summary=incident.summary,
         )
         changed = {"version": stored.version + 1, **incident_columns(after)}
-        connection.execute(_CHANGE, {"incident": incident.id, **changed})
+        connection.execute(CHANGE, {"incident": incident.id, **changed})
         timeline.append(connection, incident.id, [note])
         notifications.look_again(connection, after)
         return True
-
-
-# ---------------------------------------------------------------- in the transactions of others
-
-
-def save_next_version(
-    connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]
-) -> Incident:
-    """The incident's next version with its notes; ends the approvals of a state that it leaves."""
-    stored = claims.hold(connection, claim)
-    if incident.id != stored.id or incident.version != stored.version:
-        raise ClaimLost(f"incident {stored.id} is now at version {stored.version}; reload it")
-    saved = _store_next_version(connection, stored, incident)
-    if stored.state is IncidentState.AWAITING_APPROVAL and saved.state is not stored.state:
-        ended_at = max((note.at for note in notes), default=claim.expires_at)
-        end_approvals(connection, saved.id, ended_at)
-    timeline.append(connection, saved.id, notes)
-    return saved
-
-
-def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
-    """Pending or unused approvals of the incident become expired or void."""
-    open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
-    mine = approvals.c.incident_id == incident_id
-    connection.execute(
-        update(approvals)
-        .where(mine, approvals.c.state == ApprovalState.PENDING.value, approvals.c.expires_at <= at)
-        .values(state=ApprovalState.EXPIRED.value)
-    )
-    connection.execute(
-        update(approvals)
-        .where(mine, approvals.c.state.in_(open_states))
-        .values(state=ApprovalState.VOID.value)
-    )
-
-
-def _says_recovered(given: Incident) -> bool:
-    """Whether it ends with a recovery: an escalation may also have one, because of a change left in place."""
-    verdict = given.verdict
-    verified = verdict is not None and verdict.kind is VerdictKind.RECOVERED
-    return given.state in _RECOVERIES or (verified and given.state.closed)
-
-
-def _store_next_version(connection: Connection, stored: Incident, given: Incident) -> Incident:
-    """Replace `stored` by `given`, merged with what intake added; the caller holds the row and the claim."""
-    if given.key != stored.key or given.opened_at != stored.opened_at:
-        raise Invalid(f"incident {stored.id} cannot move to another service or time of opening")
-    if given.state.closed != (given.closed_at is not None):
-        raise Invalid(f"incident {stored.id} must have closed_at exactly when its state is an end")
-    if _says_recovered(given) and given.joined != stored.joined:
-        raise ClaimLost(f"a signal joined incident {stored.id} since it was loaded; reload it")
-    merged = replace(
-        given,
-        joined=stored.joined,
-        version=stored.version + 1,
-        stale=stored.stale and given.stale,
-        dry_run=stored.dry_run or given.dry_run,
-        reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
-        cluster=stored.cluster or given.cluster,
-        # People own these fields: their changes since the incident was loaded stay.
-        acknowledged=stored.acknowledged,
-        owner=stored.owner,
-        taken_over=stored.taken_over,
-        resolved=stored.resolved,
-    )
-    merged = with_triggers(merged, union(stored.triggers, given.triggers))
-    changed = {"version": merged.version, **incident_columns(merged)}
-    connection.execute(_CHANGE, {"incident": stored.id, **changed})
-    notifications.look_again(connection, merged)
-    return merged
-
-
-def with_triggers(incident: Incident, triggers: tuple[Trigger, ...]) -> Incident:
-    """The incident with these triggers; a summary that still only names the triggers names the new ones."""
-    untouched = incident.summary == opening_summary(incident.key, incident.triggers)
-    summary = opening_summary(incident.key, triggers) if untouched else incident.summary
-    return replace(incident, triggers=triggers, summary=summary)
-
-
-def union(first: Sequence[Trigger], then: Sequence[Trigger]) -> tuple[Trigger, ...]:
-    """Each once, in the order in which they came."""
-    return tuple(dict.fromkeys((*first, *then)))
-
-
-# ---------------------------------------------------------------- reading
-
-
-def record_of(connection: Connection, row: Row[Any], entries: tuple[TimelineEntry, ...]) -> IncidentRecord:
-    """The incident of the row with its intents and approvals, and these entries of its timeline."""
-    [record] = _records_of(connection, [row], {row.id: entries})
-    return record
-
-
-def _records_of(
-    connection: Connection,
-    rows: Sequence[Row[Any]],
-    timelines: Mapping[IncidentId, tuple[TimelineEntry, ...]],
-) -> list[IncidentRecord]:
-    """The same of several incidents, in their order."""
-    ids = [row.id for row in rows]
-    found = _intents_of(connection, ids)
-    asked = _approvals_of(connection, ids)
-    return [
-        IncidentRecord(
-            incident=incident_of(row),
-            intents=found.get(row.id, ()),
-            timeline=timelines.get(row.id, ()),
-            approvals=asked.get(row.id, ()),
-            timeline_length=row.timeline_length,
-            timeline_head=row.timeline_head,
-        )
-        for row in rows
-    ]
-
-
-def _intents_of(
-    connection: Connection, incident_ids: Sequence[IncidentId]
-) -> dict[IncidentId, tuple[Intent, ...]]:
-    """The intents of several incidents in one query, each incident's in the order of their sequence."""
-    return _by_incident(
-        map(intent_of, _rows_of(connection, _INTENTS_OF_ONE, _INTENTS_OF_SEVERAL, incident_ids))
-    )
-
-
-def _approvals_of(
-    connection: Connection, incident_ids: Sequence[IncidentId]
-) -> dict[IncidentId, tuple[Approval, ...]]:
-    """The approvals of several incidents in one query, each incident's in the order of the requests."""
-    return _by_incident(
-        map(approval_of, _rows_of(connection, _APPROVALS_OF_ONE, _APPROVALS_OF_SEVERAL, incident_ids))
-    )
-
-
-def _rows_of(
-    connection: Connection, one: Select[Any], several: Select[Any], incident_ids: Sequence[IncidentId]
-) -> Iterable[Row[Any]]:
-    """By the statement for one incident where it is one: a list in a statement is expanded at each call."""
-    if len(incident_ids) == 1:
-        return connection.execute(one, {"incident": incident_ids[0]})
-    return connection.execute(several, {"incidents": incident_ids})
-
-
-def _by_incident(parts: Iterable[Part]) -> dict[IncidentId, tuple[Part, ...]]:
-    found: dict[IncidentId, list[Part]] = {}
-    for one in parts:
-        found.setdefault(one.incident_id, []).append(one)
-    return {incident_id: tuple(mine) for incident_id, mine in found.items()}
 
 
 def _is_open(connection: Connection, key: ServiceKey) -> bool:

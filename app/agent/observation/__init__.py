@@ -1,0 +1,1 @@
+"""What the observer reads for a diagnosis alone."""
