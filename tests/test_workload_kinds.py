@@ -174,7 +174,7 @@ async def test_a_process_that_is_killed_between_change_and_deletion_is_continued
     fuse = Fuse(point, armed=True)
 
     def connected(world: Adapters) -> Adapters:
-        return replace(world, writer=cast(ClusterWriter, Fused(world.writer, fuse, "writer", ("apply",))))
+        return replace(world, writer=cast("ClusterWriter", Fused(world.writer, fuse, "writer", ("apply",))))
 
     async with story(
         tmp_path,
