@@ -32,7 +32,7 @@ COMPLETED = replace(ROLLED_BACK, action=replace(ROLLED_BACK.action, then_verify=
 def test_only_another_state_of_what_the_agent_changed_supersedes_it(
     look: TargetLook, what: str | None
 ) -> None:
-    """An object that cannot be read is no evidence, whoever wrote its other fields last."""
+    """An object that cannot be read is no evidence, nor is the name of its last writer."""
     found = record(ROLLED_BACK)
     compared = comparable(found, ROLLED_BACK)
     assert by_whom(compared, together(since_then(found, one, look) for one in compared)) == what
@@ -60,7 +60,7 @@ def test_what_a_controller_carries_on_with_is_not_compared() -> None:
         assert comparable(record(one), one) == []
 
 
-def test_the_verdict_is_about_the_action_and_says_that_it_cannot_be_told() -> None:
+def test_the_verdict_is_about_the_action_and_says_that_its_effect_is_unknown() -> None:
     """Neither a success nor a failure of the action."""
     now = Assessment(health=Health.UNHEALTHY, reasons=("error rate 40.0%",))
     verdict = superseded_verdict(ROLLED_BACK, f"{TARGET} was changed since by ann", now, NOW)

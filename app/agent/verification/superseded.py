@@ -56,6 +56,6 @@ def superseded_note(judged: Intent, what: str, follows: str, at: datetime) -> No
 
 
 def superseded_verdict(judged: Intent, what: str, now: Assessment, at: datetime) -> Verdict:
-    """The end of the verification: whether the action helped can no longer be told."""
+    """The end of the verification: whether the action helped is no longer known."""
     reasons = (f"{in_words(judged.action.name)} is superseded: {what}", *now.reasons)
     return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=reasons, at=at, intent_id=judged.id)
