@@ -51,12 +51,13 @@ def test_the_agents_own_completing_step_supersedes_nothing() -> None:
 
 
 def test_what_a_controller_carries_on_with_is_not_compared() -> None:
-    """The step of a Rollout moves by itself; what a GitOps controller rolls back is changed by it."""
+    """A Rollout moves on, a failed Job is cleaned up, a GitOps controller changes what it rolls back."""
     promoted = replace(ROLLED_BACK, action=replace(ROLLED_BACK.action, name=ActionName.PROMOTE_ROLLOUT))
     through = {**ROLLED_BACK.action.parameters, "application": "argocd/shop"}
     synced = replace(ROLLED_BACK, action=replace(ROLLED_BACK.action, parameters=through))
     unanswered = replace(ROLLED_BACK, applied_token=None)
-    for one in (promoted, synced, unanswered):
+    repeated = replace(ROLLED_BACK, action=replace(ROLLED_BACK.action, name=ActionName.RERUN_JOB))
+    for one in (promoted, synced, unanswered, repeated):
         assert comparable(record(one), one) == []
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import on_status
+from app.agent.batch.runs import JOB
 from app.agent.evidence.format import in_words
 from app.agent.gitops.steps import application_of
 from app.agent.intents import Since, judged_with
@@ -25,12 +27,16 @@ _SUPERSEDED = "superseded"
 def comparable(record: IncidentRecord, judged: Intent) -> list[Intent]:
     """The actions under verification whose object, as it was left, is known.
 
-    Not those that a controller carries on with: a change of a status, or one through a GitOps controller.
+    Not those that a controller carries on with: a change of a status, one through a GitOps controller, or
+    a failed Job, which is cleaned up.
     """
     return [
         one
         for one in judged_with(record, judged)
-        if one.applied_token is not None and not on_status(one.action) and application_of(one.action) is None
+        if one.applied_token is not None
+        and not on_status(one.action)
+        and application_of(one.action) is None
+        and ACTIONS[one.action.name].kinds != {JOB}
     ]
 
 
