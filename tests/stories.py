@@ -123,6 +123,15 @@ class Story:
                 return record
         raise AssertionError(f"not so within {limit_seconds} s: {await self.newest(key)}")
 
+    async def live_to_the_last_look(self, *, key: ServiceKey = KEY) -> None:
+        """Live until the next look of a verification is the one at its time limit."""
+        record = await self.newest(key)
+        assert record is not None
+        assert record.incident.verification is not None
+        rules = self.agent.loop.stages.verifier.rules
+        ends = record.incident.verification.started_at + rules.timeout
+        await self.live((ends - self.clock.now()).total_seconds() - STEP_SECONDS)
+
     async def live_until_asked(self) -> Approval:
         """Live until the newest incident waits for people; what it waits for."""
         record = await self.live_until(

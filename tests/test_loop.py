@@ -198,8 +198,8 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
 async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:
     """Promise 10: another person's change is not overwritten, and the timeline says whose it was."""
     await innocent_release_beside_a_dying_dependency(acting)
-    while acting.image() != "shop:1":
-        await acting.live(5)
+    await acting.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+    await acting.live_to_the_last_look()
     acting.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db", "TRACE": "1"})
     record = await acting.live_until_ended()
     assert record.incident.state is IncidentState.ESCALATED
@@ -654,6 +654,7 @@ async def test_what_a_person_changed_since_is_not_restarted_either(tmp_path: Pat
     ) as stage:
         await innocent_configuration_beside_a_dying_dependency(stage)
         await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING, key=CART)
+        await stage.live_to_the_last_look(key=CART)
         settings = {"DEPENDENCY_URL": "http://db", "GREETING": "good day"}
         stage.world.put_config_map(NAMESPACE, "cart-config", settings)
         record = await stage.live_until_ended(key=CART)

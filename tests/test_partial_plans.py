@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from app.agent.models import (
     IncidentState,
     SliSample,
     Snapshot,
+    VerdictKind,
 )
 from app.agent.workload import TargetState
 from app.errors import Forbidden, PermanentError
@@ -125,6 +127,7 @@ async def test_a_later_step_is_undone_although_the_first_one_could_not_be(tmp_pa
         await stage.live_until(
             lambda r: r.incident.state is IncidentState.VERIFYING and bool(r.intents), key=CART
         )
+        await stage.live_to_the_last_look(key=CART)
         edited = {"DEPENDENCY_URL": "http://db", "GREETING": "hey"}
         stage.world.put_config_map(NAMESPACE, "cart-config", edited)
         record = await stage.live_until_ended(key=CART)
@@ -250,11 +253,17 @@ async def test_a_recovery_after_the_change_of_a_person_is_not_credited_to_the_ag
         told = await fire(setting)
         await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING and bool(r.intents))
         await stage.live(60)
-        stage.world.release(NAMESPACE, SERVICE, "shop:3")
-        await stage.live(10)
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
         await resolve(setting, told)
-        incident = (await stage.live_until_ended()).incident
+        await stage.live(30)
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        released = stage.clock.now()
+        record = await stage.live_until_ended()
+        incident = record.incident
+        assert "rollback is superseded" in messages(record.timeline)
+        assert "Verifying what is there now" in messages(record.timeline)
+        assert incident.closed_at is not None
+        assert incident.closed_at - released >= timedelta(seconds=60), "a whole soak of the new state"
         assert incident.state is IncidentState.RECOVERED
         assert f"Deployment prod/shop was changed since by {PIPELINE}" in incident.summary
         assert "not known whether rollback of Deployment prod/shop helped" in incident.summary
@@ -270,8 +279,16 @@ async def test_a_change_that_a_person_replaced_is_not_called_in_place(tmp_path: 
         await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
         await stage.live(30)
         stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        released = stage.clock.now()
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
+        assert record.incident.closed_at is not None
+        assert record.incident.closed_at - released <= timedelta(seconds=15), "not at the time limit"
+        assert record.incident.verdict is not None
+        assert record.incident.verdict.kind is VerdictKind.CANNOT_TELL
+        assert f"Deployment prod/shop was changed since by {PIPELINE}" in record.incident.verdict.reasons[0]
+        assert stage.image() == "shop:3"
+        assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK]
         assert f"Not undone: rollback of Deployment prod/shop, changed since by {PIPELINE}." in (
             record.incident.summary
         )

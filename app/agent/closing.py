@@ -106,21 +106,25 @@ class Closer:
         trace_end(ended)
 
     async def _since(self, record: IncidentRecord) -> Since:
-        """The present state of the agent's changes, for the summary: each target is read once."""
-        left = [*in_place(record), *credited(record)]
+        """The present state of the agent's changes, for the summary."""
+        found = await self.since(record, [*in_place(record), *credited(record)])
+        handled: dict[str, str] = {
+            i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None
+        }
+        return together([found, Since(handled_by=handled)])
+
+    async def since(self, record: IncidentRecord, intents: Sequence[Intent]) -> Since:
+        """What became of some of the agent's changes, read from the cluster; each target is read once."""
         looks: dict[ObjectRef | None, TargetLook] = {}
         found = []
-        for intent in left:
+        for intent in intents:
             if intent.applied_token is None or self.reader is None:
                 continue
             target = intent.action.target
             if target not in looks:
                 looks[target] = await self._look(intent)
             found.append(since_then(record, intent, looks[target]))
-        handled: dict[str, str] = {
-            i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None
-        }
-        return together([*found, Since(handled_by=handled)])
+        return together(found)
 
     async def _look(self, intent: Intent) -> TargetLook:
         assert self.reader is not None  # noqa: S101 - the caller has checked

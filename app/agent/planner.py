@@ -19,7 +19,7 @@ from app.agent.actions.spec import ActionSpec
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.log_patterns import credentials_refused
 from app.agent.evidence.format import confidence, in_words
-from app.agent.guardrails.target_token import READY, TERMINATING, object_token
+from app.agent.guardrails.target_token import READY, TEMPLATE, TERMINATING, object_token
 from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import JsonScalar
 from app.agent.models import (
@@ -250,7 +250,7 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
         action = _action(step, evidence, limits)
         if isinstance(action, Unmet):
             return Unmet(reason=f"{step.action.words}: {action.reason}")
-        if isinstance(action, Unneeded):
+        if isinstance(action, Unneeded) or _completes_nothing(step, action, actions, evidence):
             continue
         if any(_aims(action) == _aims(before) for before in actions):
             continue  # it would only run after the same action failed and was undone (promise 10)
@@ -267,13 +267,28 @@ def _removes(action: Action) -> bool:
     return ACTIONS[action.name].removes
 
 
+def _completes_nothing(step: Step, action: Action, before: Sequence[Action], evidence: Evidence) -> bool:
+    """A pod is deleted only to complete a change of the template: another change needs no new pod."""
+    return (
+        "when" in step.parameters
+        and _removes(action)
+        and not any(_sets_template(one, evidence) for one in before[-1:])
+    )
+
+
+def _sets_template(action: Action, evidence: Evidence) -> bool:
+    workload = evidence.workload
+    same_target = workload is not None and action.target == workload.target.ref
+    return same_target and TEMPLATE in ACTIONS[action.name].changes
+
+
 def _unfinished(actions: Sequence[Action], evidence: Evidence) -> Unmet | None:
-    """A rollback that would not reach a pod, in a runbook without the step that deletes it."""
-    rolls_back = any(action.name is ActionName.ROLLBACK for action in actions)
-    if evidence.workload is None or not rolls_back or any(map(_removes, actions)):
+    """A change of the template that would not reach a pod, in a runbook without the step that deletes it."""
+    change = next((action for action in actions if _sets_template(action, evidence)), None)
+    if evidence.workload is None or change is None or any(map(_removes, actions)):
         return None
     reason = held_up(evidence.workload, "the runbook has no step for it")
-    return None if reason is None else Unmet(reason=f"{ActionName.ROLLBACK.words}: {reason}")
+    return None if reason is None else Unmet(reason=f"{change.name.words}: {reason}")
 
 
 def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet | Unneeded:

@@ -28,6 +28,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     Note,
+    Observation,
     Outcome,
     OutcomeKind,
     Stage,
@@ -53,6 +54,15 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.verification.assessment import Assessment, Health
 from app.agent.verification.rules import VerifyRules
+from app.agent.verification.superseded import (
+    NOTHING_UNDONE,
+    VERIFYING_ON,
+    by_whom,
+    comparable,
+    noted,
+    superseded_note,
+    superseded_verdict,
+)
 from app.agent.verification.verdict import advance, judge, resumed
 from app.agent.verifier import Verifier
 from app.durations import span
@@ -163,20 +173,22 @@ class Soak:
             await self._watch(record, verification, verdict, health, claim, notes, now)
             return
         if verdict is None:
-            await self.store.incidents.save(claim, replace(incident, verification=verification), notes)
+            judged = intent_by_id(record, before.intent_id)
+            observed = replace(incident, verification=verification)
+            await self._go_on(record, judged, observed, seen, claim, notes)
             return
-        judged = replace(incident, verification=verification, verdict=verdict)
+        ended = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
             helped = intent_by_id(record, before.intent_id)
             await self._remember_failed_revision(record, helped, now)
             if needs_follow_up(helped):
                 # The incident stays open until the repository asks for what runs.
-                await self.store.incidents.save(claim, judged, notes)
+                await self.store.incidents.save(claim, ended, notes)
                 return
             await self.closer.close_with(
                 record,
-                judged,
+                ended,
                 claim,
                 IncidentState.RECOVERED,
                 notes,
@@ -187,16 +199,50 @@ class Soak:
         if verdict.kind is VerdictKind.CANNOT_TELL:
             await self.closer.close_with(
                 record,
-                judged,
+                ended,
                 claim,
                 IncidentState.ESCALATED,
                 notes,
                 "Whether the service recovered is unknown.",
             )
         elif tested is None:
-            await self.store.incidents.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
+            await self.store.incidents.save(claim, moved_on(ended), [*notes, *no_undo_notes(record, now)])
         else:
-            await self.executor.decide_undo(record, tested, claim, moved_on(judged), notes)
+            await self.executor.decide_undo(record, tested, claim, moved_on(ended), notes)
+
+    async def _go_on(
+        self,
+        record: IncidentRecord,
+        judged: Intent,
+        observed: Incident,
+        seen: Observation,
+        claim: Claim,
+        notes: list[Note],
+    ) -> None:
+        """Continue until a verdict; where someone else changed what the action had changed, end at once.
+
+        Only a service that is unhealthy ends it. Otherwise its new state is verified, over a soak of its own.
+        """
+        compared = comparable(record, judged)
+        what = by_whom(compared, await self.closer.since(record, compared))
+        if what is None:
+            await self.store.incidents.save(claim, observed, notes)
+            return
+        health = await self.verifier.assess(record.incident, seen, superseded=True)
+        if health.health is Health.UNHEALTHY:
+            verdict = superseded_verdict(judged, what, health, seen.at)
+            ended = replace(observed, verdict=verdict)
+            notes = [*notes, superseded_note(judged, what, NOTHING_UNDONE, seen.at), verdict_note(verdict)]
+            why = f"{'; '.join(verdict.reasons)}."
+            await self.closer.close_with(record, ended, claim, IncidentState.ESCALATED, notes, why)
+            return
+        if not noted(record, judged):
+            verification = observed.verification
+            if verification is not None and verification.healthy_since is not None:
+                verification = replace(verification, healthy_since=seen.at)
+            observed = replace(observed, verification=verification)
+            notes = [*notes, superseded_note(judged, what, VERIFYING_ON, seen.at)]
+        await self.store.incidents.save(claim, observed, notes)
 
     async def _watch(
         self,

@@ -48,13 +48,25 @@ class Verifier:
         return seen, await self.assess(incident, seen)
 
     async def assess(
-        self, incident: Incident, seen: Observation, silencings: tuple[Silencing, ...] | None = None
+        self,
+        incident: Incident,
+        seen: Observation,
+        silencings: tuple[Silencing, ...] | None = None,
+        *,
+        superseded: bool = False,
     ) -> Assessment:
         """The health that an observation shows, given the reports on the incident that were not withdrawn.
 
         `silencings` are the silences in force; None: they are read where an alert fires.
+        `superseded`: someone else changed what the verified action had changed.
         """
-        health = assess(seen, incident.triggers, self.rules_of(incident.key), incident.verification)
+        health = assess(
+            seen,
+            incident.triggers,
+            self.rules_of(incident.key),
+            incident.verification,
+            superseded=superseded,
+        )
         levels = await self.observer.store.signals.levels(incident.key)
         if levels is None:
             return health

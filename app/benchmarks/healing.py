@@ -19,10 +19,13 @@ from typing import TypeAlias, TypedDict
 from msgspec import to_builtins
 from rich.table import Table
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.ids import JsonObject
+from app.agent.runbooks import Catalogue, load_catalogue
 from app.benchmarks.healing_agent import HealingStage, healing_stage
 from app.benchmarks.healing_causes import answers
 from app.benchmarks.healing_groups import FirstScore, groups, read_first_scores
+from app.benchmarks.healing_runbooks import runbook_exists
 from app.benchmarks.reliability import expected_calibration_error, reliability
 from app.errors import ConfigurationError
 from app.sandbox.scenarios.files import Variant, load_scenarios
@@ -94,10 +97,16 @@ def _scored(variant: Variant, run: Run, twin: Run) -> Scored:
         family=variant.scenario.family,
         control=variant.scenario.control,
         held_out=variant.scenario.held_out,
+        runbook=runbook_exists(variant, _catalogue(), ENABLED_BY_DEFAULT | {*variant.scenario.enables}),
         run=run,
         judgement=judge(variant.scenario, variant.fault_at, run, twin),
         answers=answers(variant, run),
     )
+
+
+@cache
+def _catalogue() -> Catalogue:
+    return load_catalogue(shipped("runbooks"))
 
 
 _open = ExitStack()
@@ -180,6 +189,7 @@ def _entry(scored: Scored) -> JsonObject:
         "saved_seconds": verdict.saved_seconds,
         "recovered": run.recovered,
         "healed": verdict.healed,
+        "runbook": scored.runbook,
         "detect_seconds": verdict.detect_seconds,
         "recover_seconds": verdict.recover_seconds,
     }
@@ -195,6 +205,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Sequence[Scored]], str]], ...] = (
     ("escalated rightly", lambda runs: str(score(runs).escalated_rightly)),
     ("MTTD", lambda runs: _seconds(score(runs).mttd_seconds)),
     ("MTTR", lambda runs: _seconds(score(runs).mttr_seconds)),
+    ("with a runbook", lambda runs: _seconds(score(runs).mttr_runbook_seconds)),
     ("where healed", lambda runs: _seconds(score(runs).mttr_healed_seconds)),
     ("actions/incident", lambda runs: _figure(score(runs).actions_per_incident)),
 )

@@ -129,7 +129,7 @@ async def test_a_rollback_of_an_ordered_stateful_set_takes_effect_once_its_stuck
         key_of(cluster), lambda seen: seen.spec_observed and seen.current_revision == 3
     )
     assert [pod.uid for pod in waited_for(view)] == [stuck.uid]
-    assert why_kept(view, rolled_back=True) is None
+    assert why_kept(view, changed=True) is None
     assert why_kept(view) is not None  # it does not run the current revision
 
     delete = action(ActionName.DELETE_STUCK_POD, cluster.ref("Pod", stuck.name))

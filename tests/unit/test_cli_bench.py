@@ -18,6 +18,8 @@ FIGURES = {
     "mttr_seconds",
     "healed",
     "mttr_healed_seconds",
+    "with_runbook",
+    "mttr_runbook_seconds",
     "actions_per_incident",
     "per_scenario",
 }

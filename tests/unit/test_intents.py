@@ -272,7 +272,7 @@ def _token(template: str, *, uid: str = "u") -> str:
     return workload_token(uid, generation=1, template=template, paused=False, replicas=3, rest="r")
 
 
-def _seen(template: str, *, by: str = "ann", uid: str = "u") -> TargetLook:
+def target_look(template: str, *, by: str = "ann", uid: str = "u") -> TargetLook:
     assert FIRST.action.target is not None
     token = _token(template, uid=uid)
     target = TargetState(ref=FIRST.action.target, uid=uid, resource_version="9", token=token, changed_by=by)
@@ -294,11 +294,11 @@ TARGET = FIRST.action.target
 @pytest.mark.parametrize(
     ("intents", "look", "said"),
     [
-        ((ROLLED_BACK,), _seen("old"), f" Still in place: rollback of {TARGET}."),
-        ((ROLLED_BACK,), _seen("new"), f" Not undone: rollback of {TARGET}, changed since by ann."),
+        ((ROLLED_BACK,), target_look("old"), f" Still in place: rollback of {TARGET}."),
+        ((ROLLED_BACK,), target_look("new"), f" Not undone: rollback of {TARGET}, changed since by ann."),
         (
             (ROLLED_BACK,),
-            _seen("old", uid="another"),
+            target_look("old", uid="another"),
             f" Not undone: rollback of {TARGET}, changed since by ann.",
         ),
         (
@@ -313,17 +313,17 @@ TARGET = FIRST.action.target
         ),
         (
             (ROLLED_BACK, RESTARTED),
-            _seen("old, restarted", by=AGENT),
+            target_look("old, restarted", by=AGENT),
             f" Still in place: rollback of {TARGET}.",
         ),
         (
             (ROLLED_BACK, RESTARTED),
-            _seen("new"),
+            target_look("new"),
             f" Not undone: rollback of {TARGET}, changed since by ann.",
         ),
         (
             (ROLLED_BACK, LATER),
-            _seen("old, restarted", by=AGENT),
+            target_look("old, restarted", by=AGENT),
             f" Not undone: rollback of {TARGET}, changed since by someone else.",
         ),
     ],
@@ -340,8 +340,8 @@ def test_the_end_of_a_summary_says_what_the_target_shows(
 @pytest.mark.parametrize(
     ("look", "fate"),
     [
-        (_seen("old"), ""),
-        (_seen("new"), "was changed since by ann"),
+        (target_look("old"), ""),
+        (target_look("new"), "was changed since by ann"),
         (TargetLook(gone=True), "no longer exists"),
         (TargetLook(problem="403"), "could not be read"),
     ],

@@ -76,6 +76,27 @@ def test_any_one_unhealthy_sign_is_unhealthy(seen: Observation) -> None:
     assert health(seen) is Health.UNHEALTHY
 
 
+ROLLING = replace(RUNNING, rollout_complete=False)
+
+
+@pytest.mark.parametrize(
+    ("seen", "of_another"),
+    [
+        (replace(SEEN, workload=ROLLING), Health.HEALTHY),
+        (replace(SEEN, workload=ROLLING, sli=replace(WELL, error_rate=0.06)), Health.UNHEALTHY),
+        (replace(SEEN, workload=ROLLING, sli=None), Health.UNKNOWN),
+        (replace(SEEN, workload=replace(ROLLING, available_replicas=0)), Health.UNHEALTHY),
+    ],
+)
+def test_a_rollout_that_someone_else_began_is_no_fault_while_replicas_serve(
+    seen: Observation, of_another: Health
+) -> None:
+    """After an action the rollout must be complete; once the action is superseded, it is another rollout."""
+    triggers = (Trigger.CRASH_LOOP,)
+    assert assess(seen, triggers, RULES, TESTED).health is Health.UNHEALTHY
+    assert assess(seen, triggers, RULES, TESTED, superseded=True).health is of_another
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

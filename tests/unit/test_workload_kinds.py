@@ -20,6 +20,7 @@ from app.agent.models import (
     ActionName,
     Cause,
     Diagnosis,
+    Evidence,
     Hypothesis,
     Plan,
     Risk,
@@ -28,14 +29,25 @@ from app.agent.models import (
 )
 from app.agent.planner import PlanLimits, make_plan
 from app.agent.runbooks import Catalogue
-from app.agent.workload import ObjectRef, PodView, WorkloadView
+from app.agent.workload import FailingContainer, ObjectRef, PodView, WorkloadView
 from app.connectors.kubernetes.patches import patch_for, snapshot_body
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
 from app.connectors.kubernetes.views.disruption import disruption_of
 from app.connectors.kubernetes.views.trial_pod import trial_pod
 from app.errors import Invalid
 from tests.unit.k8s_samples import container, deployment, target, template
-from tests.unit.scenes import CATALOGUE, LIMITS, at, evidence, pods, record, revision, workload
+from tests.unit.scenes import (
+    CATALOGUE,
+    LIMITS,
+    at,
+    config_map,
+    config_record,
+    evidence,
+    pods,
+    record,
+    revision,
+    workload,
+)
 
 NOW = datetime(2026, 2, 20, 18, tzinfo=UTC)
 BEFORE, AFTER = revision(1, -600), revision(2, -3)
@@ -412,15 +424,104 @@ def test_nothing_is_deleted_after_a_rollback_that_reaches_every_pod() -> None:
     assert len(planned(replace(held_up_view(STUCK), one_by_one=False), LIMITS).actions) == 1
 
 
+RESET = revision(2, -3, code_hash=BEFORE.code_hash, config_hash="config-new")
+"""The code of the revision before with another configuration inside the template."""
+LIMITED = revision(1, -600, memory_limits=(("app", 64 * 2**20),))
+KILLED = replace(
+    STUCK,
+    template_hash=LIMITED.template_hash,
+    restarts=3,
+    last_termination_reason="OOMKilled",
+    failing=FailingContainer(name="app"),
+)
+RAISES = replace(LIMITS, optional=frozenset({ActionName.DELETE_STUCK_POD, ActionName.RAISE_MEMORY_LIMIT}))
+
+
+def changed_configuration(**changes: object) -> Evidence:
+    """An ordered StatefulSet in the middle of a change of its configuration."""
+    waiting = replace(STUCK, template_hash=RESET.template_hash)
+    plain = workload([RESET, BEFORE], (waiting, *pods(BEFORE, 2)), one_by_one=True)
+    view = replace(plain, target=replace(plain.target, ref=ref("StatefulSet")))
+    history = {"revision_history": (record(BEFORE),), "config_history": (config_record("good"),)}
+    return evidence(Trigger.CRASH_LOOP, workload=replace(view, **changes), **history)  # type: ignore[arg-type]  # a test names real fields
+
+
+def killed(**changes: object) -> Evidence:
+    """An ordered StatefulSet of one pod, which is killed at every start."""
+    plain = workload([LIMITED], (KILLED,), one_by_one=True, desired_replicas=1)
+    view = replace(plain, target=replace(plain.target, ref=ref("StatefulSet")))
+    return evidence(Trigger.CRASH_LOOP, workload=replace(view, **changes))  # type: ignore[arg-type]  # a test names real fields
+
+
+def plan_for(
+    cause: Cause, seen: Evidence, limits: PlanLimits = RAISES, without: str | None = None
+) -> tuple[Plan, str]:
+    """The plan, and why a runbook with steps for the cause was rejected; `without`: its first step alone."""
+    catalogue = Catalogue(
+        runbooks=tuple(
+            replace(one, steps=one.steps[:1]) if one.id == without else one for one in CATALOGUE.runbooks
+        )
+    )
+    diagnosis = Diagnosis(
+        hypotheses=(Hypothesis(cause=cause, confidence=0.9, rule="test", evidence_for=()),), at=NOW
+    )
+    plan = make_plan(diagnosis, seen, catalogue, limits)
+    return plan, "; ".join(one.reason for one in plan.rejected)
+
+
+@pytest.mark.parametrize(
+    ("cause", "seen", "change"),
+    [
+        (Cause.BAD_CONFIG, changed_configuration(), ActionName.REVERT_CONFIG),
+        (Cause.RESOURCE_LIMIT, killed(), ActionName.RAISE_MEMORY_LIMIT),
+    ],
+)
+def test_every_change_of_a_template_is_planned_with_the_deletion_that_completes_it(
+    cause: Cause, seen: Evidence, change: ActionName
+) -> None:
+    """One verdict for both; where the deletion is not possible, nothing is planned and the line is there."""
+    plan, _ = plan_for(cause, seen)
+    assert [(one.name, one.then_verify) for one in plan.actions] == [
+        (change, False),
+        (ActionName.DELETE_STUCK_POD, True),
+    ]
+    only_raises = replace(LIMITS, optional=frozenset({ActionName.RAISE_MEMORY_LIMIT}))
+    off, why = plan_for(cause, seen, only_raises)
+    assert off.actions == ()
+    assert "delete_stuck_pod is not among ENABLED_ACTIONS" in why
+    assert "kubectl -n payments delete pod checkout-2-0" in why
+    served = replace(
+        seen,
+        workload=replace(
+            seen.workload, pods=tuple(replace(one, ready_changed_at=at(0)) for one in seen.workload.pods)
+        )
+        if seen.workload is not None
+        else None,
+    )
+    assert plan_for(cause, served)[0].actions == ()
+    runbook = "revert-bad-config" if change is ActionName.REVERT_CONFIG else "raise-memory-limit"
+    bare, why = plan_for(cause, seen, without=runbook)
+    assert bare.actions == ()
+    assert "the runbook has no step for it" in why
+
+
+def test_a_reverted_config_map_deletes_no_pod() -> None:
+    """The container reads the restored content when it starts again; the template did not change."""
+    seen = changed_configuration(config_maps=(config_map("new", -1),))
+    plan, _ = plan_for(Cause.BAD_CONFIG, seen)
+    assert [one.name for one in plan.actions] == [ActionName.REVERT_CONFIG]
+    assert plan.actions[0].target == ref("StatefulSet").beside("ConfigMap", "checkout-settings")
+
+
 def test_after_the_rollback_only_the_pod_of_the_withdrawn_revision_is_deleted() -> None:
     """A pod that runs the revision before that is the fault of something else."""
     again = replace(BEFORE, number=3)
     older = revision(0, -900)
     after = workload([again, AFTER, older], (STUCK, *pods(BEFORE, 2)), one_by_one=True)
-    assert why_kept(after, rolled_back=True) is None
+    assert why_kept(after, changed=True) is None
     of_older = replace(STUCK, template_hash=older.template_hash)
     other = workload([again, AFTER, older], (of_older, *pods(BEFORE, 2)), one_by_one=True)
-    assert "does not run the revision" in (why_kept(other, rolled_back=True) or "")
+    assert "does not run the revision" in (why_kept(other, changed=True) or "")
 
 
 def test_every_kind_says_what_may_be_changed_of_it_or_why_not() -> None:

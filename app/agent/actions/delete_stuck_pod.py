@@ -27,7 +27,9 @@ from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import PodView, WorkloadView
 
-_HOLDS_UP_ROLLBACK = "holds_up_rollback"
+_HOLDS_UP = ("holds_up_change", "holds_up_rollback")
+"""The second one is the earlier name, when only a rollback could be completed."""
+
 _EFFECT = "the stuck pod is deleted, and its controller makes another one in its place"
 
 STUCK_FOR = timedelta(minutes=2)
@@ -42,11 +44,11 @@ _OF_THE_POD = frozenset(
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
     """Needs exactly one failing pod, and healthy pods with the same template.
 
-    With `when: holds_up_rollback` it is the pod that blocks the rollback of the previous step.
+    With `when: holds_up_change` it is the pod that the change of the template before it does not reach.
     """
     workload = evidence.workload
-    if parameters.get("when") == _HOLDS_UP_ROLLBACK:
-        return _of_the_withdrawn_revision(workload)
+    if parameters.get("when") in _HOLDS_UP:
+        return _of_the_replaced_revision(workload)
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     failing = [pod for pod in workload.pods if pod_fault(pod, evidence.at) is not None]
@@ -58,11 +60,11 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     return _deleted(failing[0], workload)
 
 
-def _of_the_withdrawn_revision(workload: WorkloadView | None) -> Resolution:
-    """The one pod of the withdrawn revision that the controller of the StatefulSet waits for."""
+def _of_the_replaced_revision(workload: WorkloadView | None) -> Resolution:
+    """The one pod of the replaced revision that the controller of the StatefulSet waits for."""
     if workload is None or not waited_for(workload):
         return Unneeded()
-    reason = first_reason(owner_refuses(workload), why_kept(workload, rolled_back=True))
+    reason = first_reason(owner_refuses(workload), why_kept(workload, changed=True))
     return _deleted(waited_for(workload)[0], workload) if reason is None else Unmet(reason=reason)
 
 
@@ -109,9 +111,10 @@ SPEC = ActionSpec(
     parameters=(
         Parameter(
             name="when",
-            meaning="holds_up_rollback: only the pod of the withdrawn revision that was never ready, while "
-            "the controller of an ordered StatefulSet waits for it and replaces no other",
-            choices=(_HOLDS_UP_ROLLBACK,),
+            meaning="holds_up_change: only the pod that the change of the template before this step does not "
+            "reach, because the controller of an ordered StatefulSet waits for it; it runs the replaced "
+            "revision and was never ready. holds_up_rollback is an earlier name of the same",
+            choices=_HOLDS_UP,
             required=False,
         ),
     ),

@@ -6,11 +6,12 @@ cluster's own preconditions are checked later in addition.
 
 from __future__ import annotations
 
-from app.agent.evidence.cluster.held_up import delete_command, waited_for
+from app.agent.actions.spec import PlanLimits
+from app.agent.evidence.cluster.held_up import delete_command, waited_for, why_kept
 from app.agent.evidence.facts import PodFault, older_pods, pod_fault
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
-from app.agent.models import Evidence
+from app.agent.models import ActionName, Evidence
 from app.agent.workload import RolloutProgress, WorkloadView
 
 _FROM_GIT = frozenset({"argocd", "flux", "Config Sync", "Fleet", "kapp-controller"})
@@ -52,6 +53,19 @@ def held_up(workload: WorkloadView, why: str | None = None) -> str | None:
         f"{names} to be ready before it changes any: a person must delete that pod after the change"
         f"{'' if why is None else f' ({why})'}: {delete_command(workload)}"
     )
+
+
+def held_up_for_good(workload: WorkloadView, limits: PlanLimits) -> str | None:
+    """Why the pod that the controller waits for stays after a change of the template.
+
+    None where it waits for none, or where `delete_stuck_pod` deletes that pod next.
+    """
+    if workload.application is not None:
+        return held_up(workload, "a GitOps controller rolls it back")
+    if ActionName.DELETE_STUCK_POD not in limits.optional:
+        return held_up(workload, "delete_stuck_pod is not among ENABLED_ACTIONS")
+    why = why_kept(workload)
+    return None if why is None else held_up(workload, why)
 
 
 def would_be_reverted(workload: WorkloadView) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import (
     first_reason,
-    kind_refuses,
+    held_up_for_good,
+    kind_lacks,
     owner_refuses,
     rollout_paused,
     rollout_under_way,
@@ -40,9 +41,10 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
-        kind_refuses(workload, TEMPLATE),
+        kind_lacks(workload, TEMPLATE),
         owner_refuses(workload),
         would_be_reverted(workload),
+        held_up_for_good(workload, limits),
         _sets_resources(workload),
         rollout_paused(workload),
         rollout_under_way(workload),

@@ -11,7 +11,8 @@ from datetime import timedelta
 
 from app.agent.actions.preconditions import (
     first_reason,
-    kind_refuses,
+    held_up_for_good,
+    kind_lacks,
     owner_refuses,
     rollout_paused,
     would_be_reverted,
@@ -50,7 +51,7 @@ _TOGETHER = timedelta(minutes=1)
 """Two ConfigMaps changed within this time may belong together; reverting one could make it worse."""
 
 
-def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
     """`to: last_served_well` becomes `content_hash` of a ConfigMap, or `revision` of a template."""
     workload = evidence.workload
     if workload is None:
@@ -64,7 +65,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if maps and (changed_template is None or since is None or maps[0].at >= since):
         return _config_map(maps, workload)
     if changed_template is not None:
-        return _template(changed_template, workload)
+        return _template(changed_template, workload, limits)
     return Unmet(
         reason="no configuration is known that served well with this code and differs from the present one"
     )
@@ -102,8 +103,10 @@ def _template_change(workload: WorkloadView, evidence: Evidence) -> Revision | N
     return None
 
 
-def _template(revision: Revision, workload: WorkloadView) -> Resolution:
-    reason = first_reason(kind_refuses(workload, TEMPLATE), rollout_paused(workload))
+def _template(revision: Revision, workload: WorkloadView, limits: PlanLimits) -> Resolution:
+    reason = first_reason(
+        kind_lacks(workload, TEMPLATE), held_up_for_good(workload, limits), rollout_paused(workload)
+    )
     if reason is not None:
         return Unmet(reason=reason)
     return Resolved(

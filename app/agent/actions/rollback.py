@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from app.agent.actions.application import refuses, through_application
 from app.agent.actions.preconditions import (
     first_reason,
-    held_up,
+    held_up_for_good,
     kind_lacks,
     owner_refuses,
     released_by_tool,
@@ -28,7 +28,6 @@ from app.agent.actions.spec import (
     rolling_pods,
     template_change,
 )
-from app.agent.evidence.cluster.held_up import why_kept
 from app.agent.evidence.facts import (
     changed_fields,
     current_revision,
@@ -69,7 +68,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         kind_lacks(workload, TEMPLATE),
         owner_refuses(workload),
         held,
-        _held_up(workload, limits),
+        held_up_for_good(workload, limits),
         rollout_paused(workload),
         _barrier(workload),
     )
@@ -86,16 +85,6 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         passed_over.append(f"revision {revision.number} {objection}")
     reasons = "; ".join(passed_over) or "no older revision is kept"
     return Unmet(reason=f"there is no revision to go back to: {reasons}")
-
-
-def _held_up(workload: WorkloadView, limits: PlanLimits) -> str | None:
-    """Why a pod that the controller waits for stays; None where there is none, or it is deleted next."""
-    if workload.application is not None:
-        return held_up(workload, "a GitOps controller rolls it back")
-    if ActionName.DELETE_STUCK_POD not in limits.optional:
-        return held_up(workload, "delete_stuck_pod is not among ENABLED_ACTIONS")
-    why = why_kept(workload)
-    return None if why is None else held_up(workload, why)
 
 
 def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unmet:

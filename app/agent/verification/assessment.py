@@ -58,8 +58,13 @@ def assess(
     triggers: tuple[Trigger, ...],
     rules: VerifyRules,
     verification: Verification | None,
+    *,
+    superseded: bool = False,
 ) -> Assessment:
-    """Healthy only if every indicator that was breached or measured before is fresh and within the SLO."""
+    """Healthy only if every indicator that was breached or measured before is fresh and within the SLO.
+
+    `superseded`: a rollout that is under way is that of someone else, and no fault while replicas serve.
+    """
     if seen.telemetry is not None and seen.telemetry.outage:
         return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry outage: {seen.telemetry.said}",))
     if Trigger.BATCH_FAILED in triggers:
@@ -70,7 +75,8 @@ def assess(
     problems = list(rules.slo.breaches(sli)) if sli is not None else []
     if seen.workload is not None:
         asked_for_rollout = acted(verification) or not METRIC_ONLY.issuperset(triggers)
-        problems.extend(_workload_problems(seen.workload, unfinished=asked_for_rollout))
+        unfinished = asked_for_rollout and not superseded
+        problems.extend(_workload_problems(seen.workload, unfinished=unfinished))
     elif seen.reported_conditions:
         problems.extend(
             f"{c} was reported and its end has not been reported" for c in seen.reported_conditions

@@ -201,6 +201,8 @@ class Scored:
     judgement: Judgement
     held_out: str | None = None
     """The held-out group of the scenario."""
+    runbook: bool = False
+    """An approved runbook leads to one of the right ends."""
     answers: tuple[JudgedCause, ...] = ()
     """The agent's diagnoses, judged."""
 
@@ -224,6 +226,9 @@ class Score:
     healed: int
     """Runs of those that `mttr_seconds` is over that ended rightly by an action."""
     mttr_healed_seconds: float | None
+    with_runbook: int
+    """Runs of those that `mttr_seconds` is over in which an approved runbook leads to a right end."""
+    mttr_runbook_seconds: float | None
     actions_per_incident: float | None
 
 
@@ -235,6 +240,9 @@ def score(runs: Sequence[Scored]) -> Score:
         s.judgement.recover_seconds
         for s in runs
         if s.judgement.healed and s.judgement.recover_seconds is not None
+    ]
+    runbook = [
+        s.judgement.recover_seconds for s in runs if s.runbook and s.judgement.recover_seconds is not None
     ]
     incidents = sum(s.run.incidents for s in runs)
     acts = sum(len(s.run.acts) for s in runs)
@@ -252,5 +260,7 @@ def score(runs: Sequence[Scored]) -> Score:
         mttr_seconds=round(fmean(heals), 1) if heals else None,
         healed=len(healed),
         mttr_healed_seconds=round(fmean(healed), 1) if healed else None,
+        with_runbook=len(runbook),
+        mttr_runbook_seconds=round(fmean(runbook), 1) if runbook else None,
         actions_per_incident=round(acts / incidents, 3) if incidents else None,
     )

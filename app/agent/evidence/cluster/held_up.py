@@ -1,8 +1,8 @@
-"""The pod that blocks the rollback of a StatefulSet that replaces its pods in order. Pure.
+"""What holds up a change of the template of a StatefulSet that replaces its pods in order. Pure.
 
-The controller of a StatefulSet with `podManagementPolicy: OrderedReady` replaces no pod while one is not
-ready. A restored template does not reach the pod that the release broke: the rollback takes effect only
-when that pod is also deleted.
+The controller of a StatefulSet with `podManagementPolicy: OrderedReady` replaces no pod
+while one is not ready. A template that is put back does not reach the pod that its
+release broke: a change of the template takes effect only when that pod is deleted as well.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def waited_for(workload: WorkloadView) -> tuple[PodView, ...]:
     return tuple(sorted(waiting, key=lambda pod: pod.name))
 
 
-def why_kept(workload: WorkloadView, *, rolled_back: bool = False) -> str | None:
-    """Why no pod is deleted after a rollback; None if exactly one may be deleted.
+def why_kept(workload: WorkloadView, *, changed: bool = False) -> str | None:
+    """Why no pod is deleted after a change of the template; None where exactly one may be.
 
-    That pod is the only one that the controller waits for, it was never ready, and it runs the revision
-    that the rollback leaves. `rolled_back`: the rollback may have taken place, so that revision may be the
-    one before the current one.
+    It is the only one that the controller waits for, it was never ready, and it runs the
+    revision that the change leaves. `changed`: the change may have taken place, so that
+    this may be the revision before the current one.
     """
     waiting = waited_for(workload)
     names = ", ".join(pod.name for pod in waiting)
@@ -44,9 +44,9 @@ def why_kept(workload: WorkloadView, *, rolled_back: bool = False) -> str | None
         return f"{names} was ready before"
     current = current_revision(workload)
     number = 0 if current is None else current.number
-    left = [current, *[one for one in workload.revisions if one.number < number][: int(rolled_back)]]
+    left = [current, *[one for one in workload.revisions if one.number < number][: int(changed)]]
     if not pod.uid or pod.template_hash not in {one.template_hash for one in left if one is not None}:
-        return f"{names} does not run the revision that is rolled back"
+        return f"{names} does not run the revision that is replaced"
     return None
 
 

@@ -1,0 +1,67 @@
+"""Whether what is being verified is still what the agent left. Pure.
+
+A verdict is about the agent's action. Once someone else has changed what the action
+changed, a service that does not recover says nothing about it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from app.agent.actions import ACTIONS
+from app.agent.actions.target_parts import on_status
+from app.agent.batch.runs import JOB
+from app.agent.evidence.format import in_words
+from app.agent.gitops.steps import application_of
+from app.agent.intents import Since, judged_with
+from app.agent.models import IncidentRecord, Intent, Note, Stage, Verdict, VerdictKind
+from app.agent.verification.assessment import Assessment
+
+NOTHING_UNDONE = "Verification ends, and nothing is undone."
+VERIFYING_ON = "Verifying what is there now."
+
+_SUPERSEDED = "superseded"
+"""The key of the timeline's data that names the action."""
+
+
+def comparable(record: IncidentRecord, judged: Intent) -> list[Intent]:
+    """The actions under verification whose object, as it was left, is known.
+
+    Not those that a controller carries on with: a change of a status, one through a GitOps controller, or
+    a failed Job, which is cleaned up.
+    """
+    return [
+        one
+        for one in judged_with(record, judged)
+        if one.applied_token is not None
+        and not on_status(one.action)
+        and application_of(one.action) is None
+        and ACTIONS[one.action.name].kinds != {JOB}
+    ]
+
+
+def by_whom(intents: list[Intent], since: Since) -> str | None:
+    """What became of the actions, in words; None: as the agent left them, or they could not be read."""
+    found = [since.fate(one) for one in intents if one.id in since.changed_by or one.id in since.gone]
+    return "; ".join(dict.fromkeys(found)) or None
+
+
+def noted(record: IncidentRecord, judged: Intent) -> bool:
+    """Whether the timeline says so already."""
+    return any(entry.data.get(_SUPERSEDED) == judged.id for entry in record.timeline)
+
+
+def superseded_note(judged: Intent, what: str, follows: str, at: datetime) -> Note:
+    """Who changed what, and what follows from it."""
+    return Note(
+        at=at,
+        stage=Stage.VERIFY,
+        message=f"{in_words(judged.action.name)} is superseded: {what}. {follows}",
+        data={_SUPERSEDED: judged.id},
+    )
+
+
+def superseded_verdict(judged: Intent, what: str, now: Assessment, at: datetime) -> Verdict:
+    """The end of the verification: whether the action helped is no longer known."""
+    reasons = (f"{in_words(judged.action.name)} is superseded: {what}", *now.reasons)
+    return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=reasons, at=at, intent_id=judged.id)
