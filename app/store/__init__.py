@@ -59,7 +59,7 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
             return store_over(file, narrow_samples=True), EmbeddedFleet(file, Path(url.database or "heal.db"))
         case "postgresql" | "postgres":
             server = await open_postgresql(url)
-            return store_over(server), PostgresFleet(server, connecting(url))
+            return store_over(server, narrow_samples=True), PostgresFleet(server, connecting(url))
         case other:
             raise ConfigurationError(
                 f"DATABASE_URL: {other}:// is not supported; use sqlite:///path or postgresql://..."
@@ -75,9 +75,9 @@ def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
     """Every repository over one open database.
 
     With `narrow_samples` healthy samples are recorded in narrow rows, which processes of a
-    version before schema 0010 do not read: only where none of them may run at the same time.
-    An SQLite file serves one process. On PostgreSQL, old and new processes share the database
-    during a rolling upgrade, so no narrow row is written there; those on record are read.
+    version before schema 0010 do not read. An SQLite file serves one process. On PostgreSQL
+    each set of deliveries looks whether such a process is at work, and writes none then.
+    Without it none are written; those on record are read all the same.
     """
 
     async def answers() -> None:
