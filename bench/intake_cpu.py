@@ -6,7 +6,7 @@ Requests go through the protocol of `heal run`, or with `--asgi` through that of
 `--postgresql` on a server of its own, whose time is not counted. Processor time depends
 less on what else the machine does than rates do. Compare two checkouts in turn, with
 `--rounds` and the least of each. `--profile FILE` writes the profiles of the event loop and of
-SQLite's writer under single events instead.
+SQLite's writer under single events instead; with `--postgresql` there is the event loop alone.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     settings = load_settings()
     url = settings.database_url.get_secret_value()
     database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
+    """None on PostgreSQL, where there is no thread of a writer."""
     store = await open_store(url) if database is None else store_over(database, narrow_samples=True)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app: Any = create_app(settings)
@@ -164,7 +165,7 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     config = uvicorn.Config(app, log_level="warning", access_log=False)
     protocol = HttpToolsProtocol if asgi else door_protocol(settings.max_connections)
     connect = partial(Sender, protocol, config, ServerState(), {DOOR: app.door})
-    if profile is None or database is None:
+    if profile is None:
         for number, shape in enumerate(SHAPES):
             found = sorted([await _load(connect, shape, number) for _ in range(rounds)])
             median = found[len(found) // 2]
@@ -172,13 +173,15 @@ async def _run(profile: Path | None, rounds: int, *, asgi: bool) -> None:
     else:
         await _load(connect, SHAPES[0], 0)
         loop, writer = (cProfile.Profile(time.thread_time) for _ in range(2))
-        await database.write(lambda _: writer.enable())  # a unit of work runs on the writer's thread
+        if database is not None:
+            await database.write(lambda _: writer.enable())  # a unit of work runs on the writer's thread
         loop.enable()
         await _load(connect, SHAPES[0], 0)  # of services on record, as most samples are
         loop.disable()
-        await database.write(lambda _: writer.disable())
+        if database is not None:
+            await database.write(lambda _: writer.disable())
         with profile.open("w") as out:
-            for name, profiler in (("event loop", loop), ("writer", writer)):
+            for name, profiler in (("event loop", loop), ("writer", writer))[: 1 if database is None else 2]:
                 out.write(f"{SHAPES[0].requests} {SHAPES[0].name}: the thread of the {name}\n")
                 pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("tottime").print_stats(25)
     await container.close()

@@ -59,7 +59,7 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
             return store_over(file, narrow_samples=True), EmbeddedFleet(file, Path(url.database or "heal.db"))
         case "postgresql" | "postgres":
             server = await open_postgresql(url)
-            return store_over(server), PostgresFleet(server, connecting(url))
+            return store_over(server, narrow_samples=True), PostgresFleet(server, connecting(url))
         case other:
             raise ConfigurationError(
                 f"DATABASE_URL: {other}:// is not supported; use sqlite:///path or postgresql://..."
@@ -74,10 +74,10 @@ def open_in_memory() -> Store:
 def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
     """Every repository over one open database.
 
-    With `narrow_samples` healthy samples are stored in narrow rows, which processes of a version before
-    schema 0010 cannot read: use it only if no such process can run at the same time. An SQLite file serves
-    one process. On PostgreSQL, old and new processes share the database during a rolling upgrade, so no
-    narrow rows are written there; existing ones are read.
+    With `narrow_samples` healthy samples are recorded in narrow rows, which processes of a
+    version before schema 0010 do not read. An SQLite file serves one process. On PostgreSQL
+    each set of deliveries checks whether such a process is registered, and writes no narrow rows then.
+    Without it no narrow rows are written; existing ones are read.
     """
 
     async def answers() -> None:

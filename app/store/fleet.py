@@ -24,6 +24,7 @@ from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.errors import ConfigurationError, TransientError
 from app.store import claims
 from app.store.database import locks
+from app.store.database.migrate import newest_schema
 from app.store.database.notify import CHANNEL
 from app.store.database.port import Database
 from app.store.database.postgresql import DRIVER_ERRORS, as_agent_error
@@ -106,7 +107,9 @@ class PostgresFleet:
             async with connection.transaction():
                 await connection.execute("DELETE FROM workers WHERE owner = $1", owner)
                 number = await connection.fetchval(
-                    "INSERT INTO workers (owner, entered_at) VALUES ($1, now()) RETURNING number", owner
+                    "INSERT INTO workers (owner, entered_at, schema) VALUES ($1, now(), $2) RETURNING number",
+                    owner,
+                    newest_schema(),
                 )
                 # Held before the row shows, so that no peer declares the new worker dead.
                 await connection.execute(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from alembic import command
@@ -21,7 +22,7 @@ from app.errors import Invalid
 from app.store.database.migrate import migration_config
 from app.store.database.port import Brief, Work
 from app.store.signals import intake
-from app.store.signals.narrow import sample_records, samples
+from app.store.signals.narrow import lane, sample_records, samples
 from app.store.signals.narrow.lane import PostedDelivery
 from tests.contract.store_values import NOW
 from tests.contract.test_store_database import engine_of
@@ -254,14 +255,14 @@ async def test_what_cannot_be_recorded_takes_no_posted_samples_with_it(
     """The set is taken apart; the others are answered with what is on record."""
     for number in range(4):
         await _post(store, _one(0, number))
-    add = samples.add
+    row = lane._row
 
-    def refuse(connection: Connection, rows: list[list[object]]) -> None:
-        if any(row[3] == "s2" for row in rows):
+    def refuse(number: int, previous: int | None, sample: PostedSample, *rest: Any) -> list[object]:
+        if sample.key.service == "s2":
             raise ZeroDivisionError
-        add(connection, rows)
+        return row(number, previous, sample, *rest)
 
-    monkeypatch.setattr(samples, "add", refuse)
+    monkeypatch.setattr(lane, "_row", refuse)
     answered: list[list[SamplesAnswer | Exception]] = [[] for _ in range(4)]
     for number in range(4):
         posted = _one(10, number)

@@ -1,33 +1,40 @@
 """An INSERT of many rows in one call of the driver, with values that are ready for it.
 
-For the statements that every signal needs: SQLAlchemy builds a dictionary and looks up a processor for each
-value of each row.
+On PostgreSQL it is one statement with an array for each column.
+
+For the statements that every signal pays for: SQLAlchemy's own way builds a dictionary
+and looks up a processor for each value of each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Connection, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Connection, Double, SmallInteger, Table, Text
+from sqlalchemy.types import TypeEngine
 
 from app.errors import Invalid
 from app.store.database.codec import dumps
 from app.store.database.tables import UtcDateTime
-from app.store.signals import sqlite_driver
+from app.store.signals import postgresql_driver, sqlite_driver
 
 
 class BulkInsert:
     """One statement over these columns of a table; `conflict` is the clause after the values."""
 
     def __init__(self, table: Table, names: Sequence[str], conflict: str = "") -> None:
-        into = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES"
-        marks = {
-            "sqlite": ["?"] * len(names),
-            "postgresql": [f"${place}" for place in range(1, len(names) + 1)],
+        into = f"INSERT INTO {table.name} ({', '.join(names)})"
+        kinds = [_array_of(table.c[name].type) for name in names]
+        arrays = [f"${place}::{kind.array}[]" for place, kind in enumerate(kinds, 1)]
+        values = [kind.value.format(f"given.{name}") for name, kind in zip(names, kinds, strict=True)]
+        of_given = f"SELECT {', '.join(values)} FROM unnest({', '.join(arrays)}) AS given"  # noqa: S608 - constants
+        marks = ", ".join(["?"] * len(names))
+        self._sql = {
+            "sqlite": f"{into} VALUES ({marks}) {conflict}".rstrip(),
+            "postgresql": f"{into} {of_given}({', '.join(names)}) {conflict}".rstrip(),
         }
-        self._sql = {name: f"{into} ({', '.join(each)}) {conflict}".rstrip() for name, each in marks.items()}
         self._ready = {
             name: [
                 (place, ready)
@@ -54,7 +61,31 @@ class BulkInsert:
         if dialect == "sqlite":
             sqlite_driver.run_many(connection, self._sql[dialect], values)
         else:
-            connection.exec_driver_sql(self._sql[dialect], [tuple(row) for row in values])
+            postgresql_driver.run(connection, self._sql[dialect], *zip(*values, strict=True))
+
+
+class _Array(NamedTuple):
+    """How the values of a column are given to PostgreSQL: as one array, however many rows there are."""
+
+    array: str
+    """The type of its elements."""
+    value: str = "{}"
+    """What makes a value of the column of an element."""
+
+
+_ARRAYS: tuple[tuple[type[TypeEngine[Any]], _Array], ...] = (
+    (JSON, _Array("text", "CAST({} AS json)")),
+    (UtcDateTime, _Array("timestamptz")),
+    (Boolean, _Array("boolean")),
+    (Double, _Array("float8")),
+    (SmallInteger, _Array("smallint")),
+    (BigInteger, _Array("bigint")),
+    (Text, _Array("text")),
+)
+
+
+def _array_of(kind: TypeEngine[Any]) -> _Array:
+    return next(array for each, array in _ARRAYS if isinstance(kind, each))
 
 
 def _ready(kind: object, dialect: str) -> Callable[[Any], Any] | None:

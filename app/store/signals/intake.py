@@ -9,7 +9,7 @@ decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
@@ -29,7 +29,7 @@ from app.store.notes import merged_note, pending_note, signal_note
 from app.store.signals import deliveries, ledger, openings, services
 from app.store.signals import records as signals
 from app.store.signals.deliveries import Answer, Delivery
-from app.store.signals.levels import end_runs
+from app.store.signals.levels import Remembered, end_runs
 from app.store.signals.narrow import lane, samples
 from app.store.signals.narrow.lane import PostedDelivery
 from app.store.signals.services import Service
@@ -46,9 +46,9 @@ def accept(connection: Connection, given: Sequence[Delivery | PostedDelivery]) -
     before: list[Recorded | None] = [*_answered_before(connection, given)]
     new = [one for one, answer in zip(given, before, strict=True) if answer is None]
     locks.hold(connection, locks.Space.SERVICE, {str(key) for one in new for key in _services_of(one)})
-    taken = lane.take(connection, new)
+    taken, known = lane.take(connection, new)
     left = [one for one, answer in zip(new, taken, strict=True) if answer is None]
-    ordinary = iter(_accept_new(connection, [_ordinary(one) for one in left]))
+    ordinary = iter(_accept_new(connection, [_ordinary(one) for one in left], known))
     answers = iter([next(ordinary) if answer is None else answer for answer in taken])
     return tuple(next(answers) if answer is None else answer for answer in before)
 
@@ -77,12 +77,14 @@ def _ordinary(one: Delivery | PostedDelivery) -> Delivery:
     return one if isinstance(one, Delivery) else one.ordinary()
 
 
-def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple[Accepted, ...]]:
-    """The answers to deliveries whose services are locked."""
+def _accept_new(
+    connection: Connection, given: Sequence[Delivery], known: Mapping[ServiceKey, Remembered]
+) -> list[tuple[Accepted, ...]]:
+    """The answers to deliveries whose services are locked; of some it is `known` what is on record."""
     everything = [signal for one in given for signal in one.signals]
     if not everything:
         return [() for _ in given]
-    transaction = IntakeTransaction(connection)
+    transaction = IntakeTransaction(connection, known)
     transaction.look_up(everything)
     answers = [
         tuple(
@@ -107,6 +109,8 @@ class IntakeTransaction:
     """
 
     connection: Connection
+    read: Mapping[ServiceKey, Remembered] = field(default_factory=dict)
+    """What this transaction has read of services before."""
     entered: list[datetime] = field(default_factory=list)
     """When each signal arrived that is now on record and was not before."""
     joined: dict[SignalId, str] = field(default_factory=dict)
@@ -151,7 +155,8 @@ class IntakeTransaction:
     def look_up_services(self, given: Sequence[Signal]) -> None:
         """Read the services of these signals."""
         keys = dict.fromkeys(signal.key for signal in given)
-        self._services |= services.read(self.connection, [key for key in keys if key not in self._services])
+        new = [key for key in keys if key not in self._services]
+        self._services |= services.read(self.connection, new, self.read)
 
     def accept(self, signal: Signal, delivery: Delivery) -> Disposition:
         before = self._same.get(signal.id) or self._first.get(storable_text(signal.dedup_key))

@@ -7,9 +7,10 @@ holds the services' locks, and the rows of open incidents are locked as they are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -22,7 +23,9 @@ from app.store.database.notify import ring
 from app.store.database.rows import incident_columns, incident_of
 from app.store.database.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history, service_levels
 from app.store.signals.given import GivenStatement, columns_of
-from app.store.signals.levels import remembered, store_levels
+from app.store.signals.levels import Remembered, remembered, store_levels
+
+_NONE: Mapping[ServiceKey, Remembered] = MappingProxyType({})
 
 _OPEN = GivenStatement(
     f"SELECT {columns_of(incidents)} FROM {{services}} CROSS JOIN incidents"  # noqa: S608 - constants
@@ -119,9 +122,11 @@ class Service:
         self.entries, self.head = 0, chain_start(incident.id)
 
 
-def read(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, Service]:
-    """The services as they are on record."""
-    known = remembered(connection, keys)
+def read(
+    connection: Connection, keys: Collection[ServiceKey], before: Mapping[ServiceKey, Remembered] = _NONE
+) -> dict[ServiceKey, Service]:
+    """The services as they are on record; of some the transaction has read the levels `before`."""
+    known = {**before, **remembered(connection, [key for key in keys if key not in before])}
     open_now = {_key(row): row for row in _OPEN.services(connection, keys)}
     closed = {_key(row): incident_of(row) for row in _LAST_CLOSED.services(connection, keys)}
     found = {}

@@ -19,8 +19,10 @@ workers = Table(
     Column("number", RowNumber, primary_key=True, autoincrement=True),
     Column("owner", Text, nullable=False),
     Column("entered_at", UtcDateTime, nullable=False),
+    Column("schema", Text),
     UniqueConstraint("owner"),
 )
+"""`schema` is the newest one that the program of the process knows; empty for programs before 0011."""
 
 leases = Table(
     "leases",

@@ -5,13 +5,14 @@ about a recorded service (see `HealthyRun`). The lane decides nothing about any 
 ordinary path as if there were no lane. Every later delivery of the set about one of its services follows
 it, so that the deliveries about one service keep their order.
 
-A process whose store keeps no narrow rows (see `store_over`) has no lane.
+A process whose store keeps no narrow rows (see `store_over`) has no lane, and on
+PostgreSQL there is none while a process of an older program is at work.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,7 +28,8 @@ from app.store.database.codec import dumps
 from app.store.signals.deliveries import Delivery
 from app.store.signals.ledger import SHARDS
 from app.store.signals.levels import Remembered, advance, remembered
-from app.store.signals.narrow import sample_records, samples
+from app.store.signals.narrow import sample_records, samples, shared
+from app.store.signals.postgresql_driver import is_postgresql
 
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -60,18 +62,29 @@ class PostedDelivery:
         return self._ordinary
 
 
-def take(connection: Connection, given: Sequence[Delivery | PostedDelivery]) -> list[HealthySamples | None]:
+def take(
+    connection: Connection, given: Sequence[Delivery | PostedDelivery]
+) -> tuple[list[HealthySamples | None], dict[ServiceKey, Remembered]]:
     """Record those deliveries of a set that take the lane: their answers, and None in the place of others.
 
-    The caller holds the locks of all services.
+    Also what is on record of those services that were read. The caller holds the locks of
+    all services.
     """
     posted = [one for one in given if isinstance(one, PostedDelivery) and one.narrow]
     if not posted:
-        return [None] * len(given)
-    lane = _Lane(connection, _known(connection, posted))
+        return [None] * len(given), {}
+    keys = {sample.key: None for one in posted for sample in one.posted.samples}
+    if is_postgresql(connection):
+        found = shared.read(connection, keys, sum(one.size for one in posted))
+        if found.numbers is None:
+            return [None] * len(given), found.known
+        _begin_runs(found.known, found.of_signals)
+        lane = _Lane(connection, found.known, found.numbers)
+    else:
+        lane = _Lane(connection, _known(connection, keys))
     answers = [lane.answer(one) for one in given]
     lane.write()
-    return answers
+    return answers, lane.known
 
 
 @dataclass(slots=True)
@@ -80,6 +93,8 @@ class _Lane:
 
     connection: Connection
     known: dict[ServiceKey, Remembered]
+    numbers: Sequence[int] | None = None
+    """For new rows, where several processes share the database; at least as many as may be needed."""
     taken: list[tuple[PostedSamples, list[SignalId]]] = field(default_factory=list)
     """With the ids of their signals, which are given out at the end."""
     left: set[ServiceKey] = field(default_factory=set)
@@ -123,8 +138,11 @@ class _Lane:
         """Store the taken samples, and the levels after them."""
         if not self.taken:
             return
-        many = sum(len(posted.samples) for posted, _ in self.taken)
-        free = iter(samples.next_numbers(self.connection, many))
+        numbers = self.numbers
+        if numbers is None:
+            many = sum(len(posted.samples) for posted, _ in self.taken)
+            numbers = samples.next_numbers(self.connection, many)
+        free = iter(numbers)
         rows: list[list[object]] = []
         touched: dict[ServiceKey, Remembered] = {}
         for posted, ids in self.taken:
@@ -135,32 +153,35 @@ class _Lane:
                 ids.append(samples.id_of(number))
                 rows.append(_row(number, one.newest_sample, sample, posted, received_at, sender))
                 one.newest_sample = number
-        samples.add(self.connection, rows)
         for one in touched.values():
             if one.run is not None:
                 one.levels, one.newest_at = one.run.after(), samples.micros_of(one.run.newest)
-        advance(self.connection, touched.items())
         first = self.taken[0][0].samples[0].key
-        sample_records.enter(
-            self.connection,
-            zlib.crc32(str(first).encode("utf-8", "replace")) % SHARDS,
-            [(posted.received_at, len(posted.samples)) for posted, _ in self.taken],
-        )
+        shard = zlib.crc32(str(first).encode("utf-8", "replace")) % SHARDS
+        arrivals = [(posted.received_at, len(posted.samples)) for posted, _ in self.taken]
+        if self.numbers is not None:
+            shared.write(self.connection, rows, touched.items(), shard, sample_records.by_day(arrivals))
+            return
+        samples.add(self.connection, rows)
+        advance(self.connection, touched.items())
+        sample_records.enter(self.connection, shard, arrivals)
 
 
-def _known(connection: Connection, posted: Sequence[PostedDelivery]) -> dict[ServiceKey, Remembered]:
-    """The records of the services, each with a run if its healthy samples may take the lane."""
-    keys = {sample.key: None for one in posted for sample in one.posted.samples}
+def _known(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, Remembered]:
+    """What is on record of the services, each with a run if healthy samples of it may take the lane."""
     known = remembered(connection, keys)
     new = [key for key in keys if known[key].run is None and known[key].levels is not None]
     if new:
-        signals = samples.observed_in_signals(connection, new)
-        for key in new:
-            one = known[key]
-            if one.levels is not None:
-                newest = _LONG_AGO if one.newest_at is None else samples.moment_of(one.newest_at)
-                one.run = run_of(one.levels, max(newest, signals.get(key, newest)))
+        _begin_runs({key: known[key] for key in new}, samples.observed_in_signals(connection, new))
     return known
+
+
+def _begin_runs(known: Mapping[ServiceKey, Remembered], signals: Mapping[ServiceKey, datetime]) -> None:
+    """Give each service its run, from the newest of its rows and the newest of its `signals` on."""
+    for key, one in known.items():
+        if one.levels is not None:
+            newest = _LONG_AGO if one.newest_at is None else samples.moment_of(one.newest_at)
+            one.run = run_of(one.levels, max(newest, signals.get(key, newest)))
 
 
 def _row(

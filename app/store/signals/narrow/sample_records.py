@@ -70,12 +70,17 @@ _PAST = {
 _LAST_PAST = text(f"SELECT max(samples.number) FROM {_LOOKED}")  # noqa: S608 - constants
 
 
-def enter(connection: Connection, shard: int, arrivals: Iterable[tuple[datetime, int]]) -> None:
-    """Count accepted samples by their times of arrival; the last statement of its transaction."""
+def by_day(arrivals: Iterable[tuple[datetime, int]]) -> Counter[date]:
+    """How many samples arrived on each day."""
     counts: Counter[date] = Counter()
     for received_at, many in arrivals:
         counts[received_at.astimezone(UTC).date()] += many
-    _count(connection, shard, accepted=counts)
+    return counts
+
+
+def enter(connection: Connection, shard: int, arrivals: Iterable[tuple[datetime, int]]) -> None:
+    """Count accepted samples by their times of arrival; the last statement of its transaction."""
+    _count(connection, shard, accepted=by_day(arrivals))
 
 
 def accepted(connection: Connection, since: date | None) -> Counter[date]:

@@ -53,7 +53,6 @@ _ADD = BulkInsert(
 )
 _LAST_OF_SIGNALS = text("SELECT max(id) FROM signals WHERE id < 'sig_g'")
 """Rows that a downgrade of the schema turned into signals have the greatest ids of all."""
-_NUMBERS = text("SELECT nextval(pg_get_serial_sequence('samples', 'number')) FROM generate_series(1, :many)")
 _CHAIN = (
     "WITH RECURSIVE chain AS ("
     " SELECT samples.*, 1 AS place FROM samples WHERE number = :newest AND observed_at >= :since"
@@ -110,9 +109,7 @@ def number_in(signal_id: ColumnElement[Any]) -> ColumnElement[int]:
 
 
 def next_numbers(connection: Connection, many: int) -> Sequence[int]:
-    """Numbers for so many new rows, growing; a number is never given again."""
-    if connection.dialect.name == "postgresql":
-        return connection.execute(_NUMBERS, {"many": many}).scalars().all()
+    """Numbers for so many new rows of an SQLite file, growing; a number is never given again."""
     memory = kept_in_memory(connection)
     first = None if memory is None else memory.get(_NEXT)
     if first is None:
