@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from app.agent.ports.store import Store
 from app.api.routes.health import readiness
 from app.errors import TransientError
-from app.store.database.disk import QUIET_SECONDS, Disk
 from app.store.database.port import Brief, Database, DiskFull, Work
+from app.store.database.writable import QUIET_SECONDS, Disk
 from tests.api.harness import DEPLOY, assert_problem, harness, make_settings
 from tests.repositories import database_of
 

@@ -24,10 +24,10 @@ from sqlalchemy.pool import NullPool
 
 from app.errors import AgentError, ConfigurationError, TransientError
 from app.store.database import codec
-from app.store.database.disk import Disk
 from app.store.database.migrate import upgrade
 from app.store.database.port import Work, sqlstate, translated
 from app.store.database.servers import CONNECT_SECONDS, connecting, shown
+from app.store.database.writable import Disk
 
 T = TypeVar("T")
 

@@ -34,10 +34,10 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import ConfigurationError, TransientError
 from app.store.database import codec
 from app.store.database.commit_pace import CommitPace
-from app.store.database.disk import Disk
 from app.store.database.migrate import upgrade
 from app.store.database.port import Brief, Work, translated
 from app.store.database.sole_writer import allow_memory, kept_if_committed
+from app.store.database.writable import Disk
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
-"""Whether the disk of the database has room: one warning for each outage, and one line at its end.
+"""Whether the database takes writes: a row of readiness's own, and the room on its disk.
 
-Both databases keep one `Disk`. Writes are refused one by one while the disk is full, and
+A full disk is one warning for each outage, and one line at its end. Both databases keep one `Disk`. Writes are refused one by one while the disk is full, and
 senders repeat theirs: a line for each of them would hide the first.
 """
 
@@ -10,11 +10,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+from sqlalchemy import Connection, insert, update
+
+from app.store.database import locks
 from app.store.database.port import DiskFull
+from app.store.database.tables import leases
 
 log = logging.getLogger(__name__)
 
+_ROW = "readiness"
 QUIET_SECONDS = 60.0
 """A small write may find room where a larger one did not: an outage ends after this long without an error."""
 
@@ -60,3 +66,12 @@ class Disk:
                 self._full_at = None
         if over:
             log.info("the disk of the database has room again: writes are recorded")
+
+
+def write(connection: Connection) -> None:
+    """Write the row; as every unit of work, it is durable when the caller has its answer."""
+    locks.hold(connection, locks.Space.HISTORY, [_ROW])
+    now = datetime.now(UTC)
+    changed = connection.execute(update(leases).where(leases.c.duty == _ROW).values(expires_at=now)).rowcount
+    if not changed:
+        connection.execute(insert(leases).values(duty=_ROW, owner=None, expires_at=now))
