@@ -1,7 +1,8 @@
 """Whether the database takes writes: a row of readiness's own, and the room on its disk.
 
-A full disk is one warning for each outage, and one line at its end. Both databases keep one `Disk`. Writes are refused one by one while the disk is full, and
-senders repeat theirs: a line for each of them would hide the first.
+A full disk is one warning for each outage, and one line at its end. Both databases keep one
+`Disk`. Writes are refused one by one while the disk is full, and senders repeat theirs: a
+line for each of them would hide the first.
 """
 
 from __future__ import annotations
