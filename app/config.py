@@ -56,6 +56,7 @@ from app.settings.sources import (
     StrictEnvFile,
     StrictEnvironment,
     WrongName,
+    env_file_values,
     unknown_names,
 )
 from app.settings.together import check_together
@@ -77,6 +78,8 @@ from app.settings.values import (
 from app.settings.wrong import explained, undecodable
 from app.wire.loopback import is_loopback
 
+ENV_FILE = Path(".env")
+"""In the working directory."""
 ROLE_SETTINGS = ("OIDC_ISSUER", "SLACK_USERS")
 """The settings that give roles to people."""
 
@@ -85,7 +88,7 @@ class Settings(BaseSettings):
     """Read once at start from the environment, `.env` and CONFIG_FILE; the first of them wins."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+        env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     config_file: Path | None = None
@@ -386,6 +389,7 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """The settings of this process; raises `ConfigurationError` with a line for each wrong one."""
     try:
+        env_file_values(ENV_FILE)  # the library reads it without a bound, and waits for a pipe
         settings = Settings()
     except ValidationError as error:
         wrong = [explained(item, Settings.model_fields) for item in error.errors(include_url=False)]

@@ -56,6 +56,11 @@ freeze_windows:
   - {name: weekend, cron: "0 18 * * FRI", hours: 62, time_zone: Europe/Berlin}
 ```
 
+A value that versions of YAML read differently is refused with file, line and column, here as in
+`SERVICES_FILE`, runbooks and scenarios: `010` (8 or 10), `yes` and `off`, `1:30`, `1e3`, a date. Write
+decimal numbers, `true` or `false`, and put texts that look like one of these in quotes. Anchors, aliases,
+tags and keys that stand twice are refused too.
+
 `docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
 files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does. `heal
 config check FILE` checks a file and names the line of each unknown setting and the setting of each wrong

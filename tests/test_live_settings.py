@@ -170,7 +170,7 @@ def test_a_mistake_outside_the_file_is_not_the_end_of_it(file: Path, monkeypatch
     assert (live.settings.cooldown_seconds, live.problem) == (60, None)
     _saved(file, "[" * 20_000)
     assert not live.reload()
-    assert "nested too deeply" in str(live.problem)
+    assert "nested deeper than" in str(live.problem)
 
 
 def test_a_running_agent_follows_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,16 @@ A secret is named by the file that holds it, `slack_bot_token_file`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from app.agent.runbooks import Document, NoDocument
 from app.bounds import regular_file
+from app.errors import ConfigurationError
 from app.settings.secret_files import both_given, secrets_of
 from app.settings.sources import WrongName, file_setting, file_settings, secret_settings
 from app.spelling import nearest
@@ -64,31 +65,27 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     """
     known = frozenset(settings_cls.model_fields) | file_settings(settings_cls)
     try:
-        loader = yaml.SafeLoader(regular_file.read(path, MAX_BYTES).data.decode("utf-8"))
-        root = loader.get_single_node()
-        values = None if root is None else loader.construct_document(root)
+        raw = regular_file.read(path, MAX_BYTES).data
+        document = Document(path, "mapping of settings to values", raw=raw, secret=True)
     except regular_file.Unsuitable as error:
         raise WrongName(f"CONFIG_FILE: {error}") from None
-    except yaml.MarkedYAMLError as error:  # its own words repeat the line, which may hold a secret
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        raise WrongName(f"{path}:{line}: cannot be read as YAML: {error.problem}") from None
-    except RecursionError:
-        raise WrongName(f"CONFIG_FILE: {path} is nested too deeply") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise WrongName(f"CONFIG_FILE: {path} cannot be read: {why}") from None
-    if root is None:
+    except OSError as error:
+        raise WrongName(f"CONFIG_FILE: {path} cannot be read: {error.strerror}") from None
+    except NoDocument:
         return {}
-    if wrong := list(_ambiguous(root, path)):
-        raise WrongName("\n".join(wrong))
-    if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
+    except ConfigurationError as error:
+        raise WrongName(str(error)) from None
+    values = document.content
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
         raise WrongName(f"CONFIG_FILE: {path} is not a mapping of settings to values")
     wrong = []
-    for key, _ in root.value:
-        name, where = str(key.value), f"{path}:{key.start_mark.line + 1}"
+    for name in values:
         if name == SETTING or name not in known:
             likely = nearest(name, known - {SETTING})
-            wrong.append(f"{where}: {name} is no setting" + (f"; use {likely}" if likely else ""))
+            said = f"{name} is no setting" + (f"; use {likely}" if likely else "")
+            wrong.append(str(document.key_error((name,), said)))
     wrong += [
         f"{path}: {both_given(name)}"
         for name in sorted(secret_settings(settings_cls) & values.keys())
@@ -97,32 +94,3 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     if wrong:
         raise WrongName("\n".join(wrong))
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _ambiguous(root: yaml.Node, path: Path) -> Iterator[str]:
-    """One sentence for each key that a mapping has twice, and for the first value that an alias repeats.
-
-    YAML takes the last of two keys without a word, and a few lines of aliases stand for more
-    values than any memory holds.
-    """
-    left = [root]
-    met = set[int]()
-    while left:
-        node = left.pop()
-        if isinstance(node, yaml.ScalarNode):
-            continue
-        if id(node) in met:
-            yield f"{path}:{node.start_mark.line + 1}: an alias repeats this value; write it out instead"
-            return
-        met.add(id(node))
-        if not isinstance(node, yaml.MappingNode):
-            left.extend(reversed(node.value))
-            continue
-        keys = set[tuple[str, str]]()
-        for key, value in node.value:
-            left.append(value)
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if (key.tag, key.value) in keys:
-                yield f"{path}:{key.start_mark.line + 1}: {key.value} is given twice"
-            keys.add((key.tag, key.value))

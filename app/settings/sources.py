@@ -7,11 +7,13 @@ mistyped stop the start.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -23,6 +25,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.bounds import regular_file
 from app.errors import Invalid
 from app.settings.names import (
     ESCAPE,
@@ -33,6 +36,9 @@ from app.settings.names import (
 )
 from app.settings.values import shown
 from app.wire.strict_json import decode
+
+MAX_ENV_FILE_BYTES = 1024 * 1024
+"""Many times the size of `.env.example`, which documents every setting."""
 
 
 class WrongName(SettingsError):
@@ -75,8 +81,36 @@ class StrictEnvironment(EnvSettingsSource):
         return decoded(field, value)
 
 
-class StrictEnvFile(DotEnvSettingsSource, StrictEnvironment):
+class BoundedEnvFile(DotEnvSettingsSource):
+    """`.env` as far as it is a file of a usual size; raises `WrongName` for any other."""
+
+    def _read_env_files(self) -> Mapping[str, str | None]:
+        """The names in lower case, as the library writes them; empty without a file."""
+        if not isinstance(self.env_file, str | Path):
+            return {}
+        values = env_file_values(Path(self.env_file))
+        return {name.lower(): value for name, value in values.items() if value or not self.env_ignore_empty}
+
+
+class StrictEnvFile(BoundedEnvFile, StrictEnvironment):
     """`.env`, with strict JSON."""
+
+
+def env_file_values(path: Path) -> dict[str, str | None]:
+    """What a file in the form of `.env` sets, empty if there is none; `WrongName` if it cannot be read."""
+    return dotenv_values(stream=io.StringIO(_env_file_text(path)))
+
+
+def _env_file_text(path: Path) -> str:
+    """What the file holds, without a byte order mark: it would be part of the first name."""
+    try:
+        return regular_file.read(path, MAX_ENV_FILE_BYTES).data.decode("utf-8").removeprefix("\ufeff")
+    except FileNotFoundError:
+        return ""
+    except regular_file.Unsuitable as error:
+        raise WrongName(str(error)) from None
+    except OSError as error:
+        raise WrongName(f"{path} cannot be read: {error.strerror}") from None
 
 
 class NoMistypedNames(PydanticBaseSettingsSource):
@@ -111,13 +145,12 @@ def unreadable_lines(path: object) -> Iterator[str]:
 
     The library that reads the file skips such a line, and with it a limit or an approval.
     """
-    if not isinstance(path, str | Path) or not Path(path).is_file():
+    if not isinstance(path, str | Path):
         return
-    with Path(path).open(encoding="utf-8") as lines:
-        for one in parse_stream(lines):
-            if one.error or (one.key is not None and one.value is None):
-                where = f"{path}, line {one.original.line}"
-                yield f"{where}: sets nothing; write NAME=value, with every quote closed"
+    for one in parse_stream(io.StringIO(_env_file_text(Path(path)))):
+        if one.error or (one.key is not None and one.value is None):
+            where = f"{path}, line {one.original.line}"
+            yield f"{where}: sets nothing; write NAME=value, with every quote closed"
 
 
 def known_names(settings_cls: type[BaseSettings]) -> frozenset[str]:
@@ -145,7 +178,7 @@ def file_settings(settings_cls: type[BaseSettings]) -> frozenset[str]:
 
 def unknown_names(settings_cls: type[BaseSettings]) -> tuple[str, ...]:
     """The names in `.env` that are no setting; the file is read again."""
-    environment, file = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
+    environment, file = EnvSettingsSource(settings_cls), BoundedEnvFile(settings_cls)
     unrelated = _unrelated(environment.env_vars, file.env_vars)
     return unknown_in_file(file.env_vars, known_names(settings_cls), unrelated)
 

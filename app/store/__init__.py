@@ -22,7 +22,7 @@ from app.store.audit_log import SqlAuditLog
 from app.store.budgets import SqlBudgets
 from app.store.claims import SqlClaims
 from app.store.credentials import SqlCredentials
-from app.store.database import ping
+from app.store.database import writable
 from app.store.database.memory import MemoryDatabase
 from app.store.database.port import Database
 from app.store.database.postgresql import open_postgresql
@@ -82,7 +82,7 @@ def store_over(database: Database, *, narrow_samples: bool = False) -> Store:
 
     async def answers() -> None:
         await database.same()
-        await database.write(ping.write, urgent=True)
+        await database.write(writable.write, urgent=True)
 
     return Store(
         signals=SqlSignals(database, narrow_samples=narrow_samples),

@@ -142,6 +142,10 @@ def test_an_alert_that_has_been_firing_for_a_day_is_current() -> None:
         ({"service": "kube-state-metrics", "job": "kube-state-metrics", "deployment": "d"}, "d"),
         ({"service": "prometheus-kube-state-metrics", "pod": "p-7d9c5b8f6d-x2x4z"}, "p"),
         ({"service": "scraper", "exported_service": "a"}, "a"),
+        ({"service": "prometheus-blackbox-exporter", "exported_job": "a"}, "a"),
+        ({"service": "blackbox-studio"}, "blackbox-studio"),
+        ({"kubernetes.deployment.name": "d"}, "d"),
+        ({"kubernetes_statefulset_name": "d"}, "d"),
     ],
 )
 def test_the_service_is_the_first_label_that_names_one(labels: dict[str, str], service: str) -> None:
@@ -176,6 +180,32 @@ def test_the_environment_is_reported_or_follows_from_the_namespace(
 ) -> None:
     """The configured environment of the namespace, else its name; a label that says more is part of it."""
     assert mapped({"alertname": "X", "service": "a", **labels}).environment == environment
+
+
+@pytest.mark.parametrize(
+    "name", ["kubernetes_namespace_name", "kubernetes.namespace", "namespace_name", "k8s.namespace.name"]
+)
+def test_a_namespace_has_many_names(name: str) -> None:
+    """Log shippers, clouds and OpenTelemetry each have their own."""
+    labels = {"alertname": "X", "service": "a", name: "payments"}
+    assert mapped(labels) == ServiceKey(environment="prod", service="a")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"job": "blackbox-http", "service": "prometheus-blackbox-exporter"},
+        {"job": "blackbox_http_2xx"},
+        {"job": "probes-of-the-shop", "service": "prometheus-blackbox-exporter"},
+        {"job": "shop-database", "pod": "shop-postgres-exporter-7d9c5b8f6d-x2x4z"},
+        {"job": "hosts", "container": "telegraf"},
+    ],
+)
+def test_the_job_of_an_exporter_is_not_a_service(labels: dict[str, str]) -> None:
+    """One label of the target that names an exporter says what the whole target is."""
+    batch = alerts_to_signals(delivery({**BASE, **labels}), settings=SETTINGS, received_at=RECEIVED)
+    assert batch.signals == ()
+    assert "reports the metric but is not its subject" in batch.unmapped[0].reason
 
 
 def test_the_namespace_of_the_subject_is_that_of_its_own_labels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import NoDecode, SettingsError
 from app.agent.models import ActionName
 from app.config import Settings, load_settings, unknown_in_env_file
 from app.errors import ConfigurationError
+from app.settings.sources import MAX_ENV_FILE_BYTES
 from app.settings.values import EXAMPLES
 from app.settings.wrong import located
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
@@ -78,6 +80,28 @@ def test_the_defaults_are_the_careful_ones() -> None:
     assert not settings.allow_high_risk_actions
     assert settings.host == "127.0.0.1"
     assert ActionName.RESTORE not in settings.enabled_actions
+
+
+def test_the_env_file_is_read_within_bounds(tmp_path: Path) -> None:
+    """A huge file uses up no memory, a pipe holds no start, and a folder is not silently no file."""
+    env = tmp_path / ".env"
+    env.write_bytes(b"#" * (MAX_ENV_FILE_BYTES + 1))
+    with pytest.raises(ConfigurationError, match=r"\.env is larger than 1024 KiB"):
+        load_settings()
+    env.unlink()
+    os.mkfifo(env)
+    with pytest.raises(ConfigurationError, match=r"\.env is no regular file"):
+        load_settings()
+    env.unlink()
+    env.mkdir()
+    with pytest.raises(ConfigurationError, match=r"\.env is no regular file"):
+        load_settings()
+
+
+def test_a_byte_order_mark_does_not_hide_the_first_setting(tmp_path: Path) -> None:
+    """An editor may write one in front; it is no part of the first name."""
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfMAX_ACTIONS_PER_INCIDENT=3\r\n")
+    assert load_settings().max_actions_per_incident == 3
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,13 +43,16 @@ def test_the_documented_file_is_read_as_it_stands(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("dry_run: true\nalow_high_risk_actions: true", "heal.yaml:2: alow_high_risk_actions is no setting"),
+        (
+            "dry_run: true\nalow_high_risk_actions: true",
+            "heal.yaml:2:1: alow_high_risk_actions is no setting",
+        ),
         ("alow_high_risk_actions: true", "use allow_high_risk_actions"),
         ("DRY_RUN: false", "DRY_RUN is no setting"),
-        ("dry_run: true\ndry_run: false", "heal.yaml:2: dry_run is given twice"),
+        ("dry_run: true\ndry_run: false", "heal.yaml:2:1: the key 'dry_run' stands here twice"),
         ("config_file: other.yaml", "config_file is no setting"),
         ("- dry_run", "is not a mapping"),
-        ("slack_bot_token: [xoxb-1", "heal.yaml:1: cannot be read as YAML"),
+        ("slack_bot_token: [xoxb-1", "heal.yaml:2:1: no valid YAML"),
         ("slo_max_error_rate: 7", "SLO_MAX_ERROR_RATE"),
         ("enabled_actions: [reboot]", "ENABLED_ACTIONS"),
     ],
@@ -82,16 +85,16 @@ def _laughs() -> str:
     [
         (
             "dry_run: true\nenvironment_namespaces:\n  prod: payments\n  prod: shop",
-            "heal.yaml:4: prod is given twice",
+            "heal.yaml:4:3: the key 'prod' stands here twice",
         ),
         (
             "freeze_windows:\n- name: a\n  cron: 0 0 * * 5\n  cron: 0 0 * * 6",
-            "heal.yaml:4: cron is given twice",
+            "heal.yaml:4:3: the key 'cron' stands here twice",
         ),
-        (_laughs(), "heal.yaml:2: an alias repeats this value"),
-        ("environment_namespaces: &a\n  prod: *a", "an alias repeats this value"),
+        (_laughs(), "heal.yaml:2:6: anchors and aliases are not allowed"),
+        ("environment_namespaces: &a\n  prod: *a", "heal.yaml:1:25: anchors and aliases are not allowed"),
         ("# " + "x" * MAX_BYTES, "is larger than 1024 KiB"),
-        ("environment_namespaces: " + "[" * 3_000, "is nested too deeply"),
+        ("environment_namespaces: " + "[" * 3_000, "nested deeper than 16 levels"),
     ],
 )
 def test_a_file_of_two_meanings_or_without_bounds_is_refused(
@@ -103,6 +106,55 @@ def test_a_file_of_two_meanings_or_without_bounds_is_refused(
     (tmp_path / "heal.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("max_actions_per_incident: 010", "write it in decimal"),
+        ("max_actions_per_incident: 08", "write it in decimal"),
+        ("max_actions_per_incident: 0x10", "write it in decimal"),
+        ("max_actions_per_incident: 0o17", "write it in decimal"),
+        ("max_actions_per_incident: 1_000", "write it in decimal"),
+        ("cooldown_seconds: 1:30", "write it in decimal"),
+        ("cooldown_seconds: 1:30.5", "write it in decimal"),
+        ("cooldown_seconds: 1e3", "write it in decimal"),
+        ("dry_run: yes", "write true or false"),
+        ("dry_run: off", "write true or false"),
+        ("slack_bot_token: 2026-02-20", "put it in quotes"),
+        ("slack_bot_token: 012345", "write it in decimal"),
+        ("slack_bot_token: !xoxb-1 a", "a tag is not allowed"),
+        ("environment_namespaces: {no: payments}", "keys are plain words"),
+    ],
+)
+def test_a_value_that_versions_of_yaml_read_differently_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, fix: str
+) -> None:
+    """YAML 1.1 reads 010 as 8 and yes as true, YAML 1.2 as 10 and as text; the error repeats no value."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONFIG_FILE", "heal.yaml")
+    (tmp_path / "heal.yaml").write_text(f"max_services: 5000\n{line}\n")
+    with pytest.raises(ConfigurationError, match=re.escape(fix)) as caught:
+        load_settings()
+    assert "heal.yaml:2:" in str(caught.value)
+    assert line.partition(": ")[2] not in str(caught.value)
+
+
+def test_numbers_texts_and_quoted_values_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What every version of YAML reads alike is taken, and so is whatever stands in quotes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONFIG_FILE", "heal.yaml")
+    (tmp_path / "heal.yaml").write_text(
+        "slo_max_error_rate: .5\ncooldown_seconds: +90\ndry_run: True\nalert_home_labels:\n"
+        '  cluster: "010"\n  "no": "yes"\n  region: y\n  build: 1.2.3\n'
+    )
+    settings = load_settings()
+    assert (settings.slo_max_error_rate, settings.cooldown_seconds, settings.dry_run) == (0.5, 90, True)
+    assert settings.alert_home_labels == {"cluster": "010", "no": "yes", "region": "y", "build": "1.2.3"}
+    (tmp_path / "heal.yaml").write_text("# nothing yet\n")
+    assert load_settings().cooldown_seconds != 90
 
 
 def test_a_pipe_does_not_hold_the_start_and_a_byte_order_mark_changes_nothing(

@@ -93,6 +93,20 @@ def test_without_a_usable_cycle_a_recovery_still_ends_its_alert(key: Any) -> Non
     assert fired.identity == recovered.identity
 
 
+def test_a_service_is_not_guessed_from_several() -> None:
+    """Tags of a monitor over many services name all of them; the scope names the one that is alerting."""
+    tags = "env:prod,service:shop,service:cart"
+    for changes in ({"scope": ""}, {"scope": "$ALERT_SCOPE"}, {"scope": "env:prod"}):
+        entry = read(tags=tags, **changes)
+        assert isinstance(entry, UnmappedAlert)
+        assert "tag service has several values (cart, shop); group the monitor by service" in entry.reason
+    one = read(tags=tags, scope="service:shop")
+    assert isinstance(one, AlertEntry)
+    assert one.labels["service"] == "shop"
+    same = read(tags="env:prod,service:shop,service:shop,team:a,team:b", scope="")
+    assert isinstance(same, AlertEntry)
+
+
 def test_numbers_come_as_text_or_as_numbers() -> None:
     """Templates quote them or not."""
     assert (

@@ -227,6 +227,14 @@ REFUSED = {
         r"one\.yaml:4:8: the tag .*python.* is not allowed",
     ),
     "a date": (changed("Roll back", "2026-01-01"), r"one\.yaml:4:8: '2026-01-01' is neither text nor number"),
+    "a number that is 8 or 10": (
+        changed("version: 3", "version: 010"),
+        r"one\.yaml:3:10: '010' has another meaning in another version of YAML",
+    ),
+    "a word that is a truth value": (
+        changed("Roll back", "yes"),
+        r"one\.yaml:4:8: 'yes' has another meaning in another version of YAML: write true or false",
+    ),
     "a huge number": (changed("version: 3", f"version: {'9' * 5000}"), r"one\.yaml:3:10: '9+' is no number"),
     "a bottomless nest": ("a: " + "[" * 5000, r"one\.yaml:1:\d+: nested deeper than 16 levels"),
     "two documents": (GOOD + "---\n" + GOOD, r"one\.yaml:1:1: one runbook is expected in a file, found 2"),

@@ -9,7 +9,7 @@ from app.agent.runbooks.catalogue import (
     Step,
     load_catalogue,
 )
-from app.agent.runbooks.document import Document, Place
+from app.agent.runbooks.document import Document, NoDocument, Place
 from app.agent.runbooks.schema import runbook_schema
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Catalogue",
     "Document",
     "Example",
+    "NoDocument",
     "Place",
     "Runbook",
     "RunbookScope",

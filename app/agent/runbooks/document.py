@@ -1,11 +1,14 @@
-"""YAML files that people write, as plain values with the place of each: runbooks, scenarios, services.
+"""YAML files that people write, as plain values with the place of each: the one reader of all of them.
 
-Anything but plain data (anchors, tags, duplicate keys, deep nesting) is refused with file, line and column.
+Runbooks, scenarios, SERVICES_FILE and CONFIG_FILE are read here. Whatever is not plain data
+(anchors, tags, keys that stand twice, deep nesting) and whatever YAML 1.1 and 1.2 read
+differently (`010`, `yes`, `1:30`, a date) is refused with file, line and column.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +26,16 @@ _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
 
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_NUMBER_OF_1_2 = re.compile(
+    r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+)
+"""What YAML 1.2 reads as a number, and YAML 1.1 partly as text."""
+_BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+_NUMBER_FIX = "write it in decimal, without leading zeros, or put it in quotes"
+
 Place = tuple[str | int, ...]
 
 
@@ -36,15 +49,30 @@ def content_of(file: Path, kind: str = "runbook", max_bytes: int = _MAX_BYTES) -
         raise ConfigurationError(f"{file}:1:1: cannot be read ({error.strerror})") from error
 
 
+class NoDocument(ConfigurationError):
+    """The file holds nothing but comments."""
+
+
 class Document:
     """One YAML document as plain JSON values, with the position of each in the file."""
 
     def __init__(
-        self, file: Path, kind: str = "runbook", *, max_bytes: int = _MAX_BYTES, raw: bytes | None = None
+        self,
+        file: Path,
+        kind: str = "runbook",
+        *,
+        max_bytes: int = _MAX_BYTES,
+        raw: bytes | None = None,
+        secret: bool = False,
     ) -> None:
-        """`raw` is the content of the file; None: read it. Raises `ConfigurationError` with the position."""
+        """Raises `ConfigurationError` with the place.
+
+        `raw` is what the file holds; None: it is read. `secret`: a value may be a credential,
+        and no error repeats one.
+        """
         self.file = file
         self._kind = kind
+        self._secret = secret
         self._marks: dict[Place, yaml.Mark] = {}
         self._keys: dict[Place, yaml.Mark] = {}
         text = self._read(content_of(file, kind, max_bytes) if raw is None else raw)
@@ -58,13 +86,18 @@ class Document:
         except yaml.YAMLError as error:
             raise self._at(None, f"no valid YAML: {error}") from error
         if len(nodes) != 1 or nodes[0] is None:
-            raise self._at(None, f"one {self._kind} is expected in a file, found {len(nodes)} documents")
+            why = f"one {self._kind} is expected in a file, found {len(nodes)} documents"
+            raise self._at(None, why) if nodes else NoDocument(self._line(None, why))
         self.content: Json = self._value(nodes[0], ())
 
     def error(self, place: Place, message: str, *, at_key: bool = False) -> ConfigurationError:
         """The complaint at a value, or at its key where it is the key that should not be there."""
         mark = (self._keys if at_key else self._marks).get(place)
         return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
+
+    def key_error(self, place: Place, message: str) -> ConfigurationError:
+        """The complaint at a key, in which the message itself names the key."""
+        return self._at(self._keys.get(place), message)
 
     def _read(self, raw: bytes) -> str:
         try:
@@ -80,7 +113,8 @@ class Document:
                 raise self._at(event.start_mark, "anchors and aliases are not allowed: write it out")
             tag = getattr(event, "tag", None)
             if tag is not None:
-                raise self._at(event.start_mark, f"the tag {tag!r} is not allowed: plain values only")
+                given = "a tag" if self._secret else f"the tag {tag!r}"
+                raise self._at(event.start_mark, f"{given} is not allowed: plain values only")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > _MAX_DEPTH:
@@ -111,20 +145,43 @@ class Document:
         return found
 
     def _scalar(self, node: yaml.Node) -> JsonScalar:
+        given = "this value" if self._secret else repr(node.value[:40])
         if node.tag not in _SCALARS:
-            raise self._at(node.start_mark, f"{node.value!r} is neither text nor number: put it in quotes")
+            raise self._at(node.start_mark, f"{given} is neither text nor number: put it in quotes")
+        plain = not cast("yaml.ScalarNode", node).style
+        if plain and (fix := _two_meanings(node.tag.rpartition(":")[2], node.value)):
+            raise self._at(node.start_mark, f"{given} has another meaning in another version of YAML: {fix}")
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, OverflowError) as error:
-            raise self._at(node.start_mark, f"{node.value[:40]!r} is no number: {error}") from error
+            why = "" if self._secret else f": {error}"
+            raise self._at(node.start_mark, f"{given} is no number{why}") from error
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._at(node.start_mark, f"{node.value!r} is not a finite number")
+            raise self._at(node.start_mark, f"{given} is not a finite number")
         return cast("JsonScalar", value)
 
     def _at(self, mark: Any, message: str) -> ConfigurationError:
+        return ConfigurationError(self._line(mark, message))
+
+    def _line(self, mark: Any, message: str) -> str:
         # `mark` is one of PyYAML's two unrelated classes of the same shape
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        return ConfigurationError(f"{self.file}:{line}:{column}: {message}")
+        return f"{self.file}:{line}:{column}: {message}"
+
+
+def _two_meanings(kind: str, text: str) -> str:
+    """What to write instead of a value without quotes that YAML 1.1 and 1.2 read differently; or empty."""
+    match kind:
+        case "bool" if text not in _BOOLEANS:
+            return "write true or false, or put it in quotes"
+        case "int" if _INTEGER.fullmatch(text) is None:
+            return _NUMBER_FIX
+        case "float" if _FLOAT.fullmatch(text) is None and _NOT_FINITE.fullmatch(text) is None:
+            return _NUMBER_FIX
+        case "str" if _NUMBER_OF_1_2.fullmatch(text) is not None:
+            return _NUMBER_FIX
+        case _:
+            return ""
 
 
 def _spoken(place: Place) -> str:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, Field
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +17,7 @@ from app.config import Settings
 from app.redaction import redacted
 from app.settings.config_file import read_config
 from app.settings.secret_files import named_files
+from app.settings.sources import env_file_values
 
 HIDDEN = "(set, not shown)"
 
@@ -36,7 +36,7 @@ def in_force(settings: Settings, env_file: Path) -> list[SettingView]:
     """Every setting, in the order of its documentation."""
     named = [
         {name.lower(): value for name, value in one.items() if value}
-        for one in (os.environ, dotenv_values(env_file))
+        for one in (os.environ, env_file_values(env_file))
     ]
     environment, file = named
     shared = read_config(settings.config_file, Settings) if settings.config_file else {}

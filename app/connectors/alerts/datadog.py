@@ -29,6 +29,9 @@ NAME = "datadog"
 _UNRENDERED = re.compile(r"\$[A-Z][A-Z0-9_]*(\[[^\]]*\])?")
 _NO_DATA = ("no data", "re-no data")
 _FIRING = ("triggered", "re-triggered", "warn", "re-warn", "renotify", "alert")
+_ONE_EACH = ("service", "env")
+"""Tags that name what the alert is about: one of two values would be a guess."""
+_MOST_NAMED = 5
 _RECOVERED = "recovered"
 _CYCLE = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MILLIS_FROM = 10_000_000_000
@@ -58,8 +61,9 @@ def _read(payload: object) -> AlertDelivery:
         reason = (
             f"alert_transition is {shorten(transition, 80)!r}: neither an alert, a recovery nor missing data"
         )
-        unmapped = UnmappedAlert(fingerprint=fingerprint, name=name, reason=reason)
-        return AlertDelivery(source=NAME, entries=(unmapped,))
+        return _unmapped(fingerprint, name, reason)
+    if contradiction := _contradiction(given):
+        return _unmapped(fingerprint, name, contradiction)
     at = _time(given)
     entry = AlertEntry(
         name=name,
@@ -93,6 +97,34 @@ def _labels(given: Mapping[str, str]) -> dict[str, str]:
                 labels.setdefault(name, value)
     labels["alertname"] = shorten(given.get("title", ""), 200) or "unnamed monitor"
     return labels
+
+
+def _contradiction(given: Mapping[str, str]) -> str:
+    """Why the tags do not say which service or environment the alert is about; empty where they do.
+
+    A monitor carries every tag of what it watches. The scope names the group that is alerting.
+    """
+    scope = _values(given.get("scope", ""))
+    for name, found in _values(given.get("tags", "")).items():
+        if name in _ONE_EACH and name not in scope and len(found) > 1:
+            listed = ", ".join(shorten(one, 63) for one in sorted(found)[:_MOST_NAMED])
+            return f"tag {name} has several values ({listed}); group the monitor by {name}"
+    return ""
+
+
+def _values(tags: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for tag in tags.split(","):
+        name, _, value = tag.strip().partition(":")
+        if value and not _UNRENDERED.fullmatch(value):
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+def _unmapped(fingerprint: str, name: str, reason: str) -> AlertDelivery:
+    return AlertDelivery(
+        source=NAME, entries=(UnmappedAlert(fingerprint=fingerprint, name=name, reason=reason),)
+    )
 
 
 def _identity(given: Mapping[str, str]) -> str:

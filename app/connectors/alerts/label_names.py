@@ -7,15 +7,26 @@ from collections.abc import Mapping
 
 _SEPARATORS = re.compile(r"[./-]")
 _DIALECTS: Mapping[str, tuple[str, ...]] = {
-    "namespace": ("k8s_namespace_name", "kube_namespace", "kubernetes_namespace"),
+    "namespace": (
+        "k8s_namespace_name",
+        "kube_namespace",
+        "kubernetes_namespace",
+        "kubernetes_namespace_name",
+        "namespace_name",
+    ),
     "app_kubernetes_io_name": ("label_app_kubernetes_io_name", "kube_service"),
-    "deployment": ("k8s_deployment_name", "kube_deployment", "kubernetes_deployment"),
+    "deployment": (
+        "k8s_deployment_name",
+        "kube_deployment",
+        "kubernetes_deployment",
+        "kubernetes_deployment_name",
+    ),
     "pod": ("k8s_pod_name", "pod_name", "kube_pod_name", "kubernetes_pod_name"),
-    "container": ("k8s_container_name", "container_name", "kube_container_name"),
-    "statefulset": ("k8s_statefulset_name", "kube_stateful_set"),
-    "daemonset": ("k8s_daemonset_name", "kube_daemon_set"),
-    "cronjob": ("k8s_cronjob_name", "kube_cronjob"),
-    "job_name": ("k8s_job_name", "kube_job"),
+    "container": ("k8s_container_name", "container_name", "kube_container_name", "kubernetes_container_name"),
+    "statefulset": ("k8s_statefulset_name", "kube_stateful_set", "kubernetes_statefulset_name"),
+    "daemonset": ("k8s_daemonset_name", "kube_daemon_set", "kubernetes_daemonset_name"),
+    "cronjob": ("k8s_cronjob_name", "kube_cronjob", "kubernetes_cronjob_name"),
+    "job_name": ("k8s_job_name", "kube_job", "kubernetes_job_name"),
 }
 KINDS: Mapping[str, str] = {
     "cronjob": "CronJob",

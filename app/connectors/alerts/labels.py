@@ -65,7 +65,9 @@ _MESH = {
 """A service mesh measures a request at either end; its subject is the destination."""
 
 _EXPORTERS = re.compile(
-    r"(?:.*[-_/])?(?:exporter|kube[-_]state[-_]metrics|ksm|cadvisor|kubelet|prometheus-operator|blackbox|"
+    r"(?:.*[-_/])?(?:exporter|kube[-_]state[-_]metrics|ksm|cadvisor|kubelet|prometheus-operator|"
+    r"blackbox(?:[-_](?:https?|tcp|udp|icmp|dns|grpc|ssh|ssl|tls|ping|probes?)(?:[-_].*)?)?|"
+    r"telegraf|grafana-(?:agent|alloy)|node-problem-detector|"
     r"pushgateway|metrics-server|metrics-apiserver|otel-collector|opentelemetry-collector|otelcol)(?:-[0-9]+)?"
     r"|kubernetes-(?:pods|nodes|services|service-endpoints|ingresses|cadvisor|apiservers)(?:-slow)?"
 )
@@ -185,6 +187,8 @@ def _subject(labels: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
             found[name] = label
     _add_workload(found)
     dropped = _of_reporter(found)
+    if dropped and "job" not in dropped and "job" in found and "exported_job" not in given:
+        dropped.append("job")  # the target's other labels name an exporter: so does its job
     reporters += [found.pop(name) for name in dropped]
     return found, tuple(dict.fromkeys(reporters))
 

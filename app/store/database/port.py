@@ -40,6 +40,13 @@ class Brief(Generic[T]):
         return self.work(connection)
 
 
+class DiskFull(TransientError):
+    """The disk of the database has no room: the write was refused, and succeeds once there is room."""
+
+
+_DISK_FULL = "53100"
+_SQLITE_DISK_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+"""Out of room, and a write that the system refused, as at a quota or a limit on the size of files."""
 _BUSY_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
 """SQLSTATE classes that pass: connection, read-only peer, rollback, resources, shutdown, I/O."""
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -66,7 +73,11 @@ class Database(Protocol):
         ...
 
     async def same(self) -> None:
-        """Raise `TransientError` if the database is no longer the opened one."""
+        """Raise `TransientError` if the database is no longer the one that was opened, or out of room.
+
+        Out of room: within the last minute a write was refused because the disk is full. The
+        small write of a probe may find room where a signal finds none.
+        """
         ...
 
     async def close(self) -> None:
@@ -103,6 +114,8 @@ def translated(error: Exception) -> Exception:
 
 def _by_sqlstate(code: str, error: Exception) -> AgentError:
     detail = error.orig if isinstance(error, DBAPIError) else error
+    if code == _DISK_FULL:
+        return DiskFull(f"the disk of the database is full ({code}): {detail}", retry_after=_CROWDED)
     if code[:2] in _BUSY_CLASSES or code == _LOCK_NOT_AVAILABLE:
         wait = _CROWDED if code[:2] == "53" else None
         return TransientError(f"the database cannot serve this now ({code}): {detail}", retry_after=wait)
@@ -115,6 +128,8 @@ def _by_sqlstate(code: str, error: Exception) -> AgentError:
 
 def _by_sqlite_class(name: str, detail: BaseException | None) -> AgentError:
     """Without an SQLSTATE there is the class of SQLite's error, the same with SQLAlchemy and without."""
+    if getattr(detail, "sqlite_errorcode", None) in _SQLITE_DISK_FULL:
+        return DiskFull(f"the disk of the database is full: {detail}", retry_after=_CROWDED)
     match name:
         case "IntegrityError" | "DataError":
             return Invalid(f"the database rejected a value: {detail}")

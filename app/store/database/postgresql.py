@@ -21,11 +21,12 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.errors import ConfigurationError, TransientError
+from app.errors import AgentError, ConfigurationError, TransientError
 from app.store.database import codec
 from app.store.database.migrate import upgrade
 from app.store.database.port import Work, sqlstate, translated
 from app.store.database.servers import CONNECT_SECONDS, connecting, shown
+from app.store.database.writable import Disk
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class PostgresDatabase:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._disk = Disk()
         self._away_since: float | None = None
         """When the database was first found away, on the event loop's clock."""
 
@@ -81,7 +83,13 @@ class PostgresDatabase:
                 await transaction.commit()
                 return result
 
-        return await self._run(attempt)
+        try:
+            result = await self._run(attempt)
+        except AgentError as error:
+            self._disk.refused(error)
+            raise
+        self._disk.wrote()
+        return result
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         engine = self._reserved if urgent else self._engine
@@ -121,7 +129,8 @@ class PostgresDatabase:
         return now < min(began, self._away_since) + PATIENCE_SECONDS
 
     async def same(self) -> None:
-        """Nothing to check: the server identifies itself."""
+        """The server identifies itself; only its disk is checked."""
+        self._disk.require_room()
 
     async def close(self) -> None:
         self._closed = True

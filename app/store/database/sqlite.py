@@ -34,6 +34,7 @@ from app.store.database.commit_pace import CommitPace
 from app.store.database.migrate import upgrade
 from app.store.database.port import Brief, Work, translated
 from app.store.database.sole_writer import allow_memory, kept_if_committed
+from app.store.database.writable import Disk
 
 T = TypeVar("T")
 
@@ -77,7 +78,8 @@ class SqliteDatabase:
         self._arrived = threading.Condition()
         self._closed = False
         self._in_use = False
-        """A transaction is running on the writing connection."""
+        """A transaction is under way on the one connection that writes."""
+        self._disk = Disk()
         self._pace = CommitPace()
         """While commits are slow, every one runs on the writer's thread."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -104,7 +106,8 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
 
     async def same(self) -> None:
-        """Raise `TransientError` if the file was replaced or removed: writes to it would be lost."""
+        """`TransientError` if the file was replaced or removed, which loses writes, or is out of room."""
+        self._disk.require_room()
         await asyncio.to_thread(self._require_same)
 
     def _require_same(self) -> None:
@@ -194,6 +197,7 @@ class SqliteDatabase:
                 self._transact(connection, batch, ends)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
+            self._disk.refused(failure)
             for item in batch:
                 item.error = failure
 
@@ -207,6 +211,8 @@ class SqliteDatabase:
                 self._run_batch(connection, batch, ends)
                 if driver.total_changes != changes:
                     commits_at = time.monotonic()
+            if commits_at is not None:
+                self._disk.wrote()
         finally:
             if commits_at is not None:
                 self._note_time(commits_at)
@@ -224,6 +230,8 @@ class SqliteDatabase:
                 item.result = item.work(connection)
             else:
                 _attempt(connection, item)
+                if item.error is not None:
+                    self._disk.refused(item.error)
 
     def _put_back(self, batch: list[_Item], done: int) -> None:
         rest = batch[done:]

@@ -81,7 +81,8 @@ def _new_file(file: Path) -> Iterator[Path]:
     try:
         if file.exists():
             raise PermanentError(f"{file} exists; name a new file")
-        part.unlink(missing_ok=True)
+        for left in (part, part.with_name(f"{part.name}-journal")):
+            left.unlink(missing_ok=True)
         part.touch(mode=0o600, exist_ok=False)
         yield part
         part.rename(file)

@@ -7,6 +7,7 @@ write-ahead log.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from app.store.database.sqlite import BUSY_SECONDS, migrate_file
 from app.store.fleet import only_process
 from app.store.maintenance.files import RECORDS, REVISION_TABLE, any_record
 
-_BESIDE = ("-wal", "-shm")
+_BESIDE = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database in use."""
 
 
@@ -30,7 +31,11 @@ def back_up(source: Path, file: Path) -> None:
 
 
 def restore(file: Path, target: Path, *, replace: bool) -> Path | None:
-    """Put a migrated copy of the backup at the target; returns where a database with records was moved."""
+    """Put a migrated copy of the backup at the target; returns where a database with records is kept.
+
+    At every moment the target is the old database or the new one as a whole: a process that is
+    killed leaves no gap in which an agent would start with an empty database.
+    """
     with closing(only_process(target)):
         filled = _filled(target)
         if filled and not replace:
@@ -44,8 +49,9 @@ def restore(file: Path, target: Path, *, replace: bool) -> Path | None:
             _copy(file, fresh)
             migrate_file(fresh)
             kept = _set_aside(target) if filled else None
-            _remove(target)
-            fresh.rename(target)
+            _remove_beside(target)
+            fresh.replace(target)
+            _make_durable(target.parent)
         except OSError as error:
             raise PermanentError(f"{target} cannot be written: {error.strerror or error}") from error
         finally:
@@ -72,8 +78,7 @@ def _copy(source: Path, target: Path) -> None:
             found = [row[0] for row in copy.execute("PRAGMA integrity_check(5)")]
             if found != ["ok"]:
                 raise PermanentError(f"{source} is damaged: {'; '.join(map(str, found))}")
-    with target.open("rb") as written:
-        os.fsync(written.fileno())
+    _flush(target)
 
 
 @contextmanager
@@ -108,16 +113,41 @@ def _filled(path: Path) -> bool:
 
 
 def _set_aside(path: Path) -> Path:
+    """Give the database a second name; what SQLite kept beside it is in the file since it was last closed."""
     kept = path.with_name(f"{path.name}.replaced-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     if kept.exists():
         raise PermanentError(f"{kept} exists; move it away")
-    for suffix in (*_BESIDE, ""):
-        one = path.with_name(path.name + suffix)
-        if one.exists():
-            one.rename(kept.with_name(kept.name + suffix))
+    if (left := path.with_name(f"{path.name}-wal")).exists() and left.stat().st_size:
+        raise PermanentError(f"{left} is in use; stop every process that has {path.name} open")
+    try:
+        kept.hardlink_to(path)
+    except OSError:  # a file system without links
+        part = kept.with_name(f"{kept.name}.part")
+        shutil.copy2(path, part)
+        _flush(part)
+        part.rename(kept)
     return kept
 
 
-def _remove(path: Path) -> None:
-    for suffix in (*_BESIDE, ""):
+def _flush(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _make_durable(folder: Path) -> None:
+    """The names in the folder survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_beside(path: Path) -> None:
+    for suffix in _BESIDE:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    _remove_beside(path)
+    path.unlink(missing_ok=True)
