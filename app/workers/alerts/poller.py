@@ -27,6 +27,7 @@ from app.connectors.alerts.owners import owners_of
 from app.connectors.kinds import AlertSource
 from app.errors import AgentError
 from app.measures.process import Measures
+from app.workers.alerts.own_silences import AgentSilences
 from app.workers.alerts.unlisted import UnlistedAlerts
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class AlertPoller:
     settings: Settings
     signals: SignalRepository
     incidents: IncidentRepository
+    silences: AgentSilences
     intake: Intake
     owners: PodOwners | None
     clock: Clock
@@ -63,7 +65,9 @@ class AlertPoller:
         """One round; how many missed alerts were accepted."""
         unlisted = await self._memory()
         asked_at = self.clock.now()  # what is delivered while the answer is on its way is newer
-        delivery = await self.source.firing()
+        known = await self.silences.held(asked_at)
+        await unlisted.silenced({record.incident.key for record in known.values()})
+        delivery = await self.source.firing(frozenset(known))
         batch = delivery.batch(
             settings=self.settings,
             received_at=asked_at,
@@ -77,6 +81,7 @@ class AlertPoller:
         accepted = await self._take(missed, unlisted)
         await self._repeat({_identity(one): one for one in due.values()}, unlisted, asked_at)
         await self._end(delivery, unlisted)
+        await self.silences.end_of_closed(known)
         return accepted
 
     async def _memory(self) -> UnlistedAlerts:
