@@ -14,7 +14,7 @@ from app import spans
 from app.agent.execution.undo import since_then, together
 from app.agent.gitops.steps import policy_left_off
 from app.agent.guardrails.question import TargetLook
-from app.agent.intents import Since, credited, handled_since, in_place, not_undone
+from app.agent.intents import Since, credited, handled_since, has_silenced, in_place, not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
     Incident,
@@ -27,9 +27,17 @@ from app.agent.models import (
     OutcomeKind,
     Stage,
 )
-from app.agent.notes import ending_note, still_in_place, unknown_effects, why_recovered
+from app.agent.notes import (
+    ending_note,
+    silence_ended_note,
+    silence_left_note,
+    still_in_place,
+    unknown_effects,
+    why_recovered,
+)
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.people import Notifier
+from app.agent.ports.silences import SilenceEnding
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.responders.undo_request import withdrawn
@@ -49,6 +57,8 @@ class Closer:
     clock: Clock
     reader: ClusterReader | None = None
     """None: no cluster is connected."""
+    silences: SilenceEnding | None = None
+    """Ends the silences of the agent's own; None in a dry run, and without a monitoring."""
 
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
         """A stage failed permanently: finish open intents with their true outcome and escalate.
@@ -89,6 +99,7 @@ class Closer:
         incident = withdrawn(incident, why, self.clock.now())
         known = replace(record, incident=incident)
         since = await self._since(known)
+        notes = [*notes, *await self._end_silences(record)]
         if end is IncidentState.RECOVERED:
             why = f"{why_recovered(known, since)} {why}".rstrip()
         if not_undone(known):
@@ -104,6 +115,23 @@ class Closer:
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
         log.info("incident %s of %s ended: %s", incident.id, incident.key, end.replace("_", " "))
         trace_end(ended)
+
+    async def _end_silences(self, record: IncidentRecord) -> list[Note]:
+        """End the silences of the incident before its end is stored: a crash in between repeats it.
+
+        One that cannot be ended ends by itself; the incident does not wait for it.
+        """
+        if not has_silenced(record):
+            return []
+        incident, failed = record.incident, "alerts are not silenced by this process (DRY_RUN)"
+        if self.silences is not None:
+            try:
+                ended = await self.silences.end(incident.key, record.intents)
+            except AgentError as error:
+                failed = str(error)
+            else:
+                return [silence_ended_note(incident.key, ended, self.clock.now())]
+        return [silence_left_note(incident.key, failed, self.clock.now())]
 
     async def _since(self, record: IncidentRecord) -> Since:
         """The present state of the agent's changes, for the summary."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from app.agent.guardrails.workload_kinds import IN_MONITORING
 from app.agent.ids import IntentId
 from app.agent.models import (
     Action,
@@ -119,14 +120,15 @@ def unverified(record: IncidentRecord) -> Intent | None:
 def index_behind(incident: Incident, action: Action, outcome: OutcomeKind) -> int:
     """The action of the plan after `action`, which was the next one until now.
 
-    If `action` did not take place, actions that only complete it are skipped: a restart after a refused
-    revert would start pods with the failing configuration.
+    Where it did not take place, what only completes it is left out: a restart after a
+    revert that was refused would start pods with the configuration that fails. What heals
+    does not depend on a silence.
     """
     index = incident.next_action + 1
     if outcome not in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
         return index
     planned = () if incident.plan is None else incident.plan.actions
-    completed_later = not action.then_verify
+    completed_later = not action.then_verify and not mutes(action)
     while completed_later:
         completed_later = index < len(planned) and not planned[index].then_verify
         index += 1
@@ -146,7 +148,8 @@ def awaits_completion(record: IncidentRecord) -> bool:
 def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
     """The changes that took place, did not help as far as is known, and have no undo that succeeded.
 
-    Oldest first; an action without an undo, such as a restart, only if not verified.
+    Oldest first; an action without an undo, such as a restart, only if not verified. A silence changes
+    nothing of the service, and ends with the incident.
     """
     undone = undone_intents(record)
     helped = _helped(record)
@@ -155,6 +158,7 @@ def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
         i
         for i in done_intents(record)
         if i.action.target is not None
+        and not mutes(i.action)
         and i.id not in undone
         and i.id not in helped
         and (i.action.undo is not None or (first is not None and i.sequence >= first.sequence))
@@ -187,6 +191,16 @@ def credited(record: IncidentRecord) -> tuple[Intent, ...]:
     """The changes after which the service recovered; none where it recovered without an action."""
     helped = _helped(record)
     return tuple(i for i in done_intents(record) if i.id in helped and i.action.target is not None)
+
+
+def mutes(action: Action) -> bool:
+    """Whether it heals nothing: it silences alerts while another action heals, and ends with the incident."""
+    return action.target is not None and action.target.kind in IN_MONITORING
+
+
+def has_silenced(record: IncidentRecord) -> bool:
+    """Whether a write that silences alerts began in this incident, whatever became of it."""
+    return any(mutes(one.action) and one.started_at is not None for one in record.intents)
 
 
 def undone_intents(record: IncidentRecord) -> set[IntentId | None]:
@@ -254,7 +268,7 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """The actions that took place, oldest first; an action and the steps that complete it are one group.
+    """What took place, oldest first; an action and those that complete it are one. A silence is in none.
 
     A step completes an action only directly after it, and only if the action was not verified separately
     before.
@@ -262,6 +276,8 @@ def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
     groups: list[list[Intent]] = []
     before: Intent | None = None
     for intent in record.intents:
+        if mutes(intent.action):
+            continue
         done = intent.outcome is not None and intent.outcome.kind is OutcomeKind.DONE
         if intent.undoes is None and done:
             if before is not None and groups and _completes(record, groups[-1], before, intent):

@@ -27,6 +27,7 @@ from app.agent.intents import (
     handled_since,
     is_undone,
     judged_with,
+    mutes,
 )
 from app.agent.models import (
     ActionName,
@@ -60,7 +61,7 @@ def lesson(record: IncidentRecord, at: datetime, since: Since = NOT_READ) -> Les
     An action worked if the service recovered after it and, as `since` says, with it.
     """
     incident, verdict = record.incident, record.incident.verdict
-    done = done_intents(record)
+    done = [one for one in done_intents(record) if not mutes(one.action)]
     recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
     helped = credited(record)
     stands = any(i.applied_token is not None and not is_undone(record, i) for i in helped)

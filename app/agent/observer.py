@@ -19,7 +19,7 @@ from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
 from app.agent.guardrails.limits.clusters import Clusters
 from app.agent.ids import ServiceKey
-from app.agent.intents import tried
+from app.agent.intents import has_silenced, tried
 from app.agent.models import (
     TELEMETRY_SOURCES,
     Change,
@@ -125,6 +125,8 @@ class Observer:
         since = min(earliest, incident.opened_at) - self.lookback
         evidence = Evidence(
             key=key,
+            incident_id=incident.id,
+            silenced=has_silenced(record),
             at=now,
             opened_at=incident.opened_at,
             triggers=incident.triggers,

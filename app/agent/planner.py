@@ -97,13 +97,20 @@ def _would_do_nothing(runbook: Runbook, evidence: Evidence, limits: PlanLimits) 
 
 
 def _disabled(runbook: Runbook, limits: PlanLimits) -> ActionName | None:
-    """The first action that it always takes and that the settings leave out."""
+    """The first action that it always takes and that the settings leave out.
+
+    A step that only accompanies others is left out itself.
+    """
     named = (
         step.action
         for step in runbook.steps
         if ACTIONS[step.action].in_runbooks and "when" not in step.parameters
     )
-    return next((one for one in named if one not in ENABLED_BY_DEFAULT | limits.optional), None)
+    return next((one for one in named if not (_enabled(one, limits) or ACTIONS[one].accompanies)), None)
+
+
+def _enabled(name: ActionName, limits: PlanLimits) -> bool:
+    return name in ENABLED_BY_DEFAULT | limits.optional
 
 
 def no_longer_planned(
@@ -136,7 +143,8 @@ def no_longer_planned(
         resolved = [_action(step, evidence, limits) for step in runbook.steps if step.action is action.name]
         if any(isinstance(one, Action) and _aims(one) == _aims(action) for one in resolved):
             continue
-        completes = index == next_action and not plan.actions[index - 1].then_verify
+        before = plan.actions[index - 1]
+        completes = index == next_action and not before.then_verify and not ACTIONS[before.name].accompanies
         workload = evidence.workload
         same_target = workload is not None and action.target == workload.target.ref
         if completes and same_target and any(isinstance(one, Unneeded) for one in resolved):
@@ -203,7 +211,11 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limit
     off = _disabled(runbook, limits)
     if off is not None:
         return f"{off} is not among ENABLED_ACTIONS"
-    touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
+    touching = [
+        step.action
+        for step in runbook.steps
+        if ACTIONS[step.action].kinds and not ACTIONS[step.action].accompanies
+    ]
     if touching and _measuring_is_broken(evidence):
         return "telemetry outage: an action could not be verified"
     if touching and _left_by_logs(runbook, evidence):
@@ -247,6 +259,8 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
     """All steps resolved to actions without duplicates, or the first that cannot be resolved."""
     actions: list[Action] = []
     for step in runbook.steps:
+        if ACTIONS[step.action].accompanies and not _enabled(step.action, limits):
+            continue
         action = _action(step, evidence, limits)
         if isinstance(action, Unmet):
             return Unmet(reason=f"{step.action.words}: {action.reason}")
@@ -259,7 +273,11 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
             action = action if _removes(action) else replace(action, undo=_UNDO_OF_COMPLETION)
+        elif actions and ACTIONS[actions[-1].name].accompanies:
+            actions[-1] = replace(actions[-1], then_verify=False)
         actions.append(action)
+    while actions and ACTIONS[actions[-1].name].accompanies:
+        actions.pop()  # it accompanies nothing
     return _unfinished(actions, evidence) or tuple(actions)
 
 

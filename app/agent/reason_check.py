@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from app.agent.freshness.all_clear import firing_alerts
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.own_look import examined
+from app.agent.freshness.own_silences import of_others
 from app.agent.freshness.reasons import Reason, Reasons, of_cluster
 from app.agent.freshness.reports import from_signals
 from app.agent.freshness.silences import Muting, Silencing, muting, silenced, unreadable
@@ -79,7 +80,8 @@ class ReasonCheck:
         if self.silences is None:
             return ()
         found = await self.silences.concerning(incident.key, now)
-        return tuple(one for one in found if one.silence.active(now))
+        active = tuple(one for one in found if one.silence.active(now))
+        return await of_others(active, self.observer.store.incidents)
 
     async def _reported(self, incident: Incident) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
         """The recorded reasons of the service, and those from the signals if an older version accepted them.

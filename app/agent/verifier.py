@@ -14,6 +14,7 @@ from app.agent.freshness.all_clear import (
     firing_alerts,
 )
 from app.agent.freshness.own_alerts import without_past_burns
+from app.agent.freshness.own_silences import of_others
 from app.agent.freshness.reasons import of_cluster
 from app.agent.freshness.silences import Silencing
 from app.agent.ids import ServiceKey
@@ -94,4 +95,5 @@ class Verifier:
             found = await self.silences.concerning(incident.key, at)
         except AgentError:
             return ()
-        return tuple(one for one in found if one.silence.active(at))
+        active = tuple(one for one in found if one.silence.active(at))
+        return await of_others(active, self.observer.store.incidents)

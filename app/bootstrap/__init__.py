@@ -155,7 +155,9 @@ def assemble(
         rules=verify_rules(settings, slo),
         silences=world.silences,
     )
-    closer = Closer(store=store, notifier=notifier, clock=clock, reader=world.reader)
+    closer = Closer(
+        store=store, notifier=notifier, clock=clock, reader=world.reader, silences=world.silence_ending
+    )
     stages = Stages(
         observer=observer,
         executor=executor,
@@ -185,6 +187,7 @@ def assemble(
             scale_min=settings.scale_min_replicas,
             scale_max=settings.scale_max_replicas,
             memory_limit_max_mib=settings.memory_limit_max_mib,
+            silences=world.own_silences is not None,
         ),
         check=check,
     )

@@ -26,6 +26,7 @@ from app.agent.ports.gitops import GitOps
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.people import IdentityProvider, Notifier
 from app.agent.ports.policy import PolicyEngine
+from app.agent.ports.silences import OwnSilences, SilenceEnding
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet
 from app.agent.slo import SloThresholds
@@ -74,6 +75,9 @@ class Adapters:
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
     silences: SilenceSource | None = None
+    own_silences: OwnSilences | None = None
+    """Reads the agent's own silences, which `reader` shows as targets; None: no alerts can be silenced."""
+    silence_ending: SilenceEnding | None = None
     alerts: AlertSource | None = None
     """Holds the alerts that fire now, for those whose delivery was missed."""
     gitops: GitOps | None = None

@@ -6,9 +6,11 @@ Nothing is asked here; each connection is made on first use.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+from app.agent.ports.silences import OwnSilences, SilenceWriter
 from app.agent.ports.store import Store
-from app.bootstrap.clusters import connect_clusters
+from app.bootstrap.clusters import ClusterSide, connect_clusters
 from app.bootstrap.container import Adapters
 from app.clock import Clock
 from app.config import Settings
@@ -29,6 +31,12 @@ from app.connectors.peer_breaker import (
 )
 from app.connectors.policy.connect import connect_policy, policy_peer
 from app.connectors.registry import CHANNELS, GITOPS, LOG_SOURCES, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.silencing.ports import (
+    IncidentSilences,
+    SilencingReader,
+    SilencingRehearsal,
+    SilencingWriter,
+)
 from app.connectors.streams.open import OpenStream, open_streams
 from app.settings.entries import Role
 
@@ -51,11 +59,18 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
     channels = constructed_channels(CHANNELS, settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
+    silencer = None
+    if silences is not None and cluster is not None and cluster.writer is not None:
+        silencer = silences.connect_writer(settings)
     if cluster is not None:
+        if silenced is not None:
+            cluster = with_silences(cluster, silenced, silencer, clock)
         closers.append(cluster.close)
     if gitops is not None:
         closers.append(gitops.close)
-    closers += [one.aclose for one in (engine, *channels, source, silenced, logs) if one is not None]
+    closers += [
+        one.aclose for one in (engine, *channels, source, silenced, silencer, logs) if one is not None
+    ]
 
     async def close() -> None:
         for closer in closers:
@@ -80,6 +95,10 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             cluster_faults=cluster.faults if cluster is not None else dict,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
+            own_silences=silenced if cluster is not None and polled is not None else None,
+            silence_ending=IncidentSilences(silences=silenced, writer=silencer, clock=clock)
+            if silenced and silencer
+            else None,
             alerts=guarded_alerts(silenced, silence_source, polled)
             if silenced and silence_source and polled
             else None,
@@ -89,6 +108,21 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             peers=tuple(peer for peer in peers if peer is not None),
         ),
         close,
+    )
+
+
+def with_silences(
+    cluster: ClusterSide, silences: OwnSilences, writer: SilenceWriter | None, clock: Clock
+) -> ClusterSide:
+    """The cluster ports with the agent's own silences beside them; no writing side in a dry run."""
+    writes = cluster.writer
+    if writes is not None and writer is not None:
+        writes = SilencingWriter(cluster=writes, silences=silences, writer=writer, clock=clock)
+    return replace(
+        cluster,
+        reader=SilencingReader(cluster=cluster.reader, silences=silences, clock=clock),
+        rehearsal=SilencingRehearsal(cluster=cluster.rehearsal, silences=silences),
+        writer=writes,
     )
 
 

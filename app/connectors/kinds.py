@@ -6,7 +6,7 @@ vendor: its names, the setting that connects it, and how it is constructed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -18,6 +18,7 @@ from app.agent.notifications.channel import Channel
 from app.agent.ports.cluster import ContainerLogs
 from app.agent.ports.gitops import GitOps, RepositoryWriter
 from app.agent.ports.metrics import MetricSource, SilenceSource
+from app.agent.ports.silences import OwnSilences, SilenceWriter
 from app.agent.ports.store import Store
 from app.clock import Clock
 from app.config import Settings
@@ -44,11 +45,16 @@ class AlertSource(Protocol):
         """How often it is polled; an alert is left to its delivery for as long."""
         ...
 
-    async def firing(self) -> AlertDelivery:
+    async def firing(self, own: Collection[str]) -> AlertDelivery:
         """The alerts that fire, are not suppressed, and go to the agent, as if they were delivered.
 
-        Raises like every port.
+        An alert that only the silences with the ids `own` mute, the agent's own, is not
+        suppressed. Raises like every port.
         """
+        ...
+
+    async def own_silences(self, at: datetime) -> tuple[Silence, ...]:
+        """The silences in force that say the agent created them. Raises like every port."""
         ...
 
     async def listed(self, name: str) -> frozenset[str]:
@@ -60,12 +66,19 @@ class AlertSource(Protocol):
         ...
 
 
-class ConnectedSilences(SilenceSource, Protocol):
+class ConnectedSilences(SilenceSource, OwnSilences, Protocol):
     """A source of silences and of alerts, with its connections."""
 
     async def active(self, at: datetime) -> tuple[Silence, ...]: ...
-    async def firing(self) -> AlertDelivery: ...
+    async def firing(self, own: Collection[str]) -> AlertDelivery: ...
+    async def own_silences(self, at: datetime) -> tuple[Silence, ...]: ...
     async def listed(self, name: str) -> frozenset[str]: ...
+    async def aclose(self) -> None: ...
+
+
+class ConnectedSilenceWriter(SilenceWriter, Protocol):
+    """Writes silences, with its connections."""
+
     async def aclose(self) -> None: ...
 
 
@@ -142,6 +155,10 @@ class SilenceSourceKind:
     configured: Callable[[Settings], bool]
     connect: Callable[[Settings], ConnectedSilences]
     """Asks nothing yet; raises `ConfigurationError` for settings that cannot work."""
+    connect_writer: Callable[[Settings], ConnectedSilenceWriter]
+    """The same for the writing side, which a dry run does not construct."""
+    polling: str
+    """The setting that has its alerts polled."""
     polled_every: Callable[[Settings], timedelta | None]
     """How often its alerts are polled for those whose delivery was missed; None: never."""
 

@@ -10,14 +10,14 @@ Writers have no breaker: the agent never writes where it could not read.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
 from app.agent.batch.runs import BatchRun, BatchView, EndedContainer
-from app.agent.freshness.silences import Silencing
+from app.agent.freshness.silences import Silence, Silencing
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.drains import NodeLoad
@@ -202,8 +202,11 @@ class _GuardedAlerts:
     breaker: PeerBreaker
     every: timedelta
 
-    async def firing(self) -> AlertDelivery:
-        return await self.breaker.ask(self.source.firing)
+    async def firing(self, own: Collection[str]) -> AlertDelivery:
+        return await self.breaker.ask(lambda: self.source.firing(own))
+
+    async def own_silences(self, at: datetime) -> tuple[Silence, ...]:
+        return await self.breaker.ask(lambda: self.source.own_silences(at))
 
     async def listed(self, name: str) -> frozenset[str]:
         return await self.breaker.ask(lambda: self.source.listed(name))

@@ -163,7 +163,7 @@ def _described(payload: Payload) -> tuple[str, JsonObject]:
         case MetricSample():
             return _sample(payload)
         case Alert():
-            over = "no longer listed by its source" if payload.polled else "resolved"
+            over = "no longer listed by its source" if payload.polled or payload.withheld else "resolved"
             state = "firing" if payload.firing else over
             detail = f", {_quoted(payload.summary)}" if payload.summary else ""
             return f"alert {_quoted(payload.name)} is {state}{detail}", {

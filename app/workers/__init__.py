@@ -30,6 +30,7 @@ from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.spans import metered
 from app.stopping import Stop
 from app.workers.alerts.own import ServiceAlerts
+from app.workers.alerts.own_silences import AgentSilences
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
@@ -273,6 +274,11 @@ def _listening(container: Container) -> list[Work]:
             settings=container.settings,
             signals=container.store.signals,
             incidents=container.store.incidents,
+            silences=AgentSilences(
+                source=container.world.alerts,
+                incidents=container.store.incidents,
+                ending=container.world.silence_ending,
+            ),
             intake=container.intake,
             owners=container.pod_owners,
             clock=container.clock,

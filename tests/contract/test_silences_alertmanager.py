@@ -111,7 +111,7 @@ async def test_firing_alerts_are_read_as_alertmanager_would_deliver_them(tmp_pat
         httpx2.post(f"{url}/api/v2/alerts", json=posted, trust_env=False).raise_for_status()
         listed = httpx2.get(f"{url}/api/v2/alerts", trust_env=False).json()
         (shop,) = [one for one in listed if one["labels"]["service"] == "shop"]
-        batch = (await source.firing()).batch(settings=settings, received_at=now)
+        batch = (await source.firing(())).batch(settings=settings, received_at=now)
         (signal,) = batch.signals
         assert signal.key == SHOP
         webhook = {"version": "4", "status": "firing", "alerts": [{**shop, "status": "firing"}]}
@@ -120,7 +120,7 @@ async def test_firing_alerts_are_read_as_alertmanager_would_deliver_them(tmp_pat
         another = AlertmanagerSilences.from_settings(
             Settings.model_validate({**given, "alertmanager_receiver": "another"})
         )
-        assert (await another.firing()).entries == ()
+        assert (await another.firing(())).entries == ()
         every = {one["fingerprint"] for one in listed}
         assert len(every) == 2
         assert await source.listed("HighErrorRate") == await another.listed("") == every, "silenced too"

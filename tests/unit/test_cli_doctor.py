@@ -242,6 +242,19 @@ async def test_an_action_on_jobs_that_are_not_watched_is_never_planned(watched: 
     )
 
 
+@pytest.mark.parametrize("receiver", ["heal", ""])
+async def test_silences_whose_alerts_are_not_polled_are_never_planned(receiver: str) -> None:
+    """The settings that are missing are named."""
+    given = settings_with(
+        enabled_actions="restart,silence_alerts",
+        alertmanager_url="http://127.0.0.1:9",
+        alertmanager_receiver=receiver,
+    )
+    told = [one for one in (await findings(given))["runbooks"] if "never planned" in one.message]
+    fix = "set ALERTMANAGER_URL and ALERTMANAGER_RECEIVER, or remove it from ENABLED_ACTIONS"
+    assert [one.mend for one in told] == ([] if receiver else [fix])
+
+
 async def test_tokens_are_never_shown() -> None:
     """Set is all that is said of a secret."""
     secret = SecretStr("s3cr3t")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,11 +26,12 @@ from app.errors import PermanentError
 from app.store import open_store
 from app.testing import VirtualClock
 from app.vitals import STILL_SECONDS, Vitals
+from app.workers.alerts.own_silences import AgentSilences
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.heartbeat import Heartbeat
 from tests.sqlite_template import migrated
-from tests.unit.loopback import loopback, reply
+from tests.unit.loopback import Request, loopback, reply
 
 START = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -191,8 +193,12 @@ async def test_a_missed_delivery_is_found_once(tmp_path: Path) -> None:
         held(alert("B", namespace="prod", service="foreign"), receiver="heal-other"),
     ]
     listed = [held(missed), held(delivered), held(young), *others]
+
+    async def alerts_listed(request: Request, writer: asyncio.StreamWriter) -> None:
+        await reply(200, [] if request.path.endswith("/silences") else listed)(request, writer)
+
     async with (
-        loopback(reply(200, listed)) as server,
+        loopback(alerts_listed) as server,
         agent(tmp_path, alertmanager_url=server.url, alertmanager_receiver="heal") as one,
     ):
         assert isinstance(one.clock, VirtualClock)
@@ -201,11 +207,15 @@ async def test_a_missed_delivery_is_found_once(tmp_path: Path) -> None:
         source = AlertmanagerSilences.from_settings(one.settings)
 
         def poller() -> AlertPoller:
+            listed = guarded_alerts(source, PeerBreaker(name="Alertmanager"), MINUTE)
             return AlertPoller(
-                source=guarded_alerts(source, PeerBreaker(name="Alertmanager"), MINUTE),
+                source=listed,
                 settings=one.settings,
                 signals=one.store.signals,
                 incidents=one.store.incidents,
+                silences=AgentSilences(
+                    source=listed, incidents=one.store.incidents, ending=one.world.silence_ending
+                ),
                 intake=one.intake,
                 owners=None,
                 clock=one.clock,
@@ -214,7 +224,7 @@ async def test_a_missed_delivery_is_found_once(tmp_path: Path) -> None:
 
         first = poller()
         assert [await first.poll(), await first.poll(), await poller().poll()] == [1, 0, 0]
-        assert server.requests[0].query["receiver"] == ["^heal$"]
+        assert server.requests[1].query["receiver"] == ["^heal$"]
         opened = (await one.store.incidents.find(IncidentFilter(), limit=9, cursor=None)).items
         assert sorted(record.incident.key.service for record in opened) == ["cart", "shop"]
         (late,) = await deliver(one, missed)

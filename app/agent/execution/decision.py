@@ -19,7 +19,7 @@ from app.agent.freshness.reasons import Reason
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.question import Question
 from app.agent.ids import IntentId, Json, JsonObject
-from app.agent.intents import index_behind
+from app.agent.intents import index_behind, mutes
 from app.agent.models import (
     Approval,
     Decision,
@@ -144,6 +144,8 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
         by = "Rehearsal (dryRun=All): the API server"
         if application_of(intent.action) is not None:
             by = "Rehearsal: the GitOps controller"
+        elif mutes(intent.action):
+            by = "Rehearsal (read only): the monitoring"
         message = f"{by} {verb} {intent.action.words}: {answer}."
         data = {"intent": intent.id, "accepted": rehearsal.accepted}
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]

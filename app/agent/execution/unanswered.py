@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import carries_marker, effect_shows, same_ground
+from app.agent.intents import mutes
 from app.agent.models import Intent
 from app.agent.workload import TargetState
 
@@ -55,7 +56,9 @@ def fate_of(intent: Intent, target: TargetState | None, sent_at: str | None) -> 
     if _may_have_passed(intent, target, sent_at):
         return Found(
             fate=WriteFate.UNPROVEN,
-            why=f"{action.target} was written since, and a change of its status carries no annotation: "
+            why="the request may still arrive; a silence ends by itself"
+            if mutes(action)
+            else f"{action.target} was written since, and a change of its status carries no annotation: "
             "the effect may have been reverted",
         )
     return Found(fate=WriteFate.NOT_EXECUTED)
@@ -81,10 +84,13 @@ def _changed(intent: Intent, target: TargetState) -> Found:
 def _may_have_passed(intent: Intent, target: TargetState, sent_at: str | None) -> bool:
     """Whether a write may have taken effect and been reverted again.
 
-    A deletion is final. Any other write without a marker is ruled out only while the object still has the
-    version that the write is bound to: nothing was written, and the API server accepts only one of two
-    writes that are bound to the same version.
+    A deletion is final. Any other write without a marker is ruled out only while
+    the object is still in the version that the write is bound to: nothing was written, and
+    the API server accepts only one of two writes that are bound to the same version. The
+    monitoring binds no write to a version: a silence that is not there yet may still be created.
     """
+    if mutes(intent.action):
+        return True
     if carries_marker(intent.action) or ACTIONS[intent.action.name].removes:
         return False
     return sent_at is None or sent_at != target.resource_version

@@ -11,7 +11,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.freshness.memory import ended_in_short, may_fire, stored
-from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal, alert_identity, alert_name
+from app.agent.freshness.reasons import (
+    Reason,
+    ReasonKind,
+    Withdrawal,
+    alert_identity,
+    alert_name,
+    alert_subject,
+)
 from app.agent.models import Alert, Signal
 
 LATE_BY = timedelta(minutes=15)
@@ -67,8 +74,29 @@ def is_late(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> bool:
 
 def polled_alert(reason: Reason) -> Alert | None:
     """The alert behind a reason that polling found and that still fires; None for every other reason."""
+    return _as_alert(reason) if reason.polled else None
+
+
+def withheld_alert(reason: Reason) -> Alert | None:
+    """The alert behind a reason that was delivered, may fire, and is not merged; None for any other reason.
+
+    While the agent silences it, its source delivers neither a repeat nor its end.
+    """
+    found = None if reason.polled or reason.merged is not None else _as_alert(reason)
+    return None if found is None else replace(found, polled=False, withheld=True)
+
+
+def end_is_read(known: tuple[Reason, ...], end: Alert) -> bool:
+    """Whether an end that was read from what the source lists is of an alert whose end is not delivered."""
+    found = next((one for one in known if one.subject == alert_subject(end)), None)
+    if found is None:
+        return False
+    return (withheld_alert(found) if end.withheld else polled_alert(found)) is not None
+
+
+def _as_alert(reason: Reason) -> Alert | None:
     began = began_at(reason)
-    if reason.kind is not ReasonKind.ALERT or not reason.polled or not may_fire(reason) or began is None:
+    if reason.kind is not ReasonKind.ALERT or not may_fire(reason) or began is None:
         return None
     return Alert(
         name=alert_name(reason),

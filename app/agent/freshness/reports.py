@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
-from app.agent.freshness.firings import later_firing, polled_alert, with_earlier_ended, with_later_ended
+from app.agent.freshness.firings import end_is_read, later_firing, with_earlier_ended, with_later_ended
 from app.agent.freshness.memory import may_fire, one_less_unknown, recalled, stored
 from app.agent.freshness.reasons import (
     ALERT_WORDS,
@@ -179,7 +179,7 @@ def _remember_alert(
     known: tuple[Reason, ...], signal: Signal, alert: Alert, *, delivered_before: bool = False
 ) -> tuple[Reason, ...]:
     assert alert.trigger is not None  # noqa: S101 - both callers have checked
-    if alert.polled and not alert.firing:
+    if (alert.polled or alert.withheld) and not alert.firing:
         return _no_longer_listed(known, signal, alert)
     subject, at = alert_subject(alert), reported_at(signal)
     said = ALERT_WORDS + alert.name
@@ -231,12 +231,12 @@ def _remember_alert(
 
 
 def _no_longer_listed(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
-    """With the end of an alert that polling found and that its source no longer lists.
+    """With the end of an alert that polling found, or that the agent silenced: its source lists it no more.
 
-    The end of a delivered alert is also delivered: a poll does not end it.
+    The end of any other is delivered: a poll does not end it.
     """
     before = find(known, alert_subject(alert))
-    if before is None or polled_alert(before) is None:
+    if before is None or not end_is_read(known, alert):
         return known
     at = max(signal.received_at, before.last_true_at)
     said = f"the alert {alert.name} was no longer listed by {signal.source}"

@@ -23,6 +23,7 @@ from app.agent.freshness.reasons import (
     Withdrawal,
     alert_name,
 )
+from app.agent.ids import IncidentId, IntentId
 from app.redaction import HIDDEN, cut, redacted
 
 LONGEST_PATTERN = 2_000
@@ -79,6 +80,9 @@ class Silence:
     ends_at: datetime
     by: str
     comment: str = ""
+    incident_id: IncidentId | None = None
+    """The incident that it is for, where its source says that the agent created it."""
+    intent_id: IntentId | None = None
 
     def active(self, at: datetime) -> bool:
         """Whether it is in force at that moment."""

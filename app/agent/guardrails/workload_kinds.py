@@ -17,6 +17,10 @@ NODE, POD, AUTOSCALER = "Node", "Pod", "HorizontalPodAutoscaler"
 """What else of a cluster an action may change."""
 CLUSTER_WIDE = frozenset({NODE})
 """Kinds whose objects belong to no namespace."""
+SILENCE = "Silence"
+"""The agent's own silences of one service in the monitoring: named by environment and service."""
+IN_MONITORING = frozenset({SILENCE})
+"""Kinds that are no objects of a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,7 @@ from msgspec import structs
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
-from app.agent.freshness.firings import is_late, polled_alert
-from app.agent.freshness.reasons import alert_subject, find
+from app.agent.freshness.firings import end_is_read, is_late
 from app.agent.intake.meaning import SignalMeaning
 from app.agent.models import (
     ALERTS_SOURCE,
@@ -68,11 +67,10 @@ def judge_alert(signal: Signal, alert: Alert, levels: ServiceLevels) -> SignalMe
     if alert.suppressed:
         return SignalMeaning(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
     identity = alert.identity
-    if alert.polled and not alert.firing:
-        found = find(levels.reasons, alert_subject(alert))
-        if found is None or polled_alert(found) is None:
-            said = f"alert {alert.name} is no longer listed: it was delivered, or has ended"
-            return SignalMeaning(healthy_reason=said, joins=False)
+    read = (alert.polled or alert.withheld) and not alert.firing
+    if read and not end_is_read(levels.reasons, alert):
+        said = f"alert {alert.name} is no longer listed: it was delivered, or has ended"
+        return SignalMeaning(healthy_reason=said, joins=False)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return SignalMeaning(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.agent.batch.runs import BatchView
-from app.agent.ids import ServiceKey
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models.plans import ActionName
 from app.agent.models.signals import ChangeKind, Condition, DeployStatus, Signal, Trigger
 from app.agent.workload import ConfigRecord, LogPattern, RevisionRecord, WorkloadView
@@ -172,6 +172,10 @@ class Evidence:
     batch: BatchView | None = None
     """The batch that the incident is about; None where it is about a service."""
     neighbours: NodeNeighbours | None = None
-    """Of the node with all failing pods; None if they are on several nodes, or it is unknown."""
+    """Of the node that holds all failing pods; None where they are on several nodes, or it is not known."""
+    incident_id: IncidentId | None = None
+    """The incident that it was gathered for; None in records of older versions."""
+    silenced: bool = False
+    """The agent has silenced the alerts of the service for this incident, or has tried to."""
     flag_contents: tuple[ConfigRecord, ...] = ()
     """The present contents of the ConfigMaps that changed and hold feature flags."""

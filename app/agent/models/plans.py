@@ -29,6 +29,7 @@ class ActionName(StrEnum):
     RAISE_MEMORY_LIMIT = "raise_memory_limit"
     DISABLE_FLAG = "disable_flag"
     RERUN_JOB = "rerun_job"
+    SILENCE_ALERTS = "silence_alerts"
     ABORT_ROLLOUT = "abort_rollout"
     RETRY_ROLLOUT = "retry_rollout"
     PROMOTE_ROLLOUT = "promote_rollout"

@@ -152,6 +152,8 @@ class Alert:
     """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
     polled: bool = False
     """It was found, or missed, by reading what its source lists, and not delivered."""
+    withheld: bool = False
+    """Its end is read from what its source lists: it was delivered, and then silenced by the agent."""
     cycle: str | None = None
     """What links a start to its end where the sender repeats no start time; None: `starts_at` does."""
 

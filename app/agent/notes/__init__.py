@@ -28,6 +28,7 @@ from app.agent.notes.endings import (
     why_returning,
 )
 from app.agent.notes.plans import plan_note, why_no_action, why_no_runbook, why_proposed
+from app.agent.notes.silences import silence_ended_note, silence_left_note
 from app.agent.notes.undo import (
     no_undo_notes,
     undo_begun_note,
@@ -47,6 +48,8 @@ __all__ = [
     "no_undo_notes",
     "nothing_written",
     "plan_note",
+    "silence_ended_note",
+    "silence_left_note",
     "still_in_place",
     "symptoms_ended",
     "to_inspect",

@@ -14,6 +14,7 @@ from app.agent.intents import (
     credited,
     done_intents,
     in_place,
+    mutes,
     not_undone,
     unclear_undos,
     undo_of,
@@ -89,8 +90,8 @@ def why_returning(times: int, within: timedelta) -> str:
 
 
 def why_recovered_alone(record: IncidentRecord) -> str:
-    """One sentence: the service recovered by itself, and the earlier actions that were undone."""
-    done = [i for i in done_intents(record) if i.action.target is not None]
+    """One sentence: the service recovered by itself, and which actions were taken before and undone."""
+    done = [i for i in done_intents(record) if i.action.target is not None and not mutes(i.action)]
     if not done:
         return "Recovered without any action."
     known = undone_intents(record)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from app.agent.actions.restore import restore_of
 from app.agent.identity.people import same_person
-from app.agent.intents import done_intents, judged_with, unclear_undos, undone_intents
+from app.agent.intents import done_intents, judged_with, mutes, unclear_undos, undone_intents
 from app.agent.models import (
     Action,
     Incident,
@@ -31,8 +31,8 @@ from app.errors import Conflict
 
 
 def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The changes that an undo of the last change covers, in order; raises `Conflict` with the obstacle."""
-    done = [i for i in done_intents(record) if i.action.target is not None]
+    """What an undo of the agent's last change undoes, in order; raises `Conflict` that says why it cannot."""
+    done = _changes(record)
     if not done:
         raise Conflict("the agent changed nothing in this incident: there is nothing to undo")
     begun = next((i for i in record.intents if i.state is IntentState.EXECUTING), None)
@@ -56,6 +56,11 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
     return left
 
 
+def _changes(record: IncidentRecord) -> list[Intent]:
+    """What the agent changed, oldest first; a silence is ended with the incident."""
+    return [i for i in done_intents(record) if i.action.target is not None and not mutes(i.action)]
+
+
 def why_not_to_ask(record: IncidentRecord) -> str | None:
     """Why an undo cannot be requested now, as a clause; None if a request would be accepted."""
     incident = record.incident
@@ -75,7 +80,7 @@ def repeated(record: IncidentRecord, request: ResponderRequest) -> bool:
     asked = record.incident.undo
     if asked is None or not same_person(asked.by, request.by.name):
         return False
-    done = [i.id for i in done_intents(record) if i.action.target is not None]
+    done = [i.id for i in _changes(record)]
     return asked.pending or (asked.outcome is OutcomeKind.DONE and done[-1] in asked.undoes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.intents import index_behind, proposed_intents, unverified
+from app.agent.intents import index_behind, mutes, proposed_intents, unverified
 from app.agent.models import (
     IncidentRecord,
     IncidentState,
@@ -50,7 +50,7 @@ class Settling:
         outcome = last.outcome
         if outcome is None:
             raise PermanentError(f"intent {last.id} ended without an outcome")
-        if outcome.kind is OutcomeKind.UNKNOWN:
+        if outcome.kind is OutcomeKind.UNKNOWN and not mutes(last.action):
             await self.stages.closer.close(
                 record,
                 claim,

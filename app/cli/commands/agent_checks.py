@@ -14,6 +14,8 @@ from app.cli.commands.anchors import anchor_findings
 from app.cli.commands.incidents import sqlite_path
 from app.config import ROLE_SETTINGS, Settings, unknown_in_env_file
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
+from app.connectors.kinds import first_configured
+from app.connectors.registry import SILENCE_SOURCES
 from app.errors import AgentError, ConfigurationError
 from app.lists import some_of
 from app.settings.config_file import read_config
@@ -122,6 +124,18 @@ def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
                 "runbooks",
                 f"{ActionName.RERUN_JOB} is enabled and never planned: failed Jobs are not watched",
                 "set WATCH_JOBS=true, or remove it from ENABLED_ACTIONS",
+            )
+        )
+    source = first_configured(SILENCE_SOURCES, settings)
+    polled = source is not None and source.polled_every(settings) is not None
+    if ActionName.SILENCE_ALERTS in settings.enabled_actions and not polled:
+        needed = " or ".join(f"{one.settings[0]} and {one.polling}" for one in SILENCE_SOURCES)
+        found.append(
+            warn(
+                "runbooks",
+                f"{ActionName.SILENCE_ALERTS} is enabled and never planned: alerts are not polled, "
+                "so that the end of a silenced alert would not be seen",
+                f"set {needed}, or remove it from ENABLED_ACTIONS",
             )
         )
     high = sorted(a for a in used & settings.enabled_actions if ACTIONS[a].risk is Risk.HIGH)

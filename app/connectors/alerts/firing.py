@@ -7,7 +7,7 @@ alert that was delivered as well is recognised as the same signal.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -26,8 +26,14 @@ class _Identified(msgspec.Struct):
     fingerprint: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{1,64}$")]
 
 
-class _Standing(msgspec.Struct):
+class _Standing(msgspec.Struct, rename="camel"):
     state: str
+    silenced_by: list[str] = []
+    inhibited_by: list[str] = []
+
+
+class _Labelled(msgspec.Struct):
+    labels: dict[str, str]
 
 
 class _Held(msgspec.Struct):
@@ -35,11 +41,14 @@ class _Held(msgspec.Struct):
     receivers: list[_Receiver]
 
 
-def parameters(receiver: str) -> Mapping[str, str]:
-    """The query for alerts that fire, are neither silenced nor inhibited, and go to that receiver."""
+def parameters(receiver: str, *, muted: bool = False) -> Mapping[str, str]:
+    """The query for alerts that fire, are neither silenced nor inhibited, and go to that receiver.
+
+    `muted`: with those that are silenced.
+    """
     return {
         "active": "true",
-        "silenced": "false",
+        "silenced": "true" if muted else "false",
         "inhibited": "false",
         "unprocessed": "false",
         "receiver": f"^{re.escape(receiver)}$",
@@ -62,11 +71,22 @@ def fingerprints(body: bytes) -> frozenset[str]:
     return frozenset(one.fingerprint.lower() for one in given)
 
 
-def as_delivery(body: bytes, receiver: str) -> AlertDelivery:
-    """The alerts of an answer; `PermanentError` for what is no list of alerts."""
+def label_sets(body: bytes) -> tuple[Mapping[str, str], ...]:
+    """The labels of each alert of an answer; `PermanentError` for what is no list of alerts."""
+    try:
+        return tuple(one.labels for one in msgspec.json.decode(body, type=list[_Labelled]))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _no_list_of_alerts(error) from None
+
+
+def as_delivery(body: bytes, receiver: str, own: Container[str]) -> AlertDelivery:
+    """The alerts of an answer; `PermanentError` for what is no list of alerts.
+
+    `own`: the ids of the agent's own silences, which mute no alert for the agent.
+    """
     try:
         given: list[dict[str, Any]] = msgspec.json.decode(body, type=list[dict[str, Any]])
-        firing = [one for one in given if _goes_to(msgspec.convert(one, _Held), receiver)]
+        firing = [one for one in given if _goes_to(msgspec.convert(one, _Held), receiver, own)]
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _no_list_of_alerts(error) from None
     if not firing:
@@ -81,5 +101,11 @@ def _no_list_of_alerts(error: Exception) -> PermanentError:
     )
 
 
-def _goes_to(held: _Held, receiver: str) -> bool:
-    return held.status.state == "active" and any(one.name == receiver for one in held.receivers)
+def _goes_to(held: _Held, receiver: str, own: Container[str]) -> bool:
+    status = held.status
+    muted_by_agent = (
+        bool(status.silenced_by) and not status.inhibited_by and all(one in own for one in status.silenced_by)
+    )
+    return (status.state == "active" or muted_by_agent) and any(
+        one.name == receiver for one in held.receivers
+    )

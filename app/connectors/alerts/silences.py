@@ -10,7 +10,7 @@ Alertmanager answers is an error, never "no silence".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -20,9 +20,10 @@ import msgspec
 from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
+from app.agent.ports.silences import SilenceScope
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertDelivery
-from app.connectors.alerts.firing import as_delivery, fingerprints, of_name, parameters
+from app.connectors.alerts.firing import as_delivery, fingerprints, label_sets, of_name, parameters
 from app.connectors.alerts.labels import (
     CLUSTER_LABELS,
     ENVIRONMENT_LABELS,
@@ -31,10 +32,11 @@ from app.connectors.alerts.labels import (
     canonical_name,
     service_of,
 )
+from app.connectors.alerts.own_silences import AlertmanagerSilenceWriter, is_for, marked, peer_of, scope_of
 from app.connectors.http import HttpPeer
 from app.connectors.kinds import SilenceSourceKind
 from app.connectors.text import shorten
-from app.errors import ConfigurationError, PermanentError
+from app.errors import PermanentError
 from app.terms.clusters import cluster_names, clusters_of, of_cluster
 
 _POD_OF = "-7d9c5b8f6d-x2x4z"
@@ -77,16 +79,7 @@ class AlertmanagerSilences:
     @staticmethod
     def from_settings(settings: Settings) -> AlertmanagerSilences:
         """Raises `ConfigurationError` for settings that cannot work."""
-        if settings.alertmanager_url is None:
-            raise ConfigurationError("ALERTMANAGER_URL is not set")
-        peer = HttpPeer(
-            name="Alertmanager",
-            setting="ALERTMANAGER_URL",
-            url=settings.alertmanager_url,
-            timeout_seconds=settings.alertmanager_timeout_seconds,
-            bearer_token=settings.alertmanager_api_token,
-        )
-        return AlertmanagerSilences(peer, settings)
+        return AlertmanagerSilences(peer_of(settings), settings)
 
     async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
         """The silences in force that may concern the service or its alerts; raises like every port."""
@@ -111,13 +104,34 @@ class AlertmanagerSilences:
             ) from None
         return tuple(_by_own_clock(one, at) for one in found)
 
-    async def firing(self) -> AlertDelivery:
-        """The alerts that fire and go to the agent's receiver; raises like every port."""
-        receiver = self._settings.alertmanager_receiver
-        reply = await self._peer.send("GET", "/api/v2/alerts", params=parameters(receiver))
+    async def own(self, key: ServiceKey, at: datetime) -> tuple[Silence, ...]:
+        """Those in force that the agent created for the service, oldest first; raises like every port."""
+        found = [one for one in await self.active(at) if is_for(one, key)]
+        return tuple(sorted(found, key=lambda one: (one.starts_at, one.id)))
+
+    async def scope(self, key: ServiceKey) -> SilenceScope:
+        """What a silence of the service has to name now; raises like every port."""
+        reply = await self._peer.send("GET", "/api/v2/alerts", params=of_name(""))
         if reply.status != 200:
             raise self._peer.refusal(reply)
-        return as_delivery(reply.body, receiver)
+        cluster = of_cluster(self._settings, clusters_of(self._settings).of(key.environment))
+        named = {**next(_labels_of(key, cluster)), **cluster.alert_home_labels}
+        return scope_of(label_sets(reply.body), key, named, self._settings)
+
+    async def own_silences(self, at: datetime) -> tuple[Silence, ...]:
+        """Those in force that say the agent created them; raises like every port."""
+        return tuple(one for one in await self.active(at) if one.intent_id is not None)
+
+    async def firing(self, own: Collection[str]) -> AlertDelivery:
+        """The alerts that fire and go to the agent's receiver; raises like every port.
+
+        An alert that only the silences with the ids `own` mute fires.
+        """
+        receiver = self._settings.alertmanager_receiver
+        reply = await self._peer.send("GET", "/api/v2/alerts", params=parameters(receiver, muted=bool(own)))
+        if reply.status != 200:
+            raise self._peer.refusal(reply)
+        return as_delivery(reply.body, receiver, own)
 
     async def listed(self, name: str) -> frozenset[str]:
         """The fingerprints of all alerts of that name, in any state, for any receiver."""
@@ -139,6 +153,7 @@ def _by_own_clock(one: Silence, at: datetime) -> Silence:
 
 
 def _read(one: _Silence) -> Silence:
+    incident_id, intent_id = marked(one.created_by, one.comment) or (None, None)
     return Silence(
         id=shorten(one.id, 100),
         matchers=tuple(
@@ -149,6 +164,8 @@ def _read(one: _Silence) -> Silence:
         ends_at=one.ends_at.astimezone(UTC),
         by=shorten(one.created_by, 100),
         comment=shorten(one.comment, 200),
+        incident_id=incident_id,
+        intent_id=intent_id,
     )
 
 
@@ -285,6 +302,8 @@ KIND = SilenceSourceKind(
     settings=("ALERTMANAGER_URL", "ALERTMANAGER_API_TOKEN"),
     configured=lambda settings: settings.alertmanager_url is not None,
     connect=AlertmanagerSilences.from_settings,
+    connect_writer=AlertmanagerSilenceWriter.from_settings,
+    polling="ALERTMANAGER_RECEIVER",
     polled_every=lambda settings: (
         timedelta(seconds=settings.alertmanager_poll_seconds) if settings.alertmanager_receiver else None
     ),

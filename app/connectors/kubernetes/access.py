@@ -21,7 +21,7 @@ from app.agent.actions.spec import CONFIG_MAP
 from app.agent.batch.runs import JOB
 from app.agent.evidence.format import counted
 from app.agent.guardrails.limits.clusters import in_words
-from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, WORKLOAD_KINDS
+from app.agent.guardrails.workload_kinds import AUTOSCALER, IN_MONITORING, NODE, ROLLOUT, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.models import ActionName
 from app.agent.ports.cluster import UnwatchedWorkload
@@ -360,8 +360,8 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
 
 
 def _written(settings: Settings) -> set[str]:
-    """The kinds that the enabled actions change."""
-    return {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
+    """The kinds of objects that the enabled actions change in a cluster."""
+    return {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds - IN_MONITORING}
 
 
 def supplementary_rights(namespaces: Sequence[str] = ("",)) -> tuple[Access, ...]:

@@ -26,6 +26,7 @@ from app.connectors.alerts.owners import owners_of
 from app.connectors.kinds import AlertSource
 from app.errors import AgentError
 from app.measures.process import Measures
+from app.workers.alerts.own_silences import AgentSilences
 from app.workers.alerts.unlisted import UnlistedAlerts
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class AlertPoller:
     settings: Settings
     signals: SignalRepository
     incidents: IncidentRepository
+    silences: AgentSilences
     intake: Intake
     owners: PodOwners | None
     clock: Clock
@@ -61,8 +63,10 @@ class AlertPoller:
     async def poll(self) -> int:
         """One round; how many missed alerts were accepted."""
         unlisted = await self._memory()
-        asked_at = self.clock.now()  # a delivery during the request is newer than the answer
-        delivery = await self.source.firing()
+        asked_at = self.clock.now()  # what is delivered while the answer is on its way is newer
+        known = await self.silences.held(asked_at)
+        await unlisted.silenced({record.incident.key for record in known.values()})
+        delivery = await self.source.firing(frozenset(known))
         batch = delivery.batch(
             settings=self.settings,
             received_at=asked_at,
@@ -76,6 +80,7 @@ class AlertPoller:
         accepted = await self._take(missed, unlisted)
         await self._repeat({_identity(one): one for one in due.values()}, unlisted, asked_at)
         await self._end(delivery, unlisted)
+        await self.silences.end_of_closed(known)
         return accepted
 
     async def _memory(self) -> UnlistedAlerts:

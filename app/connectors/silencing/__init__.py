@@ -1,0 +1,1 @@
+"""Silences of the agent's own behind the ports of the cluster."""
