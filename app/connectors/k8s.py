@@ -151,6 +151,7 @@ class KubernetesReader:
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
             release_records=records,
+            migrations=await self._around.migrations(namespace),
             routes=await self._around.routes(namespace, key.environment) if self._routes else None,
             service=key.service,
         )

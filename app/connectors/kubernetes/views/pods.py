@@ -54,8 +54,12 @@ class _Container:
         waiting = text(self.status, "state", "waiting", "reason")
         if waiting is not None and waiting not in _NORMAL_WAITING:
             return 2
-        done = self.role is ContainerRole.INIT and number(self.status, "state", "terminated", "exitCode") == 0
-        return 0 if done or flag(self.status, "ready") else 1
+        return 0 if self.done or flag(self.status, "ready") else 1
+
+    @property
+    def done(self) -> bool:
+        """An init container that ended with 0."""
+        return self.role is ContainerRole.INIT and number(self.status, "state", "terminated", "exitCode") == 0
 
 
 def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[WarningView, ...]) -> PodView:
@@ -84,6 +88,7 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
         node_lost=_node_lost(pod, ready, containers),
         warnings=warnings,
         evicted=_evicted(pod),
+        migrated=tuple(text(one.status, "name") or "?" for one in containers if one.migrates and one.done),
         ends_by=moment(pod, "metadata", "deletionTimestamp"),
         containers=tuple(
             named

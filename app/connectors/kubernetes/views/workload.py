@@ -76,6 +76,8 @@ class WorkloadObjects:
     """The nodes that the agent cordoned, as far as they were asked for."""
     release_records: tuple[ReleaseRecord, ...] = ()
     """The revisions of its Helm release, as far as they were asked for."""
+    migrations: tuple[JsonObject, ...] = ()
+    """The pods of Jobs of the namespace that name a migration of data."""
     routes: RouteObjects | None = None
     """What carries requests in the namespace; None where it was not asked for."""
     service: str = ""
@@ -88,7 +90,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
     template, counts = template_of(workload), counts_of(workload)
     events = warnings_by_object(found.events)
     pods = _pods(found, events)
-    revisions = revisions_of(workload, found.revisions, pods)
+    revisions = revisions_of(workload, found.revisions, pods, found.migrations)
     read_at_start = config_maps_read_at_start(template)
     stands_in = served_by(workload, found.stand_ins)
     deadline = number(workload, "spec", "progressDeadlineSeconds")
