@@ -275,7 +275,7 @@ async def test_an_abort_of_another_person_is_not_taken_for_the_agents(tmp_path: 
         record = await stage.live_until_ended()
         intent = record.intents[0]
         assert intent.outcome is not None
-        assert intent.outcome.kind is OutcomeKind.FAILED, messages(record.timeline)
+        assert intent.outcome.kind is OutcomeKind.REFUSED, messages(record.timeline)
         assert rollout.writes == []
 
 

@@ -368,6 +368,8 @@ class WorkloadView:
     """The nodes that the agent cordoned; read only while a pod cannot be scheduled."""
     routes: RoutesView | None = None
     """What carries requests to its pods; None where it was not read."""
+    calls: tuple[ServiceKey, ...] = ()
+    """What its environment names as the address of a service; some may be none."""
     claims_deleted: bool = False
     """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 

@@ -13,8 +13,8 @@ from app.agent.planner import make_plan
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.reading.pruning import pruned
 from app.connectors.kubernetes.reading.store import PodStore
+from app.connectors.kubernetes.releases.migrations import is_migration
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
-from app.connectors.kubernetes.views.migrations import is_migration
 from tests.unit.k8s_samples import REF, container, deployment, replica_set, template
 from tests.unit.scenes import CATALOGUE, LIMITS, NEW, OLD, at, crashing, evidence, pods, workload
 

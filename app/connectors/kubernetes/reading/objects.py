@@ -16,8 +16,8 @@ from app.connectors.kubernetes.fields import name
 from app.connectors.kubernetes.index import NamespaceWorkloads, selector_query
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap, WorkloadClaim, claim_of
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.releases.migrations import JOB_PODS, is_migration
 from app.connectors.kubernetes.routes.view import ROUTES, RouteObjects
-from app.connectors.kubernetes.views.migrations import JOB_PODS, is_migration
 from app.connectors.kubernetes.writing import owned
 from app.errors import Forbidden, NotFound
 

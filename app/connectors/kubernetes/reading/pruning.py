@@ -13,9 +13,8 @@ import msgspec
 from app.agent.ids import Json, JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import digest, flag, mapping, objects, text
+from app.connectors.kubernetes.releases.migrations import MIGRATES, is_migration, migrates
 from app.connectors.kubernetes.routes.effects import TOO_LONG
-from app.connectors.kubernetes.views.migrations import is_migration
-from app.connectors.kubernetes.views.pods import MIGRATES, migrates
 from app.connectors.kubernetes.views.targets import CONTENT_HASH, config_data_hash
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")

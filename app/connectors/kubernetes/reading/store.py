@@ -12,7 +12,7 @@ from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import EVERYWHERE, Kind
 from app.connectors.kubernetes.fields import controller_uid, name, text, uid
 from app.connectors.kubernetes.reading.pruning import pruned
-from app.connectors.kubernetes.views.migrations import is_migration
+from app.connectors.kubernetes.releases.migrations import is_migration
 
 ObjectName: TypeAlias = tuple[str, str]
 """Namespace and name."""

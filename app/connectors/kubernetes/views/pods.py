@@ -20,17 +20,8 @@ from app.connectors.kubernetes.fields import (
     text,
     uid,
 )
+from app.connectors.kubernetes.releases.migrations import migrates
 from app.connectors.kubernetes.views.events import sentence
-
-MIGRATES = "migrates"
-"""A mark in place of image and command, which may hold secrets, in what is kept of a pod."""
-
-_MIGRATION = re.compile(
-    r"(?i)migrat|flyway|liquibase|alembic|sqitch|dbmate|skeema|\bgoose\b|ef database update|prisma db push|"
-    r"\bschema[-_ ]?(?:change|update|upgrade)|\b(?:db|database)[-_: ]?(?:update|upgrade)"
-)
-_LONGEST_COMMAND = 16_384
-"""Characters of a command that are read."""
 
 _NORMAL_WAITING = frozenset({"ContainerCreating", "PodInitializing"})
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -96,19 +87,6 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
             if one.role is ContainerRole.MAIN and (named := text(one.status, "name")) is not None
         ),
     )
-
-
-def migrates(container: JsonObject) -> bool:
-    """Whether name, image or command of an init container's specification name a migration of data."""
-    command = [
-        word
-        for field in ("command", "args")
-        if isinstance(given := container.get(field), list)
-        for word in given
-        if isinstance(word, str)
-    ]
-    said = (text(container, "name"), text(container, "image"), " ".join(command)[:_LONGEST_COMMAND])
-    return container.get(MIGRATES) is True or any(_MIGRATION.search(part or "") for part in said)
 
 
 def _evicted(pod: JsonObject) -> str | None:

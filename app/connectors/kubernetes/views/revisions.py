@@ -21,6 +21,7 @@ from app.connectors.kubernetes.fields import (
     texts,
     uid,
 )
+from app.connectors.kubernetes.releases.migrations import dated, migrations_inside, migrations_of
 from app.connectors.kubernetes.templates import (
     PREFIX,
     REVISION_HASH_LABEL,
@@ -30,7 +31,6 @@ from app.connectors.kubernetes.templates import (
     template_hash,
     template_of,
 )
-from app.connectors.kubernetes.views.migrations import dated, migrations_inside, migrations_of
 from app.connectors.kubernetes.views.quantities import as_bytes
 from app.connectors.kubernetes.views.references import references
 from app.connectors.kubernetes.views.targets import desired_replicas

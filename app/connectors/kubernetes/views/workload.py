@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.agent.guardrails.opt_out import said
-from app.agent.ids import JsonObject
+from app.agent.ids import JsonObject, ServiceKey
 from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ObjectRef, PodView, ReleaseRecord, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
@@ -82,6 +82,8 @@ class WorkloadObjects:
     """What carries requests in the namespace; None where it was not asked for."""
     service: str = ""
     """The service that the workload is."""
+    calls: tuple[ServiceKey, ...] = ()
+    """What its environment names as the address of a service."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -136,6 +138,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         partition=number(update_strategy(workload), "rollingUpdate", "partition") or 0,
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
+        calls=found.calls,
         own_cordons=found.own_cordons,
         routes=None
         if found.routes is None

@@ -6,6 +6,7 @@ that of the revision before brought nothing new.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,16 @@ from app.agent.workload import PodView
 from app.connectors.kubernetes.fields import controller, created_at, name, objects, text, texts
 from app.connectors.kubernetes.mapping import SERVICE_LABEL, service_name
 from app.connectors.kubernetes.templates import template_hash, template_of
-from app.connectors.kubernetes.views.pods import migrates
+
+MIGRATES = "migrates"
+"""A mark in place of image and command, which may hold secrets, in what is kept of a pod."""
+
+_MIGRATION = re.compile(
+    r"(?i)migrat|flyway|liquibase|alembic|sqitch|dbmate|skeema|\bgoose\b|ef database update|prisma db push|"
+    r"\bschema[-_ ]?(?:change|update|upgrade)|\b(?:db|database)[-_: ]?(?:update|upgrade)"
+)
+_LONGEST_COMMAND = 16_384
+"""Characters of a command that are read."""
 
 JOB_PODS = "job-name"
 """The label of every pod of a Job."""
@@ -33,6 +43,19 @@ class DatedRevision:
     number: int
     created_at: datetime
     template: JsonObject
+
+
+def migrates(container: JsonObject) -> bool:
+    """Whether name, image or command of an init container's specification name a migration of data."""
+    command = [
+        word
+        for field in ("command", "args")
+        if isinstance(given := container.get(field), list)
+        for word in given
+        if isinstance(word, str)
+    ]
+    said = (text(container, "name"), text(container, "image"), " ".join(command)[:_LONGEST_COMMAND])
+    return container.get(MIGRATES) is True or any(_MIGRATION.search(part or "") for part in said)
 
 
 def is_migration(pod: JsonObject) -> bool:
