@@ -53,7 +53,8 @@ def test_config_maps_and_init_containers_are_read_too() -> None:
     taken = container(envFrom=[{"configMapRef": {"name": "shop-config"}}])
     assert called(taken, config=kept) == ["ledger in prod", "lager in prod"]
     one: dict[str, Json] = {"name": "shop-config", "key": "LEDGER_URL"}
-    single = container(env=[{"name": "A", "valueFrom": {"configMapKeyRef": one}}])
+    reference: JsonObject = {"name": "A", "valueFrom": {"configMapKeyRef": one}}
+    single = container(env=[reference])
     assert called(single, config=kept) == ["ledger in prod"]
     assert called(single) == []
     wait = {"name": "wait", "env": [{"name": "DB_HOST", "value": "konto-db"}]}

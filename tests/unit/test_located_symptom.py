@@ -159,6 +159,21 @@ async def test_an_innocent_release_beside_a_failing_dependency_is_not_rolled_bac
         assert "the symptom starts at db" in messages(record.timeline)
 
 
+async def test_a_dependency_is_known_from_the_environment_of_its_caller(tmp_path: Path) -> None:
+    """The call is not declared; the caller's incident names the service at the address."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        stage.deploy("db", "db:1")
+        stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+        await stage.live(600)
+        stage.world.set_replicas(NAMESPACE, "db", 0)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert record.incident.diagnosis is not None
+        assert record.incident.diagnosis.best.cause is Cause.DEPENDENCY_FAILURE, messages(record.timeline)
+        assert record.intents == ()
+
+
 async def test_a_dependency_that_cannot_be_measured_is_reported_missing(tmp_path: Path) -> None:
     """The incident is diagnosed without it, and the timeline has the reason."""
     sources: list[Moody] = []

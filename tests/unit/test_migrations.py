@@ -49,10 +49,12 @@ def job_pod(**changes: Json) -> JsonObject:
     }
 
 
-def migrated_by(*jobs: JsonObject, running: tuple[JsonObject, ...] = (), **kept: Json) -> list[str | None]:
-    """What migrated data for revisions 2 and 1; `kept` are the annotations of revision 2."""
+def migrated_by(
+    *jobs: JsonObject, running: tuple[JsonObject, ...] = (), said: str | None = None
+) -> list[str | None]:
+    """What migrated data for revisions 2 and 1; `said`: what the owners say of revision 2."""
     both = [template(container(image=f"shop:{number}"), **_init(number)) for number in (2, 1)]
-    noted: dict[str, Json] = {NUMBER: "2", **kept}
+    noted: dict[str, Json] = {NUMBER: "2", **({} if said is None else {IRREVERSIBLE: said})}
     found = WorkloadObjects(
         workload=deployment(spec={"template": both[0]}, annotations={NUMBER: "2"}),
         revisions=(replica_set(2, both[0], annotations=noted), replica_set(1, both[1])),
@@ -98,7 +100,7 @@ def test_a_job_that_migrated_data_belongs_to_its_release(case: str, pruned_befor
 
 
 def test_owners_say_that_older_code_runs_against_migrated_data() -> None:
-    assert migrated_by(job_pod(), **{IRREVERSIBLE: "false"}) == [None, None]
+    assert migrated_by(job_pod(), said="false") == [None, None]
 
 
 def init_pod(number: int, *, ready: bool, code: int = 0) -> JsonObject:
