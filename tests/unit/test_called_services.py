@@ -57,7 +57,7 @@ def test_config_maps_and_init_containers_are_read_too() -> None:
     single = container(env=[reference])
     assert called(single, config=kept) == ["ledger in prod"]
     assert called(single) == []
-    wait = {"name": "wait", "env": [{"name": "DB_HOST", "value": "konto-db"}]}
+    wait: JsonObject = {"name": "wait", "env": [{"name": "DB_HOST", "value": "konto-db"}]}
     assert called(initContainers=[wait]) == ["konto-db in prod"]
 
 

@@ -160,18 +160,23 @@ async def test_an_innocent_release_beside_a_failing_dependency_is_not_rolled_bac
 
 
 async def test_a_dependency_is_known_from_the_environment_of_its_caller(tmp_path: Path) -> None:
-    """The call is not declared; the caller's incident names the service at the address."""
-    async with story(tmp_path, **ACTING) as stage:
+    """The call is not declared; the address in the environment of the caller names the service."""
+    services = tmp_path / "services.yaml"
+    services.write_text("schema: 1\nservices: {prod/db: {autonomy: observe}}\n")
+    async with story(tmp_path, services_file=services, **ACTING) as stage:
         stage.deploy()
         stage.deploy("db", "db:1")
         stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
         await stage.live(600)
-        stage.world.set_replicas(NAMESPACE, "db", 0)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(20)
+        stage.world.release(NAMESPACE, "db", "db:2-errors")
         record = await stage.live_until_ended()
-        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert record.intents == (), messages(record.timeline)
+        assert stage.image() == "shop:2"
         assert record.incident.diagnosis is not None
         assert record.incident.diagnosis.best.cause is Cause.DEPENDENCY_FAILURE, messages(record.timeline)
-        assert record.intents == ()
+        assert "the symptom starts at db" in messages(record.timeline)
 
 
 async def test_a_dependency_that_cannot_be_measured_is_reported_missing(tmp_path: Path) -> None:
