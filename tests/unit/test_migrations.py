@@ -26,6 +26,7 @@ def job_pod(**changes: Json) -> JsonObject:
     """A pod of a Job that migrated data with the image of revision 2, one minute before it."""
     fields: dict[str, Json] = {
         "name": "shop-db-0042-x7k2p",
+        "version": "5",
         "image": "shop:2",
         "command": ["bin/rails", "db:migrate"],
         "phase": "Succeeded",
@@ -39,7 +40,7 @@ def job_pod(**changes: Json) -> JsonObject:
             "name": fields["name"],
             "namespace": "payments",
             "uid": "j-1",
-            "resourceVersion": "5",
+            "resourceVersion": fields["version"],
             "creationTimestamp": fields["created"],
             "labels": fields["labels"],
             "ownerReferences": [{"controller": True, "kind": fields["owner"], "name": "owner", "uid": "o-1"}],
@@ -137,6 +138,9 @@ def test_the_store_of_pods_finds_migrations_without_reading_every_pod() -> None:
     assert [pod["metadata"] for pod in store.migrations("payments")] == [
         pruned(Kind.POD, job_pod())["metadata"]
     ]
+    store.put(job_pod(command=["bin/report"], version="6"))
+    assert store.migrations("payments") == ()
+    store.put(job_pod())
     store.remove(("payments", "shop-db-0042-x7k2p"))
     assert store.migrations("payments") == ()
 

@@ -129,8 +129,9 @@ class PodStore(ObjectStore):
         self._migrations: dict[str, set[ObjectName]] = {}
 
     def put(self, item: JsonObject) -> bool:
-        if is_migration(item):
-            self._migrations.setdefault(object_name(item)[0], set()).add(object_name(item))
+        place = object_name(item)
+        known = self._migrations.setdefault(place[0], set())
+        (known.add if is_migration(item) else known.discard)(place)
         return super().put(item)
 
     def remove(self, place: ObjectName) -> JsonObject | None:
