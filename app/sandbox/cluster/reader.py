@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from app.agent.guardrails import workload_kinds
 from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
@@ -227,12 +225,6 @@ class SandboxReader:
         service = world.service_of(deployment) or deployment.meta.name
         return world.routes.view(deployment.meta.namespace, service, tuple(unread))
 
-    def _called(self, deployment: Deployment) -> tuple[ServiceKey, ...]:
-        """The service that `DEPENDENCY_URL` in its environment names."""
-        host = urlsplit(dict(deployment.template.env).get("DEPENDENCY_URL", "")).hostname
-        key = None if host is None else self._access.naming.key(deployment.meta.namespace, host)
-        return () if key is None else (key,)
-
     def _view(self, deployment: Deployment) -> WorkloadView:
         world = self._access.world
         owned = world.controller.replica_sets(deployment)
@@ -284,6 +276,5 @@ class SandboxReader:
             partition=deployment.partition if isinstance(deployment, StatefulSet) else 0,
             one_by_one=isinstance(deployment, StatefulSet) and deployment.ordered,
             routes=self._routes(deployment),
-            calls=self._called(deployment),
             own_cordons=tuple(one.meta.name for one in world.api.list(ClusterNode) if own_cordon(one)),
         )
