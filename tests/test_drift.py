@@ -20,7 +20,7 @@ from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import ActionName, Cause, Change, ChangeKind, DecisionKind, DeployStatus, IncidentState
 from app.agent.planner import plan_hash
 from app.agent.workload import ReleaseRecord
-from app.connectors.kubernetes.views.releases import release_records
+from app.connectors.kubernetes.releases.records import release_records
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 from tests.unit.scenes import OLD, at, evidence, pods, workload
 

@@ -275,7 +275,8 @@ async def test_an_abort_of_another_person_is_not_taken_for_the_agents(tmp_path: 
         record = await stage.live_until_ended()
         intent = record.intents[0]
         assert intent.outcome is not None
-        assert intent.outcome.kind is OutcomeKind.FAILED, messages(record.timeline)
+        assert intent.outcome.kind is OutcomeKind.REFUSED, messages(record.timeline)
+        assert "Re-evaluating: Rollout prod/shop was changed by" in messages(record.timeline)
         assert rollout.writes == []
 
 

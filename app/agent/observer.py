@@ -42,7 +42,7 @@ from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.services.annotated import AnnotatedServices
-from app.agent.services.calls import nearest, unrelated
+from app.agent.services.calls import Calls, nearest, unrelated
 from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
@@ -116,12 +116,13 @@ class Observer:
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
-        dependencies = self.calls.get(key, ())
+        calls = await self._calls(key, workload, missing)
+        dependencies = calls.get(key, ())
         beside = await self.store.incidents.open_beside(key, dependencies, _OTHERS_SHOWN)
         sli = await self._sli_history(key, now, unmeasured)
         telemetry = await self.telemetry(key, now, missing)
         missing.extend(unmeasured)
-        levels = () if unmeasured else await self._dependency_levels(key, now, missing)
+        levels = () if unmeasured else await self._dependency_levels(key, now, missing, calls)
         since = min(earliest, incident.opened_at) - self.lookback
         evidence = Evidence(
             key=key,
@@ -132,7 +133,7 @@ class Observer:
             triggers=incident.triggers,
             conditions=conditions_of(signals, workload),
             signals=signals,
-            changes=await self._with_recorded(key, workload, since),
+            changes=await self._with_recorded(key, workload, since, dependencies),
             workload=workload,
             batch=batch,
             revision_history=await self.store.history.revisions(key),
@@ -148,7 +149,7 @@ class Observer:
             objectives=self._objectives_of(key),
             dependency_levels=levels,
             usual=self.baselines.usual((key, *(one.key for one in levels))),
-            failing_beside=await self._failing_beside(key, now),
+            failing_beside=await self._failing_beside(key, now, dependencies),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
         evidence = replace(
@@ -160,10 +161,14 @@ class Observer:
         return Gathered(evidence=evidence, missing=tuple(missing))
 
     async def _with_recorded(
-        self, key: ServiceKey, workload: WorkloadView | None, since: datetime
+        self,
+        key: ServiceKey,
+        workload: WorkloadView | None,
+        since: datetime,
+        dependencies: tuple[ServiceKey, ...],
     ) -> tuple[Change, ...]:
         """The reported changes, with those recorded by the owner or the release tool of the workload."""
-        reported = await self._changes(key, since, self.calls.get(key, ()))
+        reported = await self._changes(key, since, dependencies)
         application = workload.application if workload is not None else None
         return with_releases(with_syncs(reported, key, application, since), key, workload, since)
 
@@ -171,6 +176,15 @@ class Observer:
     def calls(self) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:
         """The calls between services as they are known now."""
         return with_dependencies(self.dependencies, self.services)
+
+    async def _calls(self, key: ServiceKey, workload: WorkloadView | None, missing: list[str]) -> Calls:
+        """The same; of a service without declared calls, those to services that its environment names."""
+        known, reader = self.calls, self.view or self.reader
+        if key in known or workload is None or not workload.calls or reader is None:
+            return known
+        services = await or_missing(reader.services(), "list of services", missing) or ()
+        called = tuple(one for one in workload.calls if one in services and one != key)
+        return {**known, key: called} if called else known
 
     def _objectives_of(self, key: ServiceKey) -> Objectives | None:
         usual = self.objectives
@@ -300,23 +314,25 @@ class Observer:
         return once(known, since)
 
     async def _dependency_levels(
-        self, key: ServiceKey, now: datetime, missing: list[str]
+        self, key: ServiceKey, now: datetime, missing: list[str], calls: Calls
     ) -> tuple[DependencyLevels, ...]:
         """The service levels of the nearest dependencies that have samples, direct ones first."""
         found = []
-        for one in nearest(self.calls, key, _DEPENDENCIES_MEASURED):
+        for one in nearest(calls, key, _DEPENDENCIES_MEASURED):
             unmeasured: list[str] = []
             sli = await self._sli_history(one, now, unmeasured)
             missing.extend(f"{one}: {reason}" for reason in unmeasured)
             if sli:
-                found.append(DependencyLevels(key=one, sli=sli, calls=self.calls.get(one, ())))
+                found.append(DependencyLevels(key=one, sli=sli, calls=calls.get(one, ())))
         return tuple(found)
 
-    async def _failing_beside(self, key: ServiceKey, now: datetime) -> tuple[FailingBeside, ...]:
+    async def _failing_beside(
+        self, key: ServiceKey, now: datetime, dependencies: tuple[ServiceKey, ...]
+    ) -> tuple[FailingBeside, ...]:
         """Since when other services are outside their objectives; an escalated incident is not over."""
         lately = IncidentFilter(environment=key.environment, since=now - self.lookback)
         recent = await self.store.incidents.find(lately, limit=_BESIDE_LOOKED_AT, cursor=None)
-        near = [*self.calls.get(key, ())[:_DEPENDENCIES_MEASURED]]
+        near = [*dependencies[:_DEPENDENCIES_MEASURED]]
         near += [record.incident.key for record in recent.items]
         found = []
         for one in dict.fromkeys(near):
@@ -325,7 +341,8 @@ class Observer:
             levels = await self.store.signals.levels(one)
             since = None if levels is None else levels.breached_since
             if since is not None:
-                found.append(FailingBeside(key=one, since=since, unrelated=unrelated(self.calls, key, one)))
+                apart = one not in dependencies and unrelated(self.calls, key, one)
+                found.append(FailingBeside(key=one, since=since, unrelated=apart))
         return tuple(found)
 
     async def _sli_history(

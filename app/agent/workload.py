@@ -80,6 +80,8 @@ class Revision:
     ready_replicas: int
     irreversible: bool = False
     """Annotated as not to be rolled back (for example by a schema migration)."""
+    migrated_by: str | None = None
+    """What migrated data for it (`pod shop-migrate-x7k2p`); None where nothing is known to have."""
     fields: tuple[tuple[str, str], ...] = ()
     """Each field of the template that counts, by name, with a digest of its value."""
     memory_limits: tuple[tuple[str, int], ...] = ()
@@ -87,6 +89,13 @@ class Revision:
     references: frozenset[str] | None = None
     """The objects that its pods need (`ConfigMap a`, `Secret b`, `PersistentVolumeClaim c`), without
     optional ones; None: unknown."""
+
+    @property
+    def barrier(self) -> str | None:
+        """Why older code must not replace it, in words; None if it may."""
+        if self.irreversible:
+            return "is marked irreversible"
+        return None if self.migrated_by is None else f"migrated data ({self.migrated_by})"
 
 
 class ContainerRole(StrEnum):
@@ -195,6 +204,8 @@ class PodView:
     """Why its node evicted it, in the node's words; None if it was not evicted."""
     ends_by: datetime | None = None
     """When it must have ended, its grace period over; None unless it is being deleted."""
+    migrated: tuple[str, ...] = ()
+    """Its init containers that name a migration of data and ended without an error."""
     uid: str = ""
     """Another pod of the same name has a different one; empty if unknown."""
     containers: tuple[str, ...] = ()
@@ -357,6 +368,8 @@ class WorkloadView:
     """The nodes that the agent cordoned; read only while a pod cannot be scheduled."""
     routes: RoutesView | None = None
     """What carries requests to its pods; None where it was not read."""
+    calls: tuple[ServiceKey, ...] = ()
+    """What its environment names as the address of a service; some may be none."""
     claims_deleted: bool = False
     """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 

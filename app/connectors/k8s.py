@@ -65,6 +65,8 @@ from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.nodes import read_load
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
+from app.connectors.kubernetes.releases.records import release_of, release_records, selector_of
+from app.connectors.kubernetes.routes.calls import services_called
 from app.connectors.kubernetes.templates import config_maps_of
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
@@ -73,7 +75,6 @@ from app.connectors.kubernetes.views import (
     workload_view,
 )
 from app.connectors.kubernetes.views.disruption import disruption_of
-from app.connectors.kubernetes.views.releases import release_of, release_records, selector_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
     REVISIONS,
@@ -151,8 +152,10 @@ class KubernetesReader:
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
             release_records=records,
+            migrations=await self._around.migrations(namespace),
             routes=await self._around.routes(namespace, key.environment) if self._routes else None,
             service=key.service,
+            calls=services_called(workload, config_maps, self._services),
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())

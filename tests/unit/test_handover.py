@@ -11,7 +11,7 @@ from app.agent.evidence.cluster.handover import handover
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis, Trigger
 from app.agent.notes import handover_note, less_likely
 from app.agent.workload import AutoscalerView, FailingContainer, ObjectRef, PodView, WorkloadView
-from tests.unit.scenes import OLD, at, crashing, evidence, pods, workload
+from tests.unit.scenes import DAY, OLD, at, crashing, evidence, pods, workload
 
 
 def blocked(reason: str, message: str = "", **changes: object) -> PodView:
@@ -168,3 +168,21 @@ def test_evictions_and_pods_that_do_not_end_are_named() -> None:
     late = next(one for one in facts if "should have ended" in one)
     assert late.startswith("held should have ended 2 m 18 s ago")
     assert "ending" not in late.partition(" should")[0]
+
+
+def test_a_pod_that_fails_beside_older_ones_of_its_template_points_at_secrets() -> None:
+    """A credential that was rotated under its name stops only those that start after it."""
+    fed = replace(OLD, references=frozenset({"Secret db", "ConfigMap settings"}))
+    young = replace(crashing(fed, 1)[0], name="young", created_at=at(-1))
+    view = workload([fed], (young, *pods(fed, 3)[1:]))
+    facts, commands = of(view)
+    assert "older pods with the same template are healthy, and the agent does not read Secret db" in facts[-1]
+    assert commands[0].startswith("kubectl -n prod get secrets db -o ")
+    for other in (
+        workload([OLD], (replace(young, template_hash=OLD.template_hash), *pods(OLD, 3)[1:])),
+        workload([replace(fed, references=None)], (young, *pods(fed, 3)[1:])),
+        workload([fed], (young,)),
+        workload([fed], (replace(young, created_at=at(-9 * DAY)), *pods(fed, 3)[1:])),
+    ):
+        assert not any("does not read Secret" in fact for fact in of(other)[0])
+    assert not any("does not read Secret" in fact for fact in of(view, Cause.BAD_CONFIG)[0])

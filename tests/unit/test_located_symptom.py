@@ -11,8 +11,9 @@ from app.agent.diagnosis import diagnose
 from app.agent.ids import ServiceKey
 from app.agent.localisation.dependencies import locate
 from app.agent.models import Cause, DependencyLevels, Evidence, Hypothesis, IncidentState, SliSample, Trigger
-from app.agent.workload import PodView
+from app.agent.workload import PodView, WorkloadView
 from app.errors import TransientError
+from app.sandbox.cluster.reader import SandboxReader
 from tests.stories import ACTING, NAMESPACE, SERVICE, messages, story
 from tests.test_evidence import Moody, with_moods
 from tests.unit.scenes import (
@@ -156,6 +157,36 @@ async def test_an_innocent_release_beside_a_failing_dependency_is_not_rolled_bac
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert record.intents == ()
         assert stage.image() == "shop:2"
+        assert "the symptom starts at db" in messages(record.timeline)
+
+
+async def test_a_dependency_is_known_from_the_environment_of_its_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call is not declared; the address in the environment of the caller names the service."""
+    read = SandboxReader.workload
+    named = (ServiceKey(environment=NAMESPACE, service="db"), ServiceKey(environment=NAMESPACE, service="x"))
+
+    async def workload(self: SandboxReader, key: ServiceKey) -> WorkloadView | None:
+        found = await read(self, key)
+        return found if found is None or key in named else replace(found, calls=named)
+
+    monkeypatch.setattr(SandboxReader, "workload", workload)
+    services = tmp_path / "services.yaml"
+    services.write_text("schema: 1\nservices: {prod/db: {autonomy: observe}}\n")
+    async with story(tmp_path, services_file=services, **ACTING) as stage:
+        stage.deploy()
+        stage.deploy("db", "db:1")
+        stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+        await stage.live(600)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(20)
+        stage.world.release(NAMESPACE, "db", "db:2-errors")
+        record = await stage.live_until_ended()
+        assert record.intents == (), messages(record.timeline)
+        assert stage.image() == "shop:2"
+        assert record.incident.diagnosis is not None
+        assert record.incident.diagnosis.best.cause is Cause.DEPENDENCY_FAILURE, messages(record.timeline)
         assert "the symptom starts at db" in messages(record.timeline)
 
 

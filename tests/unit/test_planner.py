@@ -387,6 +387,37 @@ def test_of_two_changed_configurations_the_later_one_is_reverted(map_changed: fl
     assert list(found.parameters) == [wanted]
 
 
+MARKED = {
+    "released-at": True,
+    "checksum/config": True,
+    "vault.hashicorp.com/role": False,
+}
+
+
+@pytest.mark.parametrize("annotation", MARKED)
+def test_a_template_that_differs_in_a_mark_is_not_reverted(annotation: str) -> None:
+    """Its pods would run what runs now, as after the same tag was released with another content."""
+    fields = (("image of app", "1"), (f"annotation {annotation}", "old"))
+    before = replace(OLD, fields=fields)
+    new = (fields[0], (fields[1][0], "new"))
+    current = revision(7, -5, code_hash=OLD.code_hash, config_hash="new", images=OLD.images, fields=new)
+    then = replace(pods(before, 1)[0], image_digests=("app=sha256:aa",))
+    now = replace(pods(current, 1)[0], image_digests=("app=sha256:bb",))
+    view = workload([current, before], (then, now))
+    seen = evidence(workload=view, revision_history=(record(before),))
+    if not MARKED[annotation]:
+        assert isinstance(resolve(ActionName.REVERT_CONFIG, seen, to="last_served_well"), Resolved)
+        return
+    why = unmet(ActionName.REVERT_CONFIG, seen, to="last_served_well")
+    assert f"differs only in annotation {annotation}: a revert would run the same images" in why
+    assert "sha256:aa before, sha256:bb now" in why
+    changed_before = replace(view, config_maps=(config_map("new", -10),))
+    both = replace(seen, workload=changed_before, config_history=(config_record("good"),))
+    found = resolve(ActionName.REVERT_CONFIG, both, to="last_served_well")
+    assert isinstance(found, Resolved)
+    assert found.parameters == {"content_hash": "good"}
+
+
 def test_no_config_map_is_reverted_on_a_guess() -> None:
     """Unknown good content, several changed together, changed long ago, or at an unknown time."""
     good = (config_record("good"),)

@@ -33,9 +33,12 @@ from app.agent.actions.spec import (
 from app.agent.evidence.facts import (
     LOOKBACK,
     ConfigMapChange,
+    changed_fields,
     config_map_changes,
     current_revision,
+    differs_in_marks,
     in_force_since,
+    moved_digests,
     older_versions,
     served,
 )
@@ -60,12 +63,14 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if reason is not None:
         return Unmet(reason=reason)
     maps = [c for c in config_map_changes(evidence) if c.at >= evidence.opened_at - LOOKBACK]
-    changed_template = _template_change(workload, evidence)
+    changed_template, marked = _template_change(workload, evidence)
     since = in_force_since(workload)
     if maps and (changed_template is None or since is None or maps[0].at >= since):
         return _config_map(maps, workload)
     if changed_template is not None:
         return _template(changed_template, workload, limits)
+    if marked is not None:
+        return Unmet(reason=_same_again(marked, workload))
     return Unmet(
         reason="no configuration is known that served well with this code and differs from the present one"
     )
@@ -91,16 +96,37 @@ def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resoluti
     )
 
 
-def _template_change(workload: WorkloadView, evidence: Evidence) -> Revision | None:
-    """The newest older template with the same code, another configuration, and a record of working."""
+def _template_change(workload: WorkloadView, evidence: Evidence) -> tuple[Revision | None, Revision | None]:
+    """The newest older template with the same code, another configuration, and a record of working.
+
+    Second: the newest one that differs in annotations alone that nothing in the cluster reads. It is
+    passed over: pods of it would run what runs now.
+    """
     current = current_revision(workload)
     if current is None:
-        return None
+        return None, None
+    marked: Revision | None = None
     for revision in older_versions(workload):
         same_code = revision.code_hash == current.code_hash
         if same_code and revision.config_hash != current.config_hash and served(evidence, revision):
-            return revision
-    return None
+            if not differs_in_marks(revision, current):
+                return revision, marked
+            marked = marked or revision
+    return None, marked
+
+
+def _same_again(revision: Revision, workload: WorkloadView) -> str:
+    """Why going back to a revision would change nothing that runs."""
+    current = current_revision(workload)
+    fields = () if current is None else changed_fields(revision, current)
+    digests = None if current is None else moved_digests(revision, current, workload)
+    reason = (
+        f"revision {revision.number} differs only in {', '.join(fields)}: a revert would run the same images "
+        f"({', '.join(revision.images)}) with the same configuration again"
+    )
+    if digests is not None:
+        reason += f". The digests that ran differ: {digests[0]} before, {digests[1]} now. The tag was moved"
+    return reason
 
 
 def _template(revision: Revision, workload: WorkloadView, limits: PlanLimits) -> Resolution:

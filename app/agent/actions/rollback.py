@@ -128,10 +128,8 @@ def _barrier(workload: WorkloadView) -> str | None:
     current = current_revision(workload)
     if current is None:
         return f"{workload.target.ref} shows no revision"
-    if current.irreversible:
-        return (
-            f"revision {current.number} is marked irreversible: older code cannot run against what it changed"
-        )
+    if current.barrier is not None:
+        return f"revision {current.number} {current.barrier}: older code cannot run against what it changed"
     return None
 
 
@@ -149,8 +147,8 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         return "served when the symptom began"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at
-        if other.irreversible and other.template_hash != revision.template_hash and later:
-            return f"lies before revision {other.number}, which is marked irreversible"
+        if other.barrier is not None and other.template_hash != revision.template_hash and later:
+            return f"lies before revision {other.number}, which {other.barrier}"
     for change in evidence.changes:
         if change.irreversible and change.key == evidence.key and not _carried_by(change, revision):
             return f"lies before the deploy of {change.version}, which is marked irreversible"

@@ -105,7 +105,7 @@ def _uncorrected_release(
         what=f"the release of revision {first.number}, {fate},",
         at=first.created_at,
         confirmed=True,
-        irreversible=current.irreversible or first.irreversible or _barrier_since(evidence, first.created_at),
+        irreversible=bool(current.barrier or first.barrier) or _barrier_since(evidence, first.created_at),
     )
 
 
@@ -196,7 +196,7 @@ def _changed_template(
         confirmed=True,
         recent=recent or bool(named) or stuck or failed_before,
         stuck=stuck,
-        irreversible=current.irreversible
+        irreversible=current.barrier is not None
         or any(c.irreversible for c in named)
         or _barrier_since(evidence, at),
         reported_late=bool(named) and not recent,

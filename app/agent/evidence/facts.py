@@ -181,6 +181,21 @@ def runs_the_same(one: Revision, other: Revision) -> bool:
     return bool(changed) and one.images == other.images and all(name.startswith(marks) for name in changed)
 
 
+def differs_in_marks(one: Revision, other: Revision) -> bool:
+    """Whether two revisions differ in annotations alone that nothing in the cluster reads.
+
+    What a controller or an injector reads has a domain before its name (`vault.hashicorp.com/role`);
+    `released-at` and `checksum/config` only make a controller replace the pods.
+    """
+    changed = changed_fields(one, other)
+    return bool(changed) and all(_is_mark(name) for name in changed)
+
+
+def _is_mark(name: str) -> bool:
+    kind, _, annotation = name.partition(" ")
+    return kind == "annotation" and "." not in annotation.rpartition("/")[0]
+
+
 def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tuple[str, str] | None:
     """The digests of one image reference, before and now, where the pods show that they differ."""
     then, here = _digests(before, workload), _digests(now, workload)

@@ -86,7 +86,7 @@ class Endings:
         """The target was changed by someone else, or does not show whether the write took place."""
         if not unheard:
             message = f"{found.why} at the same time; no action taken"
-            await self.finish(claim, intent, OutcomeKind.FAILED, message)
+            await self.finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
         elif found.fate is WriteFate.UNPROVEN:
             message = f"whether this action was executed is unknown, and it is not sent again: {found.why}"
             await self.finish(claim, intent, OutcomeKind.UNKNOWN, message)

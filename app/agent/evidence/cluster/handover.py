@@ -76,6 +76,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
             *_removed_pods(workload),
             *_routes(evidence, workload, cause, unexplained=_unexplained(failing, cause)),
             *_pod_facts(failing, evidence),
+            *_read_at_start(workload, failing, evidence, cause),
             *pattern_facts(evidence.log_patterns),
         ),
         warnings=workload.warnings[:_WARNINGS],
@@ -226,6 +227,30 @@ def _secrets(workload: WorkloadView) -> list[str]:
     return [name for kind, _, name in (one.partition(" ") for one in named) if kind == "Secret"]
 
 
+def _read_at_start(
+    workload: WorkloadView, failing: list[PodView], evidence: Evidence, cause: Cause
+) -> list[str]:
+    """The Secrets whose content may have changed since the healthy pods of the same template started."""
+    secrets = _secrets(workload)
+    if cause is not Cause.UNKNOWN or not secrets or not _younger_than_twins(workload, failing, evidence):
+        return []
+    return [
+        f"older pods with the same template are healthy, and the agent does not read Secret "
+        f"{some_of(secrets, _SECRETS)}: its content may have changed since they started"
+    ]
+
+
+def _younger_than_twins(workload: WorkloadView, failing: list[PodView], evidence: Evidence) -> bool:
+    """Whether every failing pod crashes, and started after a healthy pod of the same template."""
+    started = {pod.template_hash: pod.created_at for pod in workload.pods if pod.ready}
+    return bool(failing) and all(
+        pod_fault(pod, evidence.at) is PodFault.CRASH
+        and pod.template_hash in started
+        and started[pod.template_hash] < pod.created_at
+        for pod in failing
+    )
+
+
 def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
     """Each reason once, with the first pod that shows it."""
     by_words: dict[str, str] = {}
@@ -249,13 +274,15 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
         found.append(
             f"{here} describe quota,limitrange" if quota else f"{here} get events --sort-by=.lastTimestamp"
         )
+    secrets = _secrets(workload)
+    written = [f"{here} get secrets {' '.join(secrets)} -o '{_WRITERS}'"] if secrets else []
+    if _read_at_start(workload, failing, evidence, cause):
+        found += written
     for pod in failing:
         found += _pod_commands(here, pod, evidence)
     if _unexplained(failing, cause):
         found.append(f"{here} get services,ingresses,networkpolicies -o '{_WRITERS}'")
-        found += (
-            [f"{here} get secrets {' '.join(one)} -o '{_WRITERS}'"] if (one := _secrets(workload)) else []
-        )
+        found += written
     found.append(f"{here} describe {kind} {ref.name}")
     return found
 

@@ -16,6 +16,7 @@ from app.connectors.kubernetes.fields import name
 from app.connectors.kubernetes.index import NamespaceWorkloads, selector_query
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap, WorkloadClaim, claim_of
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.releases.migrations import JOB_PODS, is_migration
 from app.connectors.kubernetes.routes.view import ROUTES, RouteObjects
 from app.connectors.kubernetes.writing import owned
 from app.errors import Forbidden, NotFound
@@ -53,6 +54,10 @@ class Objects(Protocol):
         self, kind: Kind, namespace: str, selector: JsonObject, owners: set[str]
     ) -> tuple[JsonObject, ...]:
         """The objects that match a selector and are controlled by one of `owners`, by uid."""
+        ...
+
+    async def migrations(self, namespace: str) -> tuple[JsonObject, ...]:
+        """The pods of Jobs that name a migration of data."""
         ...
 
     async def warnings(self, namespace: str, about: Collection[str]) -> Supplement:
@@ -127,6 +132,10 @@ class LiveObjects:
         self, kind: Kind, namespace: str, selector: JsonObject, owners: set[str]
     ) -> tuple[JsonObject, ...]:
         return await owned(self._api, kind, namespace, selector_query(selector), owners)
+
+    async def migrations(self, namespace: str) -> tuple[JsonObject, ...]:
+        listing = await self._api.list(Kind.POD, namespace, labels=JOB_PODS)
+        return tuple(item for item in listing.items if is_migration(item))
 
     async def warnings(self, namespace: str, about: Collection[str]) -> Supplement:  # noqa: ARG002 - the API cannot filter by several uids
         try:

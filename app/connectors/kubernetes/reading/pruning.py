@@ -13,8 +13,8 @@ import msgspec
 from app.agent.ids import Json, JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import digest, flag, mapping, objects, text
+from app.connectors.kubernetes.releases.migrations import MIGRATES, is_migration, migrates
 from app.connectors.kubernetes.routes.effects import TOO_LONG
-from app.connectors.kubernetes.views.pods import MIGRATES, migrates
 from app.connectors.kubernetes.views.targets import CONTENT_HASH, config_data_hash
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -50,10 +50,14 @@ def _workload(item: JsonObject) -> JsonObject:
 
 
 def _pod(item: JsonObject) -> JsonObject:
-    init: list[Json] = [
-        {**_present(one, ("name", "restartPolicy")), **({MIGRATES: True} if migrates(one) else {})}
-        for one in objects(item, "spec", "initContainers")
-    ]
+    kept = ("name", "restartPolicy", "image") if is_migration(item) else ("name", "restartPolicy")
+    specified: dict[str, Json] = {
+        field: [
+            {**_present(one, kept), **({MIGRATES: True} if migrates(one) else {})}
+            for one in objects(item, "spec", field)
+        ]
+        for field in ("initContainers", *(("containers",) if is_migration(item) else ()))
+    }
     status = mapping(item, "status")
     lists: dict[str, Json] = {
         field: [_present(one, _CONTAINER_STATUS) for one in objects(status, field)]
@@ -63,7 +67,7 @@ def _pod(item: JsonObject) -> JsonObject:
     conditions: list[Json] = [_present(one, _CONDITION) for one in objects(status, "conditions")]
     return {
         "metadata": {**_identity(item), **_present(mapping(item, "metadata"), ("labels",))},
-        "spec": {**_present(mapping(item, "spec"), ("nodeName",)), "initContainers": init},
+        "spec": {**_present(mapping(item, "spec"), ("nodeName",)), **specified},
         "status": {**_present(status, ("phase", "reason", "message")), "conditions": conditions, **lists},
     }
 

@@ -12,6 +12,7 @@ from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import EVERYWHERE, Kind
 from app.connectors.kubernetes.fields import controller_uid, name, text, uid
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.releases.migrations import is_migration
 
 ObjectName: TypeAlias = tuple[str, str]
 """Namespace and name."""
@@ -118,6 +119,32 @@ class ObjectStore:
         owned.discard(place)
         if not owned:
             self._by_owner.pop(kept.owner, None)
+
+
+class PodStore(ObjectStore):
+    """Keeps pods, and knows those that migrate data."""
+
+    def __init__(self) -> None:
+        super().__init__(Kind.POD)
+        self._migrations: dict[str, set[ObjectName]] = {}
+
+    def put(self, item: JsonObject) -> bool:
+        place = object_name(item)
+        known = self._migrations.setdefault(place[0], set())
+        (known.add if is_migration(item) else known.discard)(place)
+        return super().put(item)
+
+    def remove(self, place: ObjectName) -> JsonObject | None:
+        known = self._migrations.get(place[0], set())
+        known.discard(place)
+        if not known:
+            self._migrations.pop(place[0], None)
+        return super().remove(place)
+
+    def migrations(self, namespace: str) -> tuple[JsonObject, ...]:
+        """The pods of Jobs that name a migration of data, by name."""
+        places = sorted(self._migrations.get(namespace, ()))
+        return tuple(item for place in places if (item := self.get(place)) is not None)
 
 
 def object_name(item: JsonObject) -> ObjectName:

@@ -24,7 +24,7 @@ from app.connectors.kubernetes.reading.feed import Feed
 from app.connectors.kubernetes.reading.history import PodTemplates, RouteHistory, RouteStore
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.objects import Objects, Supplement
-from app.connectors.kubernetes.reading.store import ObjectStore, object_name
+from app.connectors.kubernetes.reading.store import ObjectStore, PodStore, object_name
 from app.connectors.kubernetes.routes.view import ROUTES, RouteObjects
 
 _REQUIRED = (Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
@@ -87,9 +87,11 @@ class ClusterView:
         self._history = RouteHistory(clock)
         self._templates = PodTemplates()
         self._routes = {kind: RouteStore(kind, clock, self._history) for kind in ROUTES}
+        self._pods = PodStore()
         self._stores: dict[Kind, ObjectStore] = {
             **{kind: ObjectStore(kind) for kind in WATCHED},
             **self._routes,
+            Kind.POD: self._pods,
         }
         self._touched: set[WorkloadName] = set()
         """Workloads that changed and are not reported yet."""
@@ -298,6 +300,11 @@ class ClusterView:
             return await self._live.controlled(kind, namespace, selector, owners)
         found = (item for owner in sorted(owners) for item in store.owned_by(owner))
         return tuple(item for item in found if selects(selector, texts(item, "metadata", "labels")))
+
+    async def migrations(self, namespace: str) -> tuple[JsonObject, ...]:
+        if self._current(Kind.POD, namespace) is None:
+            return await self._live.migrations(namespace)
+        return self._pods.migrations(namespace)
 
     async def warnings(self, namespace: str, about: Collection[str]) -> Supplement:
         store = self._current(Kind.EVENT, namespace)

@@ -20,17 +20,8 @@ from app.connectors.kubernetes.fields import (
     text,
     uid,
 )
+from app.connectors.kubernetes.releases.migrations import migrates
 from app.connectors.kubernetes.views.events import sentence
-
-MIGRATES = "migrates"
-"""A mark in place of image and command, which may hold secrets, in what is kept of a pod."""
-
-_MIGRATION = re.compile(
-    r"(?i)migrat|flyway|liquibase|alembic|sqitch|dbmate|skeema|\bgoose\b|ef database update|prisma db push|"
-    r"\bschema[-_ ]?(?:change|update|upgrade)|\b(?:db|database)[-_: ]?(?:update|upgrade)"
-)
-_LONGEST_COMMAND = 16_384
-"""Characters of a command that are read."""
 
 _NORMAL_WAITING = frozenset({"ContainerCreating", "PodInitializing"})
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -54,8 +45,12 @@ class _Container:
         waiting = text(self.status, "state", "waiting", "reason")
         if waiting is not None and waiting not in _NORMAL_WAITING:
             return 2
-        done = self.role is ContainerRole.INIT and number(self.status, "state", "terminated", "exitCode") == 0
-        return 0 if done or flag(self.status, "ready") else 1
+        return 0 if self.done or flag(self.status, "ready") else 1
+
+    @property
+    def done(self) -> bool:
+        """An init container that ended with 0."""
+        return self.role is ContainerRole.INIT and number(self.status, "state", "terminated", "exitCode") == 0
 
 
 def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[WarningView, ...]) -> PodView:
@@ -84,6 +79,7 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
         node_lost=_node_lost(pod, ready, containers),
         warnings=warnings,
         evicted=_evicted(pod),
+        migrated=tuple(text(one.status, "name") or "?" for one in containers if one.migrates and one.done),
         ends_by=moment(pod, "metadata", "deletionTimestamp"),
         containers=tuple(
             named
@@ -91,19 +87,6 @@ def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[Warning
             if one.role is ContainerRole.MAIN and (named := text(one.status, "name")) is not None
         ),
     )
-
-
-def migrates(container: JsonObject) -> bool:
-    """Whether name, image or command of an init container's specification name a migration of data."""
-    command = [
-        word
-        for field in ("command", "args")
-        if isinstance(given := container.get(field), list)
-        for word in given
-        if isinstance(word, str)
-    ]
-    said = (text(container, "name"), text(container, "image"), " ".join(command)[:_LONGEST_COMMAND])
-    return container.get(MIGRATES) is True or any(_MIGRATION.search(part or "") for part in said)
 
 
 def _evicted(pod: JsonObject) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.agent.ids import JsonObject
 from app.agent.workload import PodView, Revision
@@ -21,6 +21,7 @@ from app.connectors.kubernetes.fields import (
     texts,
     uid,
 )
+from app.connectors.kubernetes.releases.migrations import dated, migrations_inside, migrations_of
 from app.connectors.kubernetes.templates import (
     PREFIX,
     REVISION_HASH_LABEL,
@@ -75,17 +76,29 @@ def revision_of_pod(pod: JsonObject, hashes: Mapping[str, str]) -> str | None:
 
 
 def revisions_of(
-    workload: JsonObject, kept: Sequence[JsonObject], pods: Iterable[PodView]
+    workload: JsonObject,
+    kept: Sequence[JsonObject],
+    pods: Iterable[PodView],
+    migrations: Iterable[JsonObject] = (),
 ) -> tuple[Revision, ...]:
-    """The revisions that ReplicaSets or ControllerRevisions hold, newest first."""
+    """The revisions that ReplicaSets or ControllerRevisions hold, newest first.
+
+    `migrations` are the pods of Jobs that name a migration of data.
+    """
     numbered = [(number, item) for item in kept if (number := revision_number(item)) is not None]
     numbered.sort(key=lambda pair: pair[0], reverse=True)
     current = current_number(workload, kept)
     running = tuple(pods)
-    return tuple(
-        _revision(number, item, running, irreversible=number == current and _irreversible(workload))
+    every = dated(numbered)
+    migrated = {**migrations_inside(every, running), **migrations_of(workload, every, migrations)}
+    found = [
+        replace(
+            _revision(number, item, running, irreversible=number == current and _irreversible(workload)),
+            migrated_by=None if _said(workload) is False or _said(item) is False else migrated.get(number),
+        )
         for number, item in numbered
-    )
+    ]
+    return tuple(found)
 
 
 def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irreversible: bool) -> Revision:
@@ -120,8 +133,14 @@ def _memory_limits(template: JsonObject) -> tuple[tuple[str, int], ...]:
 
 
 def _irreversible(workload: JsonObject) -> bool:
+    return _said(workload) is True
+
+
+def _said(workload: JsonObject) -> bool | None:
+    """Whether its owners say that it cannot be rolled back; None where they say nothing."""
     places = (mapping(workload, "metadata"), mapping(template_of(workload), "metadata"))
-    return any(text(place, "annotations", IRREVERSIBLE) == "true" for place in places)
+    said = {text(place, "annotations", IRREVERSIBLE) for place in places}
+    return True if "true" in said else False if "false" in said else None
 
 
 def deadline_exceeded(workload: JsonObject) -> bool:

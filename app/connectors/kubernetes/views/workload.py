@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.agent.guardrails.opt_out import said
-from app.agent.ids import JsonObject
+from app.agent.ids import JsonObject, ServiceKey
 from app.agent.services.annotated import SLO_PREFIX
 from app.agent.workload import ObjectRef, PodView, ReleaseRecord, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
@@ -76,10 +76,14 @@ class WorkloadObjects:
     """The nodes that the agent cordoned, as far as they were asked for."""
     release_records: tuple[ReleaseRecord, ...] = ()
     """The revisions of its Helm release, as far as they were asked for."""
+    migrations: tuple[JsonObject, ...] = ()
+    """The pods of Jobs of the namespace that name a migration of data."""
     routes: RouteObjects | None = None
     """What carries requests in the namespace; None where it was not asked for."""
     service: str = ""
     """The service that the workload is."""
+    calls: tuple[ServiceKey, ...] = ()
+    """What its environment names as the address of a service."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -88,7 +92,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
     template, counts = template_of(workload), counts_of(workload)
     events = warnings_by_object(found.events)
     pods = _pods(found, events)
-    revisions = revisions_of(workload, found.revisions, pods)
+    revisions = revisions_of(workload, found.revisions, pods, found.migrations)
     read_at_start = config_maps_read_at_start(template)
     stands_in = served_by(workload, found.stand_ins)
     deadline = number(workload, "spec", "progressDeadlineSeconds")
@@ -134,6 +138,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         partition=number(update_strategy(workload), "rollingUpdate", "partition") or 0,
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
+        calls=found.calls,
         own_cordons=found.own_cordons,
         routes=None
         if found.routes is None
