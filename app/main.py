@@ -33,18 +33,12 @@ from app.api.pages import (
     operations,
     pages,
     sandbox,
+    sign_in,
+    sign_out,
+    token_sign_in,
 )
 from app.api.pages import approvals as approval_pages
 from app.api.pages import catalogues as catalogue_pages
-from app.api.pages import (
-    sign_in as sign_on,
-)
-from app.api.pages import (
-    sign_out as sign_off,
-)
-from app.api.pages import (
-    token_sign_in as token_sign_on,
-)
 from app.api.routes import (
     agent,
     approvals,
@@ -100,8 +94,8 @@ FOR_PEOPLE = (
     operations,
     analytics,
     catalogue_pages,
-    sign_off,
-    token_sign_on,
+    sign_out,
+    token_sign_in,
     docs,
     streams,
     metrics,
@@ -256,9 +250,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     app.router.routes.extend(_routes(for_people=serves_people, sandbox=settings.sandbox))
     if serves_people and settings.oidc_issuer is not None:
-        sign_on.install(app)
+        sign_in.install(app)
     elif serves_people:
-        app.include_router(token_sign_on.without_issuer)
+        app.include_router(token_sign_in.without_issuer)
     docs.mount_assets(app)
     return app
 

@@ -117,7 +117,7 @@ class StandIn:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:  # noqa: ARG002 - the port's signature
         return NodeLoad(node=node.name)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
         return OptOut()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:  # noqa: ARG002 - as above

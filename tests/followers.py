@@ -144,7 +144,7 @@ def _silent(address: tuple[str, int]) -> socket.socket:
 async def _round(feed: ChangeFeed, followers: list[Follower], number: int) -> None:
     """An event as long as there is, and every reading client has it."""
     ids = {IncidentId(f"inc_{number:028x}{one:04x}") for one in range(MOST_IDS)}
-    feed.tell(ids)
+    feed.notify(ids)
     await _all_know(followers, f"inc_{number:028x}{0:04x}")
     for one in followers:
         one.heard.clear()

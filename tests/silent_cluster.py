@@ -45,7 +45,7 @@ class SilentCluster:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NoReturn:
         self._silent(f"load {node} {rooms}")
 
-    async def consent(self, action: Action, key: ServiceKey) -> NoReturn:
+    async def opt_out(self, action: Action, key: ServiceKey) -> NoReturn:
         self._silent(f"consent {action.target} {key}")
 
     async def batches(self) -> NoReturn:

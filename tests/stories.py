@@ -239,11 +239,11 @@ class LastLook:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         self.looks += 1
         if self.looks == 2:
             self.change()
-        found: OptOut = await self.inner.consent(action, key)
+        found: OptOut = await self.inner.opt_out(action, key)
         return found
 
 

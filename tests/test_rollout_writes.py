@@ -121,7 +121,7 @@ class Reader:
     async def disruption(self, action: Action) -> None:
         return None
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()
 
     def __getattr__(self, name: str) -> Any:

@@ -34,7 +34,7 @@ from app.agent.stages.components import Stages
 from app.agent.stages.deciding import Deciding
 from app.agent.stages.diagnosing import Diagnosing, too_slow
 from app.agent.stages.order import NextStage, next_stage
-from app.agent.stages.retries import RETRY_AFTER, delay_after, noted_lately
+from app.agent.stages.retries import RETRY_AFTER, delay_after, noted_recently
 from app.agent.stages.settling import Settling, works_again
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
@@ -229,7 +229,7 @@ class Loop:
                 data={"retrying": next_stage(record)},
             )
             waiting = replace(incident, failing_since=since, wake_at=now + delay)
-            known = incident.failing_since is not None or noted_lately(record, note)
+            known = incident.failing_since is not None or noted_recently(record, note)
             await self.store.incidents.save(claim, waiting, [] if known else [note])
         except (TransientError, ClaimLost):
             return Rest(closed=False, wake_at=now + RETRY_AFTER)
@@ -350,7 +350,7 @@ class Loop:
             case NextStage.BEGIN_VERIFICATION:
                 await self.settling.verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
-                await self.stages.trial.look(record, claim, now)
+                await self.stages.soak.look(record, claim, now)
             case NextStage.DECIDE_UNDO:
                 asked = asked_for(record)
                 if asked is not None and escalations_due(record, now):

@@ -330,8 +330,8 @@ class Observer:
         self, key: ServiceKey, now: datetime, dependencies: tuple[ServiceKey, ...]
     ) -> tuple[FailingBeside, ...]:
         """Since when other services are outside their objectives; an escalated incident is not over."""
-        lately = IncidentFilter(environment=key.environment, since=now - self.lookback)
-        recent = await self.store.incidents.find(lately, limit=_BESIDE_LOOKED_AT, cursor=None)
+        recently = IncidentFilter(environment=key.environment, since=now - self.lookback)
+        recent = await self.store.incidents.find(recently, limit=_BESIDE_LOOKED_AT, cursor=None)
         near = [*dependencies[:_DEPENDENCIES_MEASURED]]
         near += [record.incident.key for record in recent.items]
         found = []

@@ -80,9 +80,9 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     reasons.extend(cannot_drain(action, question.load) if question.target else ())
     if question.needed_by is not None:
         reasons.append(question.needed_by)
-    unwilling = withheld(question.consent, opt_in=limits.require_opt_in) if question.target else None
-    if unwilling is not None:
-        reasons.append(unwilling)
+    objection = withheld(question.opt_out, opt_in=limits.require_opt_in) if question.target else None
+    if objection is not None:
+        reasons.append(objection)
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:

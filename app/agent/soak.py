@@ -276,10 +276,10 @@ class Soak:
     async def _returning(self, record: IncidentRecord, now: datetime) -> tuple[IncidentState, str] | None:
         """The escalation of a symptom that ends by itself and keeps returning; None for any other symptom."""
         incident = record.incident
-        lately = IncidentFilter(
+        recently = IncidentFilter(
             service=incident.key.service, environment=incident.key.environment, since=now - RETURNS_WITHIN
         )
-        found = await self.store.incidents.find(lately, limit=_LOOKED_AT, cursor=None)
+        found = await self.store.incidents.find(recently, limit=_LOOKED_AT, cursor=None)
         earlier = [one.incident for one in found.items if one.incident.id != incident.id]
         times = 1 + sum(ended_alike(one, incident) for one in earlier)
         return (

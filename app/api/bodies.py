@@ -158,7 +158,7 @@ def idempotency_key(request: Request) -> str | None:
                     field="Idempotency-Key",
                     value=", ".join(values),
                     message="is not a single valid key",
-                    mend=f"send the header once, 1 to {MAX_KEY_CHARS} visible ASCII characters, "
+                    fix=f"send the header once, 1 to {MAX_KEY_CHARS} visible ASCII characters, "
                     "for example a UUID",
                 )
             ]

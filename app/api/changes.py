@@ -50,7 +50,7 @@ class Subscription:
     anything: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self, ids: set[IncidentId], *, anything: bool) -> None:
+    def notify(self, ids: set[IncidentId], *, anything: bool) -> None:
         """Add to the pending events of the client; bounded, even for a slow client."""
         self.pending |= ids
         self.anything |= anything
@@ -105,10 +105,10 @@ class ChangeFeed:
             self._task.cancel()
             self._task = None
 
-    def tell(self, changed: set[IncidentId], *, anything: bool = False) -> None:
+    def notify(self, changed: set[IncidentId], *, anything: bool = False) -> None:
         """Report changed incidents to every client."""
         for client in self._clients:
-            client.tell(changed, anything=anything)
+            client.notify(changed, anything=anything)
 
     def close(self) -> None:
         """End every client's stream: the process stops."""
@@ -126,7 +126,7 @@ class ChangeFeed:
                 if seen is not None:
                     changed = {one for one, length in now.items() if seen.get(one) != length}
                     if changed or switch != switched:
-                        self.tell(changed, anything=switch != switched)
+                        self.notify(changed, anything=switch != switched)
                 seen, switched = now, switch
                 self.looked.set()
             await asyncio.sleep(self.every)

@@ -74,7 +74,7 @@ class ApiDependencies(Protocol):
     @property
     def streams(self) -> Sequence[ReadStream]: ...
     @property
-    def sign_on(self) -> IdentityProvider | None: ...
+    def sign_in(self) -> IdentityProvider | None: ...
     @property
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[str | None]]]]: ...
     @property
@@ -116,7 +116,7 @@ def each_once(request: Request, *, but: Collection[str] = ()) -> None:
                     field=name,
                     value=request.query_params.getlist(name),
                     message="is given more than once",
-                    mend="send it once",
+                    fix="send it once",
                 )
                 for name in twice
             ]
@@ -140,7 +140,7 @@ def _no_parameter(request: Request) -> None:
                     field=name,
                     value=request.query_params[name],
                     message="is not known",
-                    mend="remove it: this address takes no parameter",
+                    fix="remove it: this address takes no parameter",
                 )
                 for name in unknown
             ]

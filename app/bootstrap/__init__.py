@@ -162,7 +162,7 @@ def assemble(
         observer=observer,
         executor=executor,
         verifier=verifier,
-        trial=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
+        soak=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
         closer=closer,
         follow_up=FollowUp(
             store=store,
@@ -237,7 +237,7 @@ def assemble(
         live=live,
         watchdog=watchdog,
         vitals=vitals,
-        sign_on=connect_issuer(settings, clock),
+        sign_in=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
         chats=connect_chats(settings, store, clock),
         pace=pace,

@@ -114,7 +114,7 @@ class Container:
     schemas: SchemaRegistry | None
     checks: tuple[ReadinessCheck, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
-    sign_on: IdentityProvider | None
+    sign_in: IdentityProvider | None
     """The sign-in issuer, if one is set."""
     close_world: Callable[[], Awaitable[None]]
     watchdog: WatchdogTerms | None = None

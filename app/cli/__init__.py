@@ -29,7 +29,7 @@ from app.cli import (
 from app.cli import (
     run as serving,
 )
-from app.cli.options import EXIT_CODES, AsJson, complain
+from app.cli.options import EXIT_CODES, AsJson, print_error
 
 app = typer.Typer(
     name="heal",
@@ -95,7 +95,7 @@ def main() -> None:
     try:
         app()
     except (CommandFailed, AgentError) as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,8 +12,8 @@ from app.cli.options import (
     EXIT_CODES,
     AsJson,
     StoryListener,
-    complain,
     finished,
+    print_error,
     read_settings,
 )
 
@@ -47,7 +47,7 @@ def audit_signals(
         for line in auditing.lines(found):
             typer.echo(line)
     if not found.adds_up:
-        complain("the signals do not add up")
+        print_error("the signals do not add up")
         raise typer.Exit(1)
 
 
@@ -72,7 +72,7 @@ def audit_people(
             typer.echo(terminal.printable(auditing.decision_line(one)))
         typer.echo(f"{counted(len(entries), 'decision')} on record.")
     if broken_at is not None:
-        complain(f"the audit trail of people was altered at entry {broken_at}")
+        print_error(f"the audit trail of people was altered at entry {broken_at}")
         raise typer.Exit(1)
 
 
@@ -108,5 +108,5 @@ def verify_anchors(
         typer.echo(f"discrepancy: {terminal.printable(sentence)}")
     typer.echo(summary)
     if discrepancies:
-        complain("the records and the anchors do not match")
+        print_error("the records and the anchors do not match")
         raise typer.Exit(1)

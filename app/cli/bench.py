@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import EXIT_CODES, AsJson, complain, console
+from app.cli.options import EXIT_CODES, AsJson, console, print_error
 
 if TYPE_CHECKING:
     from app.benchmarks.healing import ExpectedRun
@@ -43,7 +43,7 @@ def diagnosis(
     try:
         results = benchmark.run(folder)
     except MalformedSet as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(2) from error
     if report is not None:
         _write(report, html_report(results))
@@ -94,7 +94,7 @@ def healing(
     from app.errors import ConfigurationError
 
     if cluster and (report is not None or write_expected is not None):
-        complain("--report and --write-expected are for the simulated world: leave out --cluster")
+        print_error("--report and --write-expected are for the simulated world: leave out --cluster")
         raise typer.Exit(2)
     try:
         known = None if expect is None else benchmark.read_expected(expect)
@@ -104,7 +104,7 @@ def healing(
             return
         results = benchmark.play_all(folder, variants=variants, processes=processes)
     except ConfigurationError as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(2) from error
     if write_expected is not None:
         benchmark.write_expected(write_expected, results)
@@ -126,7 +126,7 @@ def _compare(known: dict[str, ExpectedRun] | None, runs: Sequence[Scored]) -> No
 
     found = [] if known is None else worse(known, runs)
     for line in found:
-        complain(line)
+        print_error(line)
     if found:
         raise typer.Exit(1)
 
@@ -141,12 +141,12 @@ def _on_control_plane(
         from testbed import TestbedError
         from testbed.scenarios import bench as benchmark
     except ModuleNotFoundError as error:
-        complain("--cluster needs testbed/: run it in a checkout of the repository")
+        print_error("--cluster needs testbed/: run it in a checkout of the repository")
         raise typer.Exit(2) from error
     try:
         played = benchmark.play_all(folder, variants=variants or 1, processes=processes, speed=speed)
     except TestbedError as error:
-        complain(f"the control plane cannot be used: {error}")
+        print_error(f"the control plane cannot be used: {error}")
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(benchmark.as_json(played))
@@ -159,5 +159,5 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        complain(f"{path}: {error.strerror}")
+        print_error(f"{path}: {error.strerror}")
         raise typer.Exit(1) from error

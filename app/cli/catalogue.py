@@ -13,9 +13,9 @@ from app.cli.options import (
     Output,
     OutputOption,
     Url,
-    complain,
     console,
     finished,
+    print_error,
     read_settings,
     structured,
 )
@@ -70,7 +70,7 @@ def check_services(
 
     path = file or read_settings().services_file
     if path is None:
-        complain("no file: name one, or set SERVICES_FILE")
+        print_error("no file: name one, or set SERVICES_FILE")
         raise typer.Exit(2)
     found = read_services(path)
     for terms in found.values():

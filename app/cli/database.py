@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import EXIT_CODES, AsJson, complain, finished, read_settings
+from app.cli.options import EXIT_CODES, AsJson, finished, print_error, read_settings
 
 if TYPE_CHECKING:
     from app.cli.commands.database import Verified
@@ -92,5 +92,5 @@ def _show(found: Verified, *, as_json: bool) -> None:
         for line in found.lines():
             typer.echo(printable(line))
     if found.findings:
-        complain("the records do not verify")
+        print_error("the records do not verify")
         raise typer.Exit(1)

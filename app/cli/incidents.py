@@ -13,9 +13,9 @@ from app.cli.options import (
     Output,
     OutputOption,
     Url,
-    complain,
     console,
     finished,
+    print_error,
     read_settings,
     structured,
 )
@@ -90,7 +90,7 @@ def show(
         incident = finished(load_by_beginning(settings, url, incident_id))
     except NotOnRecord:
         for sentence in anchors.of_missing(settings, incident_id):
-            complain(f"the record was altered: {terminal.printable(sentence)}")
+            print_error(f"the record was altered: {terminal.printable(sentence)}")
         raise
     broken_at = incidents.broken_entry(incident)
     discrepancies = list(anchors.of_view(settings, incident))
@@ -101,7 +101,7 @@ def show(
         terminal.print_story(console(wide=output is Output.WIDE), incident, broken_at, discrepancies)
         typer.echo(terminal.printable(anchors.compared(settings)))
     for sentence in discrepancies:
-        complain(f"the record was altered: {terminal.printable(sentence)}")
+        print_error(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:
         raise typer.Exit(1)
 

@@ -86,7 +86,7 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     typer.secho(f"heal: {message}", fg=typer.colors.RED, err=True)
 
 

@@ -118,4 +118,4 @@ def _respond(
     settings = read_settings()
     said = responders.SaidByPerson(act=ResponderAct(act), by=by or user_of(settings), text=text, owner=owner)
     view = finished(responders.respond(settings, url, incident_id, said))
-    typer.echo(view.model_dump_json(indent=2) if as_json else output.standing_line(view))
+    typer.echo(view.model_dump_json(indent=2) if as_json else output.status_line(view))

@@ -143,8 +143,8 @@ def _finding_as_json(finding: Finding) -> dict[str, str]:
         "check": finding.check,
         "status": finding.status.value,
         "message": finding.message,
-        "fix": finding.mend,
-        "mend": finding.mend,  # deprecated: the same text for one release
+        "fix": finding.fix,
+        "mend": finding.fix,  # deprecated: the same text for one release
     }
 
 
@@ -156,6 +156,6 @@ def _print_finding(finding: Finding) -> None:
     style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.status]
     line = Text.assemble((f"{finding.status:<5}", style), (f"{finding.check}: ", "bold"))
     line.append(printable(finding.message))
-    if finding.mend:
-        line.append(f"\n      Fix: {printable(finding.mend)}.", style="dim")
+    if finding.fix:
+        line.append(f"\n      Fix: {printable(finding.fix)}.", style="dim")
     console().print(line, soft_wrap=True)

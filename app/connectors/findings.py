@@ -25,7 +25,7 @@ class Finding:
     check: str
     status: Status
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,9 +46,9 @@ def ok(check: str, message: str) -> Finding:
     return Finding(check=check, status=Status.OK, message=message)
 
 
-def warn(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.WARN, message=message, mend=mend)
+def warn(check: str, message: str, fix: str) -> Finding:
+    return Finding(check=check, status=Status.WARN, message=message, fix=fix)
 
 
-def fail(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.FAIL, message=message, mend=mend)
+def fail(check: str, message: str, fix: str) -> Finding:
+    return Finding(check=check, status=Status.FAIL, message=message, fix=fix)

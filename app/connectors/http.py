@@ -227,13 +227,13 @@ class HttpPeer:
 
 
 def _checked_url(text: str, setting: str) -> httpx2.URL:
-    mend = f"{setting} must be an address such as http://host:port"
+    fix = f"{setting} must be an address such as http://host:port"
     try:
         url = httpx2.URL(text)
     except httpx2.InvalidURL:
-        raise ConfigurationError(mend) from None
+        raise ConfigurationError(fix) from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError(mend)
+        raise ConfigurationError(fix)
     return url
 
 

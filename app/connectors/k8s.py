@@ -220,7 +220,7 @@ class KubernetesReader:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return await read_load(self._api, node.name, rooms=rooms)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None
         item = await get_object(self._api, ref)
         marks = {str(ref): _said(item)}

@@ -271,8 +271,8 @@ class _GuardedReader:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return await self.breaker.ask(lambda: self.reader.load(node, rooms=rooms))
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
-        return await self.breaker.ask(lambda: self.reader.consent(action, key))
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
+        return await self.breaker.ask(lambda: self.reader.opt_out(action, key))
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self.breaker.ask(lambda: self.reader.config_contents(key))

@@ -207,8 +207,8 @@ class Traffic:
 
     def _noise(self, name: Name, at: datetime, what: str) -> float:
         """A factor near one that depends on the seed and the moment only."""
-        dice = random.Random(f"{self._seed}/{name}/{what}/{at.timestamp():.0f}")  # noqa: S311 - no secret
-        return dice.uniform(1 - self.noise, 1 + self.noise)
+        random_source = random.Random(f"{self._seed}/{name}/{what}/{at.timestamp():.0f}")  # noqa: S311 - no secret
+        return random_source.uniform(1 - self.noise, 1 + self.noise)
 
     def _notice(self, _: Thing) -> None:
         self._react()

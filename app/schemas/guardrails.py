@@ -95,14 +95,14 @@ class FreezeView(BaseModel):
     next_start: datetime | None
 
     @classmethod
-    def of(cls, standing: FreezeStatus) -> Self:
-        window = standing.window
+    def of(cls, status: FreezeStatus) -> Self:
+        window = status.window
         return cls(
             name=window.name,
             environments=list(window.environments),
             services=list(window.services),
-            holds_until=standing.holds_until,
-            next_start=standing.next_start,
+            holds_until=status.holds_until,
+            next_start=status.next_start,
         )
 
 
@@ -119,13 +119,13 @@ class CircuitView(BaseModel):
     reason: str
 
     @classmethod
-    def of(cls, standing: CircuitStatus) -> Self:
-        key = standing.key
+    def of(cls, status: CircuitStatus) -> Self:
+        key = status.key
         return cls(
             environment=key.environment if isinstance(key, ServiceKey) else None,
             service=key.service if isinstance(key, ServiceKey) else None,
             cluster=key if isinstance(key, str) else None,
-            reason=standing.reason,
+            reason=status.reason,
         )
 
 
@@ -139,9 +139,9 @@ class BrakesView(BaseModel):
     )
 
     @classmethod
-    def of(cls, standing: GuardrailStatus) -> Self:
+    def of(cls, status: GuardrailStatus) -> Self:
         return cls(
-            kill_switch=BrakeView.of(standing.kill_switch),
-            freezes=[FreezeView.of(freeze) for freeze in standing.freezes],
-            circuits=[CircuitView.of(circuit) for circuit in standing.circuits],
+            kill_switch=BrakeView.of(status.kill_switch),
+            freezes=[FreezeView.of(freeze) for freeze in status.freezes],
+            circuits=[CircuitView.of(circuit) for circuit in status.circuits],
         )

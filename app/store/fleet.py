@@ -46,7 +46,7 @@ class PostgresFleet:
         self._connect = connect
         self._owner: str | None = None
         self._presence: Any = None
-        self._bell = asyncio.Event()
+        self._woken = asyncio.Event()
         self._lenient_until = 0.0
 
     async def enter(self, owner: str) -> None:
@@ -60,7 +60,7 @@ class PostgresFleet:
         await self._stay(owner)
         if asyncio.get_running_loop().time() < self._lenient_until:
             return ()  # a database that restarted broke everybody's connection: let the living come back
-        return await self._database.write(lambda connection: _bury(connection, owner))
+        return await self._database.write(lambda connection: _release_dead(connection, owner))
 
     async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
         return await self._database.write(lambda connection: _elect(connection, duty, owner, lease, now))
@@ -73,9 +73,9 @@ class PostgresFleet:
 
         await self._database.write(work)
 
-    async def rung(self) -> None:
-        await self._bell.wait()
-        self._bell.clear()
+    async def woken(self) -> None:
+        await self._woken.wait()
+        self._woken.clear()
 
     async def leave(self) -> None:
         owner, self._owner = self._owner, None
@@ -123,7 +123,7 @@ class PostgresFleet:
             connection.terminate()  # cancelled while connecting: no other reference exists
             raise
         self._presence = connection
-        self._bell.set()  # notifications missed while disconnected
+        self._woken.set()  # notifications missed while disconnected
 
     async def _absent(self) -> None:
         connection, self._presence = self._presence, None
@@ -131,7 +131,7 @@ class PostgresFleet:
             connection.terminate()
 
     def _on_ring(self, *_: object) -> None:
-        self._bell.set()
+        self._woken.set()
 
 
 class Alone:
@@ -155,7 +155,7 @@ class Alone:
     async def resign(self, duty: str, owner: str) -> None:
         """No peer waits for the lease."""
 
-    async def rung(self) -> None:
+    async def woken(self) -> None:
         await asyncio.Event().wait()
 
     async def leave(self) -> None:
@@ -209,7 +209,7 @@ def only_process(database: Path) -> IO[bytes]:
 # ---------------------------------------------------------------- statements
 
 
-def _bury(connection: Connection, me: str) -> tuple[str, ...]:
+def _release_dead(connection: Connection, me: str) -> tuple[str, ...]:
     """Owners whose lock is free have died: release everything they held at once."""
     dead = connection.execute(
         text(

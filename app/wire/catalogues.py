@@ -227,7 +227,7 @@ class PolicyFileView(BaseModel):
 
 
 class PolicyPage(BaseModel):
-    """What decides on every action besides the built-in guardrails, and how it decided lately."""
+    """What decides on every action besides the built-in guardrails, and how it decided recently."""
 
     engine: Literal["embedded", "server", "none"] = Field(
         description="server: one of its own, whose files are not known; none: the guardrails alone decide."

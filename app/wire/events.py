@@ -130,7 +130,7 @@ def check_length(entries: Sequence[object]) -> None:
                     field="body",
                     value=f"a list of {len(entries)}",
                     message=f"is not a list of 1 to {MAX_ENTRIES} entries",
-                    mend="send at least one entry, and split longer lists over several requests",
+                    fix="send at least one entry, and split longer lists over several requests",
                 )
             ]
         )

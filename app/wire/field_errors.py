@@ -26,15 +26,15 @@ class FieldError:
     """Path inside the body (`[3].error_rate`), or the name of a parameter or header."""
     value: object
     message: str
-    mend: str
+    fix: str
 
     def as_json(self) -> JsonObject:
         return {
             "field": shown(self.field or '""'),
             "value": shown(self.value),
             "message": self.message,
-            "fix": self.mend,
-            "mend": self.mend,  # deprecated: the same text for one release
+            "fix": self.fix,
+            "mend": self.fix,  # deprecated: the same text for one release
         }
 
 
@@ -59,9 +59,9 @@ def field_errors(errors: Sequence[Mapping[str, object]], prefix: str = "") -> li
         for part in location:
             name = str(part) or '""'
             path += f"[{part}]" if isinstance(part, int) else f".{name}" if path else name
-        message, mend = explain(error)
+        message, fix = explain(error)
         value = None if error["type"] == "missing" else error.get("input")
-        found.append(FieldError(field=path or "body", value=value, message=message, mend=mend))
+        found.append(FieldError(field=path or "body", value=value, message=message, fix=fix))
     return found
 
 
@@ -71,4 +71,4 @@ def in_words(errors: Sequence[FieldError]) -> str:
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     plain = isinstance(first.value, str | int | float) and first.message != "is missing"
     given = f" (given: {shown(first.value)!r})" if plain else ""
-    return f"{shown(first.field)}: {first.message}{given}. Fix: {first.mend}.{more}"
+    return f"{shown(first.field)}: {first.message}{given}. Fix: {first.fix}.{more}"

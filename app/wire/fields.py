@@ -132,19 +132,19 @@ TAKEN_FROM_IDENTITY = (
 )
 """How a request names the person behind it."""
 
-_LABEL_MEND = (
+_LABEL_FIX = (
     "use a DNS label (RFC 1123): lower-case letters, digits and '-', at most 63 characters, "
     "with a letter or digit at both ends, such as 'payments-api'"
 )
-_TIME_MEND = "send RFC 3339 with an offset, such as '2026-02-20T17:00:00Z'"
-_RANGE_MEND = f"{_TIME_MEND}, or a length of time before now, such as '24h'"
-_MENDS = {
-    "service": _LABEL_MEND,
-    "environment": _LABEL_MEND,
+_TIME_FIX = "send RFC 3339 with an offset, such as '2026-02-20T17:00:00Z'"
+_RANGE_FIX = f"{_TIME_FIX}, or a length of time before now, such as '24h'"
+_FIXES = {
+    "service": _LABEL_FIX,
+    "environment": _LABEL_FIX,
     "version": f"send the release's version, 1 to {MAX_VERSION_CHARS} printable characters",
     "commit_sha": "send 4 to 64 hexadecimal digits, or leave it out",
     "irreversible": "send true or false",
-    "timestamp": _TIME_MEND,
+    "timestamp": _TIME_FIX,
     "error_rate": "send the share of failed requests as a number from 0 to 1, such as 0.13",
     "p95_latency_ms": f"send milliseconds as a number from 0 to {MAX_LATENCY_MS:.0f}",
     "crash_looping": "send true or false",
@@ -156,8 +156,8 @@ _MENDS = {
     "days": "give a number of days above 0, or leave it out for a token that holds until it is revoked",
     "limit": "send a whole number from 1 to 200",
     "cursor": "send the 'next' value of an earlier answer, unchanged",
-    "since": _RANGE_MEND,
-    "until": _RANGE_MEND,
+    "since": _RANGE_FIX,
+    "until": _RANGE_FIX,
     "q": "send the words to search for, at most 200 characters",
     "owner": f"send the name of a person, 1 to {MAX_NAME_CHARS} printable characters, or null",
     "text": f"send the note as one line of 1 to {MAX_REMARK_CHARS} printable characters",
@@ -168,7 +168,7 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
     """One pydantic error as (problem, fix), both without a full stop."""
     location = error["loc"]
     name = str(location[-1]) if isinstance(location, tuple) and location else ""
-    mend = _MENDS.get(name, "see the request's schema at /docs")
+    fix = _FIXES.get(name, "see the request's schema at /docs")
     context = error.get("ctx")
     match error["type"]:
         case "enum" if isinstance(context, Mapping):
@@ -176,7 +176,7 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
         case "no_reason":
             return str(error["msg"]), "say in one line why no action may begin"
         case "missing":
-            return "is missing", mend
+            return "is missing", fix
         case "extra_forbidden":
             return "is an unknown field", "remove it, or look up its name at /docs"
         case "future":
@@ -194,4 +194,4 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
             return "is not a JSON object", "send one JSON object, or a list of them"
         case _:
             message = str(error["msg"])
-            return message[:1].lower() + message[1:], mend
+            return message[:1].lower() + message[1:], fix

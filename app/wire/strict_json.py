@@ -187,7 +187,7 @@ def _check_text(path: str, text: str) -> None:
                 field=path or "body",
                 value=text,
                 message="holds a NUL character or a lone surrogate",
-                mend="remove it, or encode the text properly before sending",
+                fix="remove it, or encode the text properly before sending",
             )
         ],
     )

@@ -87,11 +87,11 @@ async def running(
     unknown = unknown_in_env_file()
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
-    bell = LocalRunner()
-    async with traced(settings), _closing(await builder(settings, runner=bell)) as container:
+    runner = LocalRunner()
+    async with traced(settings), _closing(await builder(settings, runner=runner)) as container:
         await _store_initial_token(container)
         with policies_on_hangup(container), metered(container.measures):
-            async with attended(container, bell, stop):
+            async with attended(container, runner, stop):
                 yield container
 
 
@@ -112,14 +112,16 @@ async def _store_initial_token(container: Container) -> None:
 
 
 @asynccontextmanager
-async def attended(container: Container, bell: LocalRunner, stop: Stop | None = None) -> AsyncIterator[None]:
+async def attended(
+    container: Container, runner: LocalRunner, stop: Stop | None = None
+) -> AsyncIterator[None]:
     """A wired agent with the work of its role started, and stopped in order."""
     fleet, role = container.fleet, container.settings.role
     await fleet.enter(container.loop.owner)
     work: list[Work] = [("presence", lambda: _present(fleet, container.clock))]
     driver = _driver(container) if role in (Role.ALL, Role.WORKER) else None
     if driver is not None:
-        bell.driver = driver
+        runner.driver = driver
         work.append(("driver", driver.run))
         if stop is not None:
             work.append(("halt", lambda: _halted(driver, stop)))

@@ -61,13 +61,13 @@ class Driver:
     async def run(self) -> None:
         """Drive until stopped; a store out of reach is tried again."""
         self.vitals.moved(PART)
-        bell = asyncio.create_task(self._listen())
+        listener = asyncio.create_task(self._listen())
         try:
             while not self._stopping:
                 await self._rest(await self._take())
         finally:
-            bell.cancel()
-            await asyncio.gather(bell, *self._running.values(), return_exceptions=True)
+            listener.cancel()
+            await asyncio.gather(listener, *self._running.values(), return_exceptions=True)
 
     def halt(self) -> None:
         """Claim nothing from now on; running passes continue."""
@@ -168,11 +168,11 @@ class Driver:
         except Exception as error:
             # The worker boundary: an incident is never dropped for a defect.
             log.exception("processing incident %s failed; retrying", identifier)
-            await self._tell(identifier, error)
+            await self._report_defect(identifier, error)
             return "defect"
         return "done"
 
-    async def _tell(self, identifier: IncidentId, defect: Exception) -> None:
+    async def _report_defect(self, identifier: IncidentId, defect: Exception) -> None:
         try:
             await self.loop.handle_defect(identifier, defect)
         except Exception:
@@ -194,5 +194,5 @@ class Driver:
 
     async def _listen(self) -> None:
         while True:
-            await self.fleet.rung()
+            await self.fleet.woken()
             self._wake.set()

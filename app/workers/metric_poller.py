@@ -85,8 +85,8 @@ class Poller:
                 log.warning("no service levels of %s: %s", key, answer)
                 continue
             try:
-                if await self._worth_telling(key, answer):
-                    await self._tell(key, answer)
+                if await self._is_news(key, answer):
+                    await self._report_sample(key, answer)
                 await self._alert(key, answer)
             except AgentError as error:
                 refused = error  # the others are reported all the same
@@ -101,7 +101,7 @@ class Poller:
         for name, one in (self.cluster_faults() or {UNNAMED: fault}).items():
             await self._report(cluster_source(name), one)
 
-    async def _worth_telling(self, key: ServiceKey, sample: SliSample) -> bool:
+    async def _is_news(self, key: ServiceKey, sample: SliSample) -> bool:
         """A breach, or a sample that may end a breach on record: only then the record is read."""
         slo = self.slo.of(key)
         if slo.breaches(sample):
@@ -142,7 +142,7 @@ class Poller:
         )
         await self.intake.accept([signal])
 
-    async def _tell(self, key: ServiceKey, sample: SliSample) -> None:
+    async def _report_sample(self, key: ServiceKey, sample: SliSample) -> None:
         signal = new_signal(
             key=key,
             source=POLLED,

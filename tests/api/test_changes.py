@@ -45,7 +45,7 @@ def test_what_waits_for_a_slow_client_is_bounded() -> None:
     """Beyond a hundred ids it receives one event that means: anything may have changed."""
     client = Subscription()
     for number in range(MOST_IDS + 1):
-        client.tell({IncidentId(f"inc_{number}")}, anything=False)
+        client.notify({IncidentId(f"inc_{number}")}, anything=False)
     assert len(client.pending) <= MOST_IDS
     assert client.take() == b'event: change\ndata: {"incidents": []}\n\n'
 

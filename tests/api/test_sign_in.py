@@ -191,10 +191,10 @@ def test_a_callback_that_did_not_begin_here_opens_nothing(visit: Visit) -> None:
 
 def test_a_session_that_was_there_before_is_not_taken_over(visit: Visit) -> None:
     """Session fixation: a cookie that an attacker planted is replaced by a fresh one."""
-    visit.sign_on(BEN)
+    visit.sign_in(BEN)
     planted = visit.cookies[SESSION_COOKIE]
     visit.cookies.set(SESSION_COOKIE, planted, domain="localhost.local", path="/")
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     assert visit.cookies[SESSION_COOKIE] != planted
     session = visit.session()
     assert session is not None
@@ -352,13 +352,13 @@ def test_an_id_token_that_is_not_for_this_sign_on_is_not_believed(
 ) -> None:
     """Signed by the issuer, and yet for another person or client."""
     issuer.alter = LIES[lie]
-    refused = visit.sign_on(ANN)
+    refused = visit.sign_in(ANN)
     assert refused.status_code == 503
     assert "is not valid" in refused.text
     assert_nobody(visit)
     assert "OIDC_ISSUER" in caplog.text
     issuer.alter = dict
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 200
 
 
 FORGERIES: dict[str, Callable[[Claims], str]] = {
@@ -393,7 +393,7 @@ def test_only_the_issuer_s_own_signature_counts(
         algorithms = ["none", "HS256", "RS256"]
         issuer.publish = lambda document: document | {"id_token_signing_alg_values_supported": algorithms}
     issuer.sign = FORGERIES[forgery]
-    refused = visit.sign_on(ANN)
+    refused = visit.sign_in(ANN)
     assert refused.status_code == 503
     assert_nobody(visit)
 
@@ -401,30 +401,30 @@ def test_only_the_issuer_s_own_signature_counts(
 def test_clocks_may_differ_a_little(visit: Visit, issuer: OidcStandIn) -> None:
     """A minute either way is no lie."""
     issuer.alter = lambda said: said | {"iat": said["iat"] + 60, "nbf": said["iat"] + 60}
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 200
     issuer.alter = lambda said: said | {"exp": said["iat"] - 60}
-    assert visit.sign_on(BEN).status_code == 200
+    assert visit.sign_in(BEN).status_code == 200
     assert len(visit.trail()) == 2
 
 
 def test_new_keys_are_learned(visit: Visit, issuer: OidcStandIn) -> None:
     """Under a new name at once; under the old name by the next who tries."""
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 200
     issuer.key = new_key("second")
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 200
     issuer.key = new_key("second")
-    assert visit.sign_on(ANN).status_code == 503
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 503
+    assert visit.sign_in(ANN).status_code == 200
 
 
 def test_the_issuer_s_own_description_is_asked_for_once_an_hour(visit: Visit, issuer: OidcStandIn) -> None:
     """For any number of sign-ins."""
     for _ in range(3):
-        visit.sign_on(ANN)
+        visit.sign_in(ANN)
     documents = ("/.well-known/openid-configuration", "/keys")
     assert [path for path in issuer.asked if path in documents] == [*documents]
     visit.api.run(visit.api.clock.advance(3_600))
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     assert [path for path in issuer.asked if path in documents] == [*documents, *documents]
 
 
@@ -515,7 +515,7 @@ def test_an_issuer_that_answers_wrongly_opens_no_session(
     issuer.replies.clear()
     issuer.publish = dict
     visit.api.run(visit.api.clock.advance(2))
-    assert visit.sign_on(ANN).status_code == 200
+    assert visit.sign_in(ANN).status_code == 200
 
 
 def test_the_agent_starts_while_the_issuer_is_down(tmp_path: Path) -> None:
@@ -530,10 +530,10 @@ def test_the_agent_starts_while_the_issuer_is_down(tmp_path: Path) -> None:
 
 def test_what_the_id_token_lacks_userinfo_holds(visit: Visit, issuer: OidcStandIn) -> None:
     """Name and roles may come from either; it is asked only where it is needed."""
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     assert "/userinfo" not in issuer.asked
     issuer.told_in_id_token = False
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     assert "/userinfo" in issuer.asked
     session = visit.session()
     assert session is not None
@@ -545,7 +545,7 @@ def test_other_claims_may_name_people_and_roles(issuer: OidcStandIn, tmp_path: P
     issuer.alter = lambda said: said | {"email_verified": False, "team": "lead"}
     settings = oidc_settings(tmp_path, issuer.issuer, oidc_name_claim="name", oidc_roles_claim="team")
     with visiting(settings) as visit:
-        assert visit.sign_on(ANN).status_code == 200
+        assert visit.sign_in(ANN).status_code == 200
         session = visit.session()
         assert session is not None
         assert (session.name, sorted(session.roles)) == ("ann", ["lead"])
@@ -558,7 +558,7 @@ def test_signing_off_ends_only_a_session(visit: Visit) -> None:
     """A token in the cookie, a wrong secret and nonsense end nothing, and are taken away all the same."""
     now = visit.api.clock.now()
     token = issue(CredentialKind.TOKEN, "ci", roles=(), scopes=(), by="ann", at=now, lifetime=None)
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     session = visit.session()
     assert session is not None
     human_decision = HumanDecision(
@@ -579,7 +579,7 @@ def test_signing_off_ends_only_a_session(visit: Visit) -> None:
 
 def test_another_site_cannot_sign_anyone_out(visit: Visit) -> None:
     """The form is a post, and posts of other sites are refused."""
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     refused = visit.request("POST", "/sign-off", headers={"Sec-Fetch-Site": "cross-site"})
     assert_problem(refused, 403)
     session = visit.session()

@@ -409,19 +409,19 @@ async def test_owners_of_object_and_namespace_are_heard(cluster: ClusterHarness)
     await cluster.deploy("cart", service="cart", annotations={enabled: "true"})
     shop, cart = (deployment(cluster, name) for name in ("shop", "cart"))
     reader = cluster.ports.reader
-    assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut()
-    assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(given_by=(str(cart),))
+    assert await reader.opt_out(restarted(shop), key_of(cluster)) == OptOut()
+    assert await reader.opt_out(restarted(cart), key_of(cluster)) == OptOut(given_by=(str(cart),))
     await cluster.mark_namespace({enabled: "false"})
     space = str(cluster.ref("Namespace", cluster.namespace))
-    assert await reader.consent(restarted(shop), key_of(cluster)) == OptOut(refused_by=(space,))
-    assert await reader.consent(restarted(cart), key_of(cluster)) == OptOut(
+    assert await reader.opt_out(restarted(shop), key_of(cluster)) == OptOut(refused_by=(space,))
+    assert await reader.opt_out(restarted(cart), key_of(cluster)) == OptOut(
         refused_by=(space,), given_by=(str(cart),)
     )
     gone = cluster.ref("Deployment", "gone")
     with pytest.raises(NotFound):
-        await reader.consent(restarted(gone), key_of(cluster))
+        await reader.opt_out(restarted(gone), key_of(cluster))
     with pytest.raises(Forbidden):
-        await cluster.powerless.reader.consent(restarted(shop), key_of(cluster))
+        await cluster.powerless.reader.opt_out(restarted(shop), key_of(cluster))
 
 
 async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:

@@ -178,7 +178,7 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     assert CHANGED[name] in answer.message, answer.message
     rehearsed = await reader.target(act)
     assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
-    assert not (await reader.consent(act, key_of(cluster))).refused_by
+    assert not (await reader.opt_out(act, key_of(cluster))).refused_by
 
     refused = await cluster.powerless.rehearsal.rehearse(act, before, None)
     assert not refused.accepted
@@ -220,12 +220,12 @@ async def test_owners_of_the_service_are_heard_whatever_the_target_is(
     )
     space = str(cluster.ref("Namespace", cluster.namespace))
     await cluster.mark_namespace({KEY: "true"})
-    given = await reader.consent(act, key_of(cluster))
+    given = await reader.opt_out(act, key_of(cluster))
     assert given == OptOut(given_by=() if name is ActionName.CORDON else (space,))
     await cluster.mark_namespace({KEY: "false"})
-    assert (await reader.consent(act, key_of(cluster))).refused_by == (space,)
+    assert (await reader.opt_out(act, key_of(cluster))).refused_by == (space,)
     await cluster.deploy("cart", service="cart", annotations={KEY: "false"})
-    refused = await reader.consent(act, key_of(cluster, "cart"))
+    refused = await reader.opt_out(act, key_of(cluster, "cart"))
     assert refused.refused_by == (str(deployment(cluster, "cart")), space)
 
 

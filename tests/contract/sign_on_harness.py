@@ -103,7 +103,7 @@ class Visit:
         fields |= {"username": user.username, "password": password or user.password}
         return self.request("POST", urljoin(str(form.url), action[1]), data=fields)
 
-    def sign_on(self, user: OidcUser, to: str = "/dashboard") -> httpx2.Response:
+    def sign_in(self, user: OidcUser, to: str = "/dashboard") -> httpx2.Response:
         """All of it; where the person arrives."""
         return self.follow(self.log_in(self.go(f"/sign-on?to={to}"), user))
 

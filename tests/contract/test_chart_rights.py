@@ -135,8 +135,8 @@ async def _applied(able: KubernetesCluster, act: Action, given: Snapshot | None)
 async def _is_read_in_full(able: KubernetesCluster, act: Action, cluster: KubernetesHarness) -> None:
     """What guardrails read before an action; each says itself what it had no right to read."""
     assert act.target is not None
-    consent = await able.reader.consent(act, key_of(cluster))
-    assert (consent.refused_by, "forbidden" in (consent.unread or "")) == ((), False)
+    opt_out = await able.reader.opt_out(act, key_of(cluster))
+    assert (opt_out.refused_by, "forbidden" in (opt_out.unread or "")) == ((), False)
     if act.target.kind in (NODE, CONFIG_MAP):
         return
     disruption = await able.reader.disruption(act)

@@ -148,7 +148,7 @@ class Worker:
     store: Store
     claims: WatchedClaims
     incidents: WatchedIncidents
-    bell: LocalRunner
+    runner: LocalRunner
     book: Book
 
     def driver(
@@ -164,7 +164,7 @@ class Worker:
         )
         for name, value in changes.items():
             setattr(driver, name, value)
-        self.bell.driver = driver
+        self.runner.driver = driver
         return driver
 
     async def report(self, number: int = 0, *, age: timedelta = timedelta(days=30)) -> IncidentId:
@@ -214,14 +214,14 @@ async def worker(
     """An agent over a database, not driven yet."""
     settings = settings_for(directory, **{"database_url": database_url, **QUICK, **changes})
     opened, fleet = await open_shared(database_url)
-    book, bell = Book(), LocalRunner()
+    book, runner = Book(), LocalRunner()
     store, claims, incidents = watched(opened, book)
     container = assemble(
-        settings, clock=clock or SystemClock(), store=store, world=Adapters(), fleet=fleet, runner=bell
+        settings, clock=clock or SystemClock(), store=store, world=Adapters(), fleet=fleet, runner=runner
     )
     try:
         yield Worker(
-            container=container, store=store, claims=claims, incidents=incidents, bell=bell, book=book
+            container=container, store=store, claims=claims, incidents=incidents, runner=runner, book=book
         )
     finally:
         await container.close()
@@ -249,7 +249,7 @@ def file_url(tmp_path: Path) -> str:
 
 async def test_an_incident_is_driven_to_its_end_without_a_call(tmp_path: Path, database_url: str) -> None:
     """Accepting the signal is the only call."""
-    async with worker(tmp_path, database_url) as agent, attended(agent.container, agent.bell):
+    async with worker(tmp_path, database_url) as agent, attended(agent.container, agent.runner):
         incident_id = await agent.report()
         assert (await agent.ends(incident_id)).incident.lesson is not None
 
@@ -258,11 +258,11 @@ async def test_an_incident_goes_on_after_a_restart(tmp_path: Path, database_url:
     """Stopped while it watched; the next start takes it to its end."""
     async with (
         worker(tmp_path, database_url, verify_timeout_seconds=3600) as first,
-        attended(first.container, first.bell),
+        attended(first.container, first.runner),
     ):
         incident_id = await first.report(age=timedelta(seconds=1))
         await first.comes_to(incident_id, IncidentState.VERIFYING)
-    async with worker(tmp_path, database_url) as second, attended(second.container, second.bell):
+    async with worker(tmp_path, database_url) as second, attended(second.container, second.runner):
         await second.comes_to(incident_id, IncidentState.PROPOSED)
 
 
@@ -272,7 +272,7 @@ async def test_an_incident_opened_while_no_worker_ran_is_found(tmp_path: Path, d
         incident_id = await agent.report()
         assert (await agent.record(incident_id)).incident.state is IncidentState.OPEN
         assert agent.book.deeds == {}
-        async with attended(agent.container, agent.bell):
+        async with attended(agent.container, agent.runner):
             await agent.ends(incident_id)
 
 
@@ -295,11 +295,11 @@ async def test_what_a_dead_worker_held_goes_on_when_its_lease_has_run_out(
 async def test_a_second_agent_on_one_sqlite_file_is_refused(tmp_path: Path, file_url: str) -> None:
     """Promise 3: two processes would both believe that they hold every claim."""
     async with worker(tmp_path, file_url) as first, worker(tmp_path, file_url) as second:
-        async with attended(first.container, first.bell):
+        async with attended(first.container, first.runner):
             with pytest.raises(ConfigurationError, match="another agent runs on"):
-                async with attended(second.container, second.bell):
+                async with attended(second.container, second.runner):
                     raise AssertionError("it was let in")
-        async with attended(second.container, second.bell):
+        async with attended(second.container, second.runner):
             incident_id = await second.report()
             await second.ends(incident_id)
 
@@ -372,7 +372,7 @@ async def test_a_resting_incident_is_looked_at_when_its_time_comes(tmp_path: Pat
 
 
 async def test_an_answer_is_acted_on_without_waiting_for_the_poll(tmp_path: Path, postgres_url: str) -> None:
-    """Given in another process: the bell rings in the transaction that stores it."""
+    """Given in another process: the worker is woken in the transaction that stores it."""
     async with worker(tmp_path, postgres_url) as here, worker(tmp_path, postgres_url) as there:
         asked = await _wait_for_people(
             here, await here.report(), here.container.clock.now() + timedelta(days=3)
@@ -469,7 +469,7 @@ async def test_a_store_out_of_reach_is_tried_again_until_it_is_back(
     monkeypatch.setattr("app.store.database.sqlite.BUSY_SECONDS", 0.05)
     async with (
         worker(tmp_path, database_url, claim_lease_seconds=1) as agent,
-        attended(agent.container, agent.bell),
+        attended(agent.container, agent.runner),
     ):
         waiting = await agent.report(age=timedelta(seconds=1))
         with _out_of_reach(database_url, request):
@@ -625,7 +625,7 @@ async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file
         store=store,
         claims=claims,
         incidents=incidents,
-        bell=LocalRunner(),
+        runner=LocalRunner(),
         book=book,
     )
     incident_id = await agent.report()
@@ -697,7 +697,7 @@ async def test_an_incident_taken_again_by_its_own_worker_is_not_forgotten(
             peer = await agent.store.claims.take(incident_id, "run-once", timedelta(seconds=30), clock.now())
             assert peer is not None
             await SqlClaims.release(agent.claims, peer)  # due as it was while held: at once
-            await agent.bell.wake(incident_id)
+            await agent.runner.wake(incident_id)
             await taken_again.wait()
 
         agent.claims.handing_out, agent.claims.let_go = taken, lingering

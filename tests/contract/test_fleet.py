@@ -146,7 +146,7 @@ async def test_waiting_for_the_bell_can_be_given_up(fleet: Fleet) -> None:
     """A process that stops does not wait for a notification that never comes, and receives the next one."""
     await fleet.enter("me")
     for _ in range(3):
-        waiting = asyncio.create_task(fleet.rung())
+        waiting = asyncio.create_task(fleet.woken())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
@@ -307,15 +307,15 @@ async def test_entering_that_is_given_up_leaves_no_connection(postgres_url: str)
     await store.close()
 
 
-# ------------------------------------------------------------ the bell
+# ------------------------------------------------------------ waking workers
 
 
 async def test_an_incident_that_opens_in_another_process_rings(here: Process, postgres_url: str) -> None:
     """In the transaction that opens it, so that a worker that is notified finds it due."""
-    await here.fleet.rung()  # entering may ring, for what happened before
+    await here.fleet.woken()  # entering may ring, for what happened before
     async with AsyncExitStack() as stack:
         other = await entered(stack, postgres_url, "other")
-        ringing = asyncio.create_task(here.fleet.rung())
+        ringing = asyncio.create_task(here.fleet.woken())
         incident_id = await other.tell("open", "shop")
         await asyncio.wait_for(ringing, 120)
         assert await here.due("here") == [incident_id]
@@ -327,13 +327,13 @@ async def test_voided_claims_ring(here: Process, there: Process) -> None:
 
     async def quiet() -> bool:
         try:
-            await asyncio.wait_for(here.fleet.rung(), 0.2)
+            await asyncio.wait_for(here.fleet.woken(), 0.2)
         except TimeoutError:
             return True
         return False
 
     await eventually(quiet, "what rang before is heard")
-    ringing = asyncio.create_task(here.fleet.rung())
+    ringing = asyncio.create_task(here.fleet.woken())
     await there.store.claims.release_owner("dead")
     await asyncio.wait_for(ringing, 120)
 
@@ -342,12 +342,12 @@ async def test_the_bell_is_heard_again_after_a_broken_connection(
     here: Process, there: Process, postgres_url: str
 ) -> None:
     """What rang in between is made up for by one ring, and the next ones come through."""
-    await here.fleet.rung()
+    await here.fleet.woken()
     cut_off(postgres_url, "here")
     await opened(there.store, key(1))
     await here.fleet.reap()
-    await asyncio.wait_for(here.fleet.rung(), 120)
-    ringing = asyncio.create_task(here.fleet.rung())
+    await asyncio.wait_for(here.fleet.woken(), 120)
+    ringing = asyncio.create_task(here.fleet.woken())
     await opened(there.store, key(2))
     await asyncio.wait_for(ringing, 120)
 

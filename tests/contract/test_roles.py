@@ -46,7 +46,7 @@ async def process(
     simulated = SimulatedWorld(clock)
     cluster = SandboxCluster.over(simulated)
     store, fleet = await open_shared(database_url)
-    bell = LocalRunner()
+    runner = LocalRunner()
     container = assemble(
         settings_for(directory, database_url=database_url, role=role),
         clock=clock,
@@ -59,11 +59,11 @@ async def process(
             channels=(MemoryChannel(),) if channels else (),
         ),
         fleet=fleet,
-        runner=bell,
+        runner=runner,
     )
     try:
-        async with attended(container, bell):
-            assert (bell.driver is not None) == ("driver" in at_work())
+        async with attended(container, runner):
+            assert (runner.driver is not None) == ("driver" in at_work())
             yield container
     finally:
         await container.close()

@@ -82,7 +82,7 @@ def visit(provider: Provider, tmp_path: Path) -> Iterator[Visit]:
 
 def test_a_person_signs_on_and_lands_where_they_wanted_to_go(visit: Visit) -> None:
     """The session is theirs, with the issuer's groups as roles, and on the audit trail."""
-    arrived = visit.sign_on(ANN, to="/dashboard%3Fservice=payments-api")
+    arrived = visit.sign_in(ANN, to="/dashboard%3Fservice=payments-api")
     assert (arrived.status_code, str(arrived.url)) == (
         200,
         "http://localhost:8000/dashboard?service=payments-api",
@@ -112,7 +112,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(visit: Visit) -> No
 
 def test_a_person_without_groups_has_no_roles(visit: Visit) -> None:
     """They may do what is granted to every account."""
-    visit.sign_on(BEN)
+    visit.sign_in(BEN)
     session = visit.session()
     assert session is not None
     assert (session.name, session.roles) == (BEN.email, frozenset())
@@ -130,7 +130,7 @@ def test_a_wrong_password_opens_no_session(visit: Visit) -> None:
 
 def test_an_email_that_is_not_verified_names_no_person(visit: Visit) -> None:
     """Any person could have entered it; the page says what to do."""
-    refused = visit.sign_on(LEA)
+    refused = visit.sign_in(LEA)
     assert refused.status_code == 403
     assert "not verified your email address" in refused.text
     assert LEA.email not in refused.text
@@ -154,7 +154,7 @@ def test_a_code_is_good_for_nothing_twice(visit: Visit) -> None:
 
 def test_signing_off_ends_the_session(visit: Visit) -> None:
     """Here and for a copied cookie; the audit trail says who did."""
-    visit.sign_on(ANN)
+    visit.sign_in(ANN)
     cookie = visit.cookies[SESSION_COOKIE]
     gone = visit.request("POST", "/sign-off")
     assert gone.status_code == 200

@@ -70,10 +70,10 @@ async def test_an_answer_at_the_api_wakes_the_worker(tmp_path: Path, postgres_ur
         store, fleet = await open_shared(postgres_url)
         await fleet.enter("worker")
         try:
-            rung = asyncio.create_task(fleet.rung())
+            rung = asyncio.create_task(fleet.woken())
             done, _ = await asyncio.wait({rung}, timeout=0.2)
             if done:  # what was rung before may still be heard
-                rung = asyncio.create_task(fleet.rung())
+                rung = asyncio.create_task(fleet.woken())
             await people.press(ANN, value)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await rung

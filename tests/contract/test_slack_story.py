@@ -132,7 +132,7 @@ async def play(folder: Path, transport: str, monkeypatch: pytest.MonkeyPatch) ->
                 await channel.aclose()
             await policy.aclose()
 
-        bell = LocalRunner()
+        runner = LocalRunner()
         container = assemble(
             settings,
             clock=clock,
@@ -146,11 +146,11 @@ async def play(folder: Path, transport: str, monkeypatch: pytest.MonkeyPatch) ->
                 channels=channels,
                 policy_engine=policy,
             ),
-            runner=bell,
+            runner=runner,
             close_world=close,
         )
         try:
-            async with dressed(slack, container) as people, attended(container, bell):
+            async with dressed(slack, container) as people, attended(container, runner):
                 yield Play(people=people, world=world, writer=writer)
         finally:
             await container.close()

@@ -263,7 +263,7 @@ async def test_an_incident_without_a_driver_is_a_discrepancy(store: Store) -> No
     incident = await opened(store)
     assert (await audited(store, later=timedelta(minutes=4))).adds_up
     found = await audited(store, later=timedelta(minutes=6))
-    assert kinds(found) == [DiscrepancyKind.NOBODY_DRIVES]
+    assert kinds(found) == [DiscrepancyKind.WITHOUT_DRIVER]
     later = NOW + timedelta(minutes=6)
     claim = await claimed(store, incident, at=later)
     assert (await audited(store, later=timedelta(minutes=6))).adds_up
@@ -333,7 +333,7 @@ async def test_an_incident_that_would_oversleep_is_woken(store: Store) -> None:
     incident = await opened(store)
     claim = await claimed(store, incident)
     await store.claims.release(claim, NOW + 365 * DAY)
-    assert kinds(await audited(store)) == [DiscrepancyKind.OVERSLEEPS]
+    assert kinds(await audited(store)) == [DiscrepancyKind.OVERDUE]
     mended = await store.accounting.repair(NOW)
     assert mended.woken == (incident.id,)
     assert (await store.accounting.repair(NOW)).woken == ()

@@ -137,7 +137,7 @@ class Reader(_Port):
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return NodeLoad(node=node.name)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         """In this world no owner holds the agent back."""
         return OptOut()
 

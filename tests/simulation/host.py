@@ -216,7 +216,7 @@ class SimulatedFleet:
     async def resign(self, duty: str, owner: str) -> None:
         """A simulated host never leaves regularly."""
 
-    async def rung(self) -> None:
+    async def woken(self) -> None:
         await self._host.wire.there()
         await self.bell.wait()
         self.bell.clear()

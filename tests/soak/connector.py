@@ -119,7 +119,7 @@ class StandInReader:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return NodeLoad(node=node.name)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()
 
     async def disruption(self, action: Action) -> Disruption | None:

@@ -128,7 +128,7 @@ async def test_a_services_file_is_validated(tmp_path: Path) -> None:
     (finding,) = (await findings(settings_with(services_file=file)))["services file"]
     assert finding.status is Status.FAIL
     assert "services.yaml:2:" in finding.message
-    assert "keeps the last valid content" in finding.mend
+    assert "keeps the last valid content" in finding.fix
 
 
 async def test_mappings_that_map_to_nothing_are_found(tmp_path: Path) -> None:
@@ -199,18 +199,18 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
         ("people", "NOTIFY_WEBHOOK_URL"),
     ):
         assert found[check][0].status is Status.WARN
-        assert setting in found[check][0].mend
+        assert setting in found[check][0].fix
 
 
 async def test_runbooks_that_are_missing_have_the_fix_for_it(tmp_path: Path) -> None:
     """A folder without runbooks is a matter of RUNBOOKS_DIR; an invalid runbook one of its file."""
     (found,) = (await findings(settings_with(runbooks_dir=tmp_path / "nowhere")))["runbooks"]
-    assert found.mend == (
+    assert found.fix == (
         "set RUNBOOKS_DIR to a folder of runbooks, or remove it to use the runbooks of the agent"
     )
     (tmp_path / "wrong.yaml").write_text("id: [")
     (found,) = (await findings(settings_with(runbooks_dir=tmp_path)))["runbooks"]
-    assert found.mend.startswith("correct the file")
+    assert found.fix.startswith("correct the file")
     assert "wrong.yaml" in found.message
 
 
@@ -229,7 +229,7 @@ async def test_real_mode_is_said_aloud() -> None:
     found = await findings(settings_with(dry_run=False, enabled_actions="restart"))
     assert "LIVE" in found["mode"][0].message
     assert "restart" in found["mode"][0].message
-    assert any("ENABLED_ACTIONS" in finding.mend for finding in found["runbooks"])
+    assert any("ENABLED_ACTIONS" in finding.fix for finding in found["runbooks"])
 
 
 @pytest.mark.parametrize("watched", [True, False])
@@ -237,7 +237,7 @@ async def test_an_action_on_jobs_that_are_not_watched_is_never_planned(watched: 
     """The setting that is missing is named."""
     given = settings_with(enabled_actions="restart,rerun_job", watch_jobs=watched)
     told = [one for one in (await findings(given))["runbooks"] if "never planned" in one.message]
-    assert [one.mend for one in told] == (
+    assert [one.fix for one in told] == (
         [] if watched else ["set WATCH_JOBS=true, or remove it from ENABLED_ACTIONS"]
     )
 
@@ -252,7 +252,7 @@ async def test_silences_whose_alerts_are_not_polled_are_never_planned(receiver: 
     )
     told = [one for one in (await findings(given))["runbooks"] if "never planned" in one.message]
     fix = "set ALERTMANAGER_URL and ALERTMANAGER_RECEIVER, or remove it from ENABLED_ACTIONS"
-    assert [one.mend for one in told] == ([] if receiver else [fix])
+    assert [one.fix for one in told] == ([] if receiver else [fix])
 
 
 async def test_tokens_are_never_shown() -> None:
@@ -289,7 +289,7 @@ async def test_what_cannot_work_fails_with_its_fix(values: dict[str, object], ch
     """A wrong setting fails its own check, and the others go on."""
     found = await findings(settings_with(**values))
     assert found[check][0].status is Status.FAIL
-    assert found[check][0].mend
+    assert found[check][0].fix
     assert "alertmanager" in found
 
 
@@ -470,7 +470,7 @@ async def test_no_data_for_any_service_is_a_failure_of_its_query(tmp_path: Path)
         )
     assert found["prometheus"][0].status is Status.OK
     assert [f.status for f in found["queries"]] == [Status.FAIL] * 3
-    assert "PROMETHEUS_ERROR_RATE_QUERY" in found["queries"][0].mend
+    assert "PROMETHEUS_ERROR_RATE_QUERY" in found["queries"][0].fix
     assert "shop in prod" in found["queries"][0].message
 
 
@@ -571,7 +571,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "mend"),
+    ("changes", "fix"),
     [
         ({}, None),
         ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is invalid or was revoked"),
@@ -580,7 +580,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
     ids=["well", "token", "channel"],
 )
 async def test_slack_is_asked_and_what_is_wrong_is_reported_with_its_fix(
-    changes: dict[str, Any], mend: str | None
+    changes: dict[str, Any], fix: str | None
 ) -> None:
     """Nothing is posted, and no token is shown."""
     async with slack_standin() as slack:
@@ -592,8 +592,8 @@ async def test_slack_is_asked_and_what_is_wrong_is_reported_with_its_fix(
         }
         (people,) = (await findings(settings_with(**{**values, **changes})))["people"]
         assert slack.count("chat.postMessage") == 0
-    assert people.status is (Status.OK if mend is None else Status.FAIL)
-    assert (mend or "slack is reachable") in people.message
+    assert people.status is (Status.OK if fix is None else Status.FAIL)
+    assert (fix or "slack is reachable") in people.message
     assert "xoxb" not in repr(people)
 
 
@@ -649,7 +649,7 @@ async def test_roles_that_no_person_can_have_are_reported() -> None:
     asked = settings_with(require_identity=True, approval_roles="sre", approval_escalation=steps)
     [one] = (await findings(asked))["roles"]
     assert "approvals need the role lead or sre, which only tokens can have" in one.message
-    assert "--role lead" in one.mend
+    assert "--role lead" in one.fix
     assert "roles" not in await findings(settings_with(require_identity=True))
     lonely = await findings(settings_with(approval_escalation=steps))
     assert "no person can have the role lead" in lonely["approvals"][0].message

@@ -147,7 +147,7 @@ async def test_doctor_warns_of_reverts_without_a_gitops_controller(monkeypatch: 
     (found,) = [one async for one in examine(load_settings()) if one.check == "reverts"]
     assert found.status is Status.WARN
     assert "GIT_REVERT has no effect: neither Argo CD nor Flux is configured" in found.message
-    assert "ARGOCD_URL or FLUX_ENABLED" in found.mend
+    assert "ARGOCD_URL or FLUX_ENABLED" in found.fix
 
 
 def test_the_test_of_a_contact_point_is_listed_as_unmapped() -> None:

@@ -48,7 +48,7 @@ from app.agent.notes import (
     why_recovered_alone,
 )
 from app.agent.stages.order import NextStage, next_stage
-from app.agent.stages.retries import noted_lately
+from app.agent.stages.retries import noted_recently
 from app.agent.workload import TargetState
 from tests.contract.store_values import NOW, intent, outcome
 from tests.unit.scenes import OLD, released
@@ -386,7 +386,7 @@ def test_a_failure_that_comes_and_goes_has_few_notes() -> None:
             )
             for message in messages
         )
-        return noted_lately(replace(record(), timeline=before), note)
+        return noted_recently(replace(record(), timeline=before), note)
 
     assert not noted()
     assert noted(note.message)

@@ -35,9 +35,9 @@ class DiscrepancyKind(StrEnum):
     """A duplicate of a signal that is not there."""
     WITHOUT_ORIGIN = "without_origin"
     """An incident that no signal opened, or without triggers or timeline."""
-    NOBODY_DRIVES = "nobody_drives"
+    WITHOUT_DRIVER = "nobody_drives"
     """An open incident that is long due and unclaimed."""
-    OVERSLEEPS = "oversleeps"
+    OVERDUE = "oversleeps"
     """An open incident that would be looked at later than anything it waits for."""
     EXECUTING_AFTER_END = "executing_after_end"
     """An intent still executes in an incident that has ended."""
@@ -48,7 +48,7 @@ class DiscrepancyKind(StrEnum):
 
 
 WORK_LEFT = frozenset(
-    {DiscrepancyKind.PENDING_TOO_LONG, DiscrepancyKind.NOBODY_DRIVES, DiscrepancyKind.OVERSLEEPS}
+    {DiscrepancyKind.PENDING_TOO_LONG, DiscrepancyKind.WITHOUT_DRIVER, DiscrepancyKind.OVERDUE}
 )
 """Work that waits for an agent: not a defect in a database without one, such as a backup."""
 

@@ -44,7 +44,7 @@ from app.agent.models import ActionName, Change, ChangeKind, Evidence
 from app.agent.workload import PodView, RevisionHealth
 from app.durations import span
 
-_CROWD = 3
+_MANY_OTHERS = 3
 """This many other unhealthy services suggest a shared cause."""
 
 _ROUTES = 3
@@ -78,7 +78,7 @@ def score_counter_evidence(
     if not pods_fail(candidate_change, evidence):
         _routes(cause_score, candidate_change, evidence)
         _traffic(cause_score, candidate_change, evidence)
-        _crowd(cause_score, evidence)
+        _score_other_failures(cause_score, evidence)
         _failed_together(cause_score, candidate_change, evidence)
     elif candidate_change.in_template and proved_at(candidate_change, evidence) is not None:
         _crashed_together(cause_score, evidence)
@@ -272,7 +272,7 @@ def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidenc
     surge = rise(evidence, TRAFFIC)
     if surge is None or surge.at <= candidate_change.at:
         return
-    went = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
+    went = f"request rate went from {TRAFFIC.in_words(surge.base)} to {TRAFFIC.in_words(surge.level)}"
     if surge.at <= incident_onset(evidence):
         cause_score.add_against(0.4, f"{went} in between")
     elif (
@@ -291,9 +291,9 @@ def _was_steady(evidence: Evidence, until: datetime) -> bool:
     return half >= _MIN_HALF and median(before[half:]) < _RISING * median(before[:half])
 
 
-def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
+def _score_other_failures(cause_score: CauseScore, evidence: Evidence) -> None:
     others = [k for k in evidence.other_open_incidents if k not in evidence.dependencies]
-    if len(others) >= _CROWD:
+    if len(others) >= _MANY_OTHERS:
         cause_score.add_against(0.1, f"{len(others)} other services are unhealthy at the same time")
 
 

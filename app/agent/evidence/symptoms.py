@@ -45,7 +45,7 @@ class SymptomIndicator:
 
     name: str
     of: Callable[[SliSample], float | None]
-    spoken: Callable[[float], str]
+    in_words: Callable[[float], str]
     factor: float
     least: float
     """A rise is at least by this factor and by this amount."""
@@ -56,7 +56,7 @@ class SymptomIndicator:
 ERROR_RATE = SymptomIndicator(
     name="error rate",
     of=lambda s: s.error_rate,
-    spoken=share,
+    in_words=share,
     factor=2.0,
     least=0.01,
     objective=lambda o: o.max_error_rate,
@@ -64,13 +64,13 @@ ERROR_RATE = SymptomIndicator(
 LATENCY = SymptomIndicator(
     name="p95 latency",
     of=lambda s: s.p95_latency_ms,
-    spoken=milliseconds,
+    in_words=milliseconds,
     factor=1.5,
     least=10.0,
     objective=lambda o: o.max_p95_latency_ms,
 )
 TRAFFIC = SymptomIndicator(
-    name="request rate", of=lambda s: s.request_rate, spoken=rate, factor=1.6, least=0.5
+    name="request rate", of=lambda s: s.request_rate, in_words=rate, factor=1.6, least=0.5
 )
 
 _BREACHED = {Trigger.HIGH_ERROR_RATE: ERROR_RATE, Trigger.HIGH_LATENCY: LATENCY}
@@ -193,7 +193,7 @@ def doubt(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
     value = indicator.of(newest_one)
     if value is None or not isfinite(value) or not _inside(indicator, value, objectives):
         return None
-    return f"its measured {indicator.name} is {indicator.spoken(value)}, within its objective"
+    return f"its measured {indicator.name} is {indicator.in_words(value)}, within its objective"
 
 
 def _inside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:

@@ -56,7 +56,7 @@ def _risen(indicator: SymptomIndicator, candidate_change: CandidateChange, evide
     found = rise(evidence, indicator)
     if found is None:
         return None
-    went = f"{indicator.name} went from {indicator.spoken(found.base)} to {indicator.spoken(found.level)}"
+    went = f"{indicator.name} went from {indicator.in_words(found.base)} to {indicator.in_words(found.level)}"
     return f"{went} {relative(found.at, candidate_change.at)}"
 
 
@@ -64,7 +64,7 @@ def _flat(indicator: SymptomIndicator, candidate_change: CandidateChange, eviden
     levels = levels_around(evidence, candidate_change.at, indicator)
     if rise(evidence, indicator) is not None or levels is None or levels[1] > levels[0] * _SAME_LEVEL:
         return None
-    earlier, later = (indicator.spoken(level) for level in levels)
+    earlier, later = (indicator.in_words(level) for level in levels)
     return f"{indicator.name} was {earlier} before it and {later} after it: no difference"
 
 
@@ -72,7 +72,7 @@ def _in_words(indicator: SymptomIndicator, evidence: Evidence) -> str:
     value = now_at(evidence, indicator)
     if value is None:
         return f"{indicator.name} above its objective (alert without a value)"
-    return f"{indicator.name} {indicator.spoken(value)}, above its objective"
+    return f"{indicator.name} {indicator.in_words(value)}, above its objective"
 
 
 def _score_distance(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

@@ -52,9 +52,9 @@ def document(question: Question, limits: Guardrails) -> JsonObject:
         if question.rehearsal is None
         else {"accepted": question.rehearsal.accepted, "message": question.rehearsal.message},
         "consent": {
-            "refused_by": list(question.consent.refused_by),
-            "given_by": list(question.consent.given_by),
-            "unread": question.consent.unread,
+            "refused_by": list(question.opt_out.refused_by),
+            "given_by": list(question.opt_out.given_by),
+            "unread": question.opt_out.unread,
         },
         "disruption": None
         if question.disruption is None

@@ -121,25 +121,25 @@ def cannot_drain(action: Action, load: NodeLoad | None) -> tuple[str, ...]:
         reasons.append(f"some of its pods are in namespaces that opt out: {_named(load.opted_out)}")
     if load.not_ready:
         reasons.append(f"another node is not ready either: {_named(load.not_ready)}")
-    homeless = () if load.rooms is None else without_room(moving, load.rooms)
-    if homeless:
-        reasons.append(f"the other nodes have no room for {_named([str(pod.ref) for pod in homeless])}")
+    unplaceable = () if load.rooms is None else without_room(moving, load.rooms)
+    if unplaceable:
+        reasons.append(f"the other nodes have no room for {_named([str(pod.ref) for pod in unplaceable])}")
     return tuple(reasons)
 
 
 def without_room(pods: Iterable[NodePod], rooms: Iterable[NodeRoom]) -> tuple[NodePod, ...]:
     """The pods that fit on no other node together with the others, the largest placed first."""
     left = {room.name: [room.pods, room.cpu_millis, room.memory_bytes] for room in rooms}
-    homeless = []
+    unplaceable = []
     for pod in sorted(pods, key=lambda p: (p.memory_bytes, p.cpu_millis), reverse=True):
         wants = (1, pod.cpu_millis, pod.memory_bytes)
         fits = [free for free in left.values() if all(a >= b for a, b in zip(free, wants, strict=True))]
         if not fits:
-            homeless.append(pod)
+            unplaceable.append(pod)
             continue
         widest = max(fits)
         widest[:] = [a - b for a, b in zip(widest, wants, strict=True)]
-    return tuple(homeless)
+    return tuple(unplaceable)
 
 
 def eviction_of(action: Action, pod: NodePod) -> Action:

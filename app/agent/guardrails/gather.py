@@ -98,7 +98,7 @@ class Gatherer:
             cordons=await self._cordons(action),
             load=await self._load(action, rooms=True),
             needed_by=await self.needed_by(incident.id, action),
-            consent=await self._consent(incident.key, action, look),
+            opt_out=await self._opt_out(incident.key, action, look),
             standing=standing(proposed, history, budget.limits, budget.known_services, now),
             at=now,
         )
@@ -143,10 +143,10 @@ class Gatherer:
         held = cannot_drain(intent.action, await self._load(intent.action, rooms=not under_way))
         if cordoned or held:
             return "; ".join((*cordoned, *held))
-        consent = await self.reader.consent(intent.action, key)
-        unwilling = withheld(consent, opt_in=self.limits.require_opt_in)
-        if unwilling is not None:
-            return unwilling
+        opt_out = await self.reader.opt_out(intent.action, key)
+        objection = withheld(opt_out, opt_in=self.limits.require_opt_in)
+        if objection is not None:
+            return objection
         disruption = await self.reader.disruption(intent.action)
         if disruption is None:
             return None
@@ -191,10 +191,10 @@ class Gatherer:
                 return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
         raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
 
-    async def _consent(self, key: ServiceKey, action: Action, look: TargetLook) -> OptOut:
+    async def _opt_out(self, key: ServiceKey, action: Action, look: TargetLook) -> OptOut:
         if self.reader is None or look.target is None:
             return OptOut()
-        return await self.reader.consent(action, key)
+        return await self.reader.opt_out(action, key)
 
     async def _disruption(self, action: Action, look: TargetLook) -> Disruption | None:
         if self.reader is None or look.target is None:

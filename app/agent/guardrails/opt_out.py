@@ -50,14 +50,14 @@ def said(*places: Mapping[str, str]) -> bool | None:
     return all(value == _YES for value in found) if found else None
 
 
-def withheld(consent: OptOut, *, opt_in: bool) -> str | None:
+def withheld(opt_out: OptOut, *, opt_in: bool) -> str | None:
     """Why opt-out or a missing opt-in forbids an action; None if it is allowed."""
-    if consent.refused_by:
-        return f"the target opts out: {KEY} on {' and '.join(consent.refused_by)}"
-    if opt_in and not consent.given_by:
-        if consent.unread is not None:
-            return f"REQUIRE_OPT_IN is set, and the opt-in of the namespace cannot be read: {consent.unread}"
+    if opt_out.refused_by:
+        return f"the target opts out: {KEY} on {' and '.join(opt_out.refused_by)}"
+    if opt_in and not opt_out.given_by:
+        if opt_out.unread is not None:
+            return f"REQUIRE_OPT_IN is set, and the opt-in of the namespace cannot be read: {opt_out.unread}"
         return f'REQUIRE_OPT_IN is set, and neither the object nor its namespace has {KEY}: "true"'
-    if consent.unread is not None:
-        return f"the opt-out of the namespace cannot be read: {consent.unread}"
+    if opt_out.unread is not None:
+        return f"the opt-out of the namespace cannot be read: {opt_out.unread}"
     return None

@@ -83,7 +83,7 @@ class Question:
     """The current state of the kill switch."""
     standing: LimitStatus = field(default_factory=LimitStatus)
     """The recent actions, and the limit status of this one."""
-    consent: OptOut = field(default_factory=OptOut)
+    opt_out: OptOut = field(default_factory=OptOut)
     """The opt-out settings of the target."""
     disruption: Disruption | None = None
     """How many pods of the target may be unavailable at once; None if pods are unknown."""

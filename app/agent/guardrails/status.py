@@ -23,7 +23,7 @@ from app.agent.guardrails.limits.clusters import UNNAMED, in_words
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import KillSwitch
 
-_NOBODY = IncidentId("")
+_NO_INCIDENT = IncidentId("")
 
 CircuitKey: TypeAlias = ServiceKey | str | None
 """The scope of a circuit breaker: a service, a cluster by name, or None for the cluster without a name."""
@@ -104,5 +104,5 @@ def _circuit(
 ) -> CircuitStatus | None:
     if breaker is None:
         return None
-    why = open_reason(since_closed(tried, attempts.closed.get(key)), breaker, _NOBODY, at)
+    why = open_reason(since_closed(tried, attempts.closed.get(key)), breaker, _NO_INCIDENT, at)
     return None if why is None else CircuitStatus(key=key, reason=why)

@@ -22,7 +22,7 @@ CredentialId = NewType("CredentialId", str)
 
 _ID_HEX = 16
 _SECRET_HEX = 64
-_EVERYBODY = "*"
+_ANYONE = "*"
 _WRITTEN = re.compile(rf"heal_((?:tok|ses)_[0-9a-f]{{{_ID_HEX}}})_([0-9a-f]{{{_SECRET_HEX}}})")
 
 
@@ -60,7 +60,7 @@ def effective(scopes: Iterable[Scope]) -> frozenset[Scope]:
 
 def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> frozenset[Scope]:
     """The scopes of a person with these roles; a scope granted to `*` is granted to all."""
-    return effective(scope for role in (*roles, _EVERYBODY) for scope in granted.get(role, ()))
+    return effective(scope for role in (*roles, _ANYONE) for scope in granted.get(role, ()))
 
 
 class SenderKind(StrEnum):

@@ -150,7 +150,7 @@ class ClusterReader(Protocol):
         """
         ...
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         """What owners say about the agent on `action.target`, on the workload of the service, and on
         the namespaces of both."""
         ...

@@ -40,7 +40,7 @@ class Fleet(Protocol):
         """Give a duty back, so that a peer need not wait for the lease."""
         ...
 
-    async def rung(self) -> None:
+    async def woken(self) -> None:
         """Return when some process has said that an incident became due; may return for nothing."""
         ...
 

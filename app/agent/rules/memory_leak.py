@@ -31,7 +31,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     surge = rise(evidence, TRAFFIC)
     if surge is not None:
         cause_score.add_against(
-            0.4, f"request rate rose to {TRAFFIC.spoken(surge.level)}, which also uses memory"
+            0.4, f"request rate rose to {TRAFFIC.in_words(surge.level)}, which also uses memory"
         )
     score_missing_data(cause_score, evidence)
     score_tried_remedy(cause_score, ActionName.RESTART, evidence)

@@ -43,7 +43,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     if surge is None or not breached(evidence):
         return None
     cause_score = CauseScore()
-    finding = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
+    finding = f"request rate went from {TRAFFIC.in_words(surge.base)} to {TRAFFIC.in_words(surge.level)}"
     cause_score.add_for(0.7, finding)
     if surge.level >= surge.base * _FAR_MORE:
         cause_score.add_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")

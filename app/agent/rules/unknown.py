@@ -47,9 +47,9 @@ def _facts(evidence: Evidence) -> list[str]:
         elif value is None:
             facts.append(f"{indicator.name} is above its objective; no value is known")
         elif objective is None or value > objective:
-            facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
+            facts.append(f"{indicator.name} is above its objective; now {indicator.in_words(value)}")
         else:
-            facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
+            facts.append(f"{indicator.name} was above its objective; now {indicator.in_words(value)}")
     facts += [alert.summary for alert in _own_alerts(evidence)]
     facts += _reported_conditions(evidence)
     if evidence.workload is not None and evidence.workload.served_by is not None:

@@ -77,7 +77,7 @@ class Document:
         self._keys: dict[Place, yaml.Mark] = {}
         text = self._read(content_of(file, kind, max_bytes) if raw is None else raw)
         try:
-            self._refuse_tricks(text)
+            self._refuse_ambiguity(text)
             nodes = list(yaml.compose_all(text, Loader=_LOADER))
         except yaml.MarkedYAMLError as error:
             raise self._at(
@@ -93,7 +93,7 @@ class Document:
     def error(self, place: Place, message: str, *, at_key: bool = False) -> ConfigurationError:
         """The complaint at a value, or at its key where it is the key that should not be there."""
         mark = (self._keys if at_key else self._marks).get(place)
-        return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
+        return self._at(mark, f"{_in_words(place)}: {message}" if place else message)
 
     def key_error(self, place: Place, message: str) -> ConfigurationError:
         """The complaint at a key, in which the message itself names the key."""
@@ -105,7 +105,7 @@ class Document:
         except UnicodeDecodeError as error:
             raise self._at(None, f"not UTF-8: byte {error.start}") from error
 
-    def _refuse_tricks(self, text: str) -> None:
+    def _refuse_ambiguity(self, text: str) -> None:
         """Anchors, aliases, explicit tags and depth have no use here, and each is a known attack."""
         depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
@@ -184,7 +184,7 @@ def _two_meanings(kind: str, text: str) -> str:
             return ""
 
 
-def _spoken(place: Place) -> str:
+def _in_words(place: Place) -> str:
     """`steps[0].parameters.to`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")

@@ -24,7 +24,7 @@ class Stages:
     observer: Observer
     executor: Executor
     verifier: Verifier
-    trial: Soak
+    soak: Soak
     closer: Closer
     follow_up: FollowUp
     undo: RequestedUndo

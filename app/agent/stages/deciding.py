@@ -79,7 +79,7 @@ class Deciding:
         done = unverified(record)
         if done is not None:
             # The completing action has no current reason: verify the completed actions.
-            await self.stages.trial.begin(record, done, claim, now, [first_verified(why, now)])
+            await self.stages.soak.begin(record, done, claim, now, [first_verified(why, now)])
         elif health.health is Health.HEALTHY:
             known = replace(record, incident=replace(incident, without_reason_since=since or now))
             words = f"Re-evaluating: {why}. No current reason for an action; watching for recovery. "

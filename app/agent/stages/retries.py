@@ -20,11 +20,11 @@ def delay_after(failing: timedelta) -> timedelta:
     return min(max(RETRY_AFTER, failing / 2), LONGEST_RETRY)
 
 
-def noted_lately(record: IncidentRecord, note: Note) -> bool:
+def noted_recently(record: IncidentRecord, note: Note) -> bool:
     """Whether a failure that comes and goes has its notes: a cause has one in `FAILURE_NOTES_APART`."""
-    lately = [
+    recently = [
         entry.message
         for entry in record.timeline
         if "retrying" in entry.data and abs(note.at - entry.at) < FAILURE_NOTES_APART
     ]
-    return note.message in lately or len(lately) >= FAILURE_NOTES
+    return note.message in recently or len(recently) >= FAILURE_NOTES

@@ -58,9 +58,9 @@ class Settling:
                 f"The outcome of the action is unknown: {outcome.message}",
             )
         elif last.undoes is not None:
-            await self.stages.trial.settle_undo(record, last, outcome, claim, now)
+            await self.stages.soak.settle_undo(record, last, outcome, claim, now)
         elif outcome.kind is OutcomeKind.DONE and last.action.then_verify:
-            await self.stages.trial.begin(record, last, claim, now)
+            await self.stages.soak.begin(record, last, claim, now)
         elif outcome.kind is OutcomeKind.DONE:
             await self.next_action(record, claim)
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
@@ -75,7 +75,7 @@ class Settling:
         """
         done = unverified(record)
         if done is not None:
-            await self.stages.trial.begin(record, done, claim, now, [first_verified(why, now)])
+            await self.stages.soak.begin(record, done, claim, now, [first_verified(why, now)])
             return
         reopened = replace(
             record.incident,
@@ -96,7 +96,7 @@ class Settling:
             raise PermanentError("no action is left to be verified")
         # After a verdict the plan advances by one.
         here = replace(record, incident=replace(incident, next_action=max(0, incident.next_action - 1)))
-        await self.stages.trial.begin(here, done, claim, now)
+        await self.stages.soak.begin(here, done, claim, now)
 
     async def _without(self, last: Intent, outcome: Outcome, record: IncidentRecord, claim: Claim) -> None:
         """Continue with the plan after an action that did not take place."""
@@ -159,7 +159,7 @@ class Settling:
         note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
         done = unverified(record)
         if done is not None:
-            await self.stages.trial.begin(record, done, claim, now, [note])
+            await self.stages.soak.begin(record, done, claim, now, [note])
             return
         watching = replace(
             record.incident,

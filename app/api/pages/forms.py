@@ -41,7 +41,7 @@ async def submitted(
 def in_sentences(error: ValidationError) -> list[str]:
     """What does not fit and how to fix it, one sentence for each field."""
     found = field_errors([dict(item) for item in error.errors(include_url=False)])
-    return [f"{item.field} {item.message}: {item.mend}." for item in found]
+    return [f"{item.field} {item.message}: {item.fix}." for item in found]
 
 
 def named(fields: Mapping[str, str]) -> dict[str, str]:

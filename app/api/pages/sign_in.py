@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
 
 
 @router.get(_PATH)
-async def sign_on(request: Request, container: ContainerDep) -> Response:
+async def sign_in(request: Request, container: ContainerDep) -> Response:
     """Redirect the browser to the issuer; `to` is the page to open after sign-in."""
     to = request.query_params.getlist("to") or [HOME]
     if len(to) > 1 or not is_local(to[0]):
@@ -240,11 +240,11 @@ async def _failed(container: ApiDependencies, error: TransientError | PermanentE
 
 
 def _issuer(container: ApiDependencies) -> IdentityProvider:
-    if container.sign_on is None:
+    if container.sign_in is None:
         raise Problem(
             status=404, kind="not-found", title="Sign-in is not configured", detail="OIDC_ISSUER is not set."
         )
-    return container.sign_on
+    return container.sign_in
 
 
 def _sealed(container: ApiDependencies, attempt: SignInAttempt, to: str) -> str:

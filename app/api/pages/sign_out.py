@@ -18,7 +18,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.post("/sign-off")
-async def sign_off(request: Request, container: ContainerDep) -> Response:
+async def sign_out(request: Request, container: ContainerDep) -> Response:
     """Revoke the session; a token is only removed from this browser."""
     pages = Pages(container=container)
     try:

@@ -36,7 +36,7 @@ async def token_form(request: Request) -> Response:
 
 
 @router.post("/sign-on/token")
-async def sign_on(request: Request, container: ContainerDep) -> Response:
+async def sign_in(request: Request, container: ContainerDep) -> Response:
     """Accept a valid token; a wrong one counts as a failed attempt."""
     to = HOME
     try:
@@ -58,6 +58,6 @@ def _page(to: str) -> str:
 
 def _form(request: Request, to: str, *, status: int = 200, notice: str = "") -> Response:
     html = render(
-        "token_sign_on.html", to=to, notice=notice, sandbox=sandbox_label(request.app.state.settings)
+        "token_sign_in.html", to=to, notice=notice, sandbox=sandbox_label(request.app.state.settings)
     )
     return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

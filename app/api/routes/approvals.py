@@ -21,7 +21,7 @@ from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce, NoParameter
 from app.api.openapi import json_body, problems
 from app.api.problems import FieldError, Problem, invalid
-from app.api.security.access import needs, speaker
+from app.api.security.access import deciding_person, needs
 from app.errors import Conflict, Invalid
 from app.schemas import AnswerRequest, ApprovalList, ApprovalQuery, ApprovalView
 
@@ -47,7 +47,7 @@ async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: Co
                     field="cursor",
                     value=query.cursor,
                     message=str(error),
-                    mend="send the 'next' value of an earlier answer, unchanged",
+                    fix="send the 'next' value of an earlier answer, unchanged",
                 )
             ]
         ) from error
@@ -118,7 +118,7 @@ async def answer(
     container: ApiDependencies, approval_id: str, said: AnswerRequest, person: Person
 ) -> ApprovalView:
     """Record an answer; raises `Problem` 404, 422, or 409 when another answer or state is recorded."""
-    by = speaker(person, said.by)
+    by = deciding_person(person, said.by)
     asked = await load(container, approval_id)
     try:
         approval = await answering.answer(

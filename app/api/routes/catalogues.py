@@ -62,7 +62,7 @@ async def runbooks_of(container: ApiDependencies) -> RunbookPage:
 async def policies_of(container: ApiDependencies) -> PolicyPage:
     """The policies in force, with the decisions of the last days."""
     engine, settings = container.loop.stages.executor.policy.engine, container.settings
-    lately = await statistics(container, _POLICIES_OVER, (StatsPart.DECISIONS, StatsPart.REASONS))
+    recently = await statistics(container, _POLICIES_OVER, (StatsPart.DECISIONS, StatsPart.REASONS))
     kind, source, files = "none", "", []
     if isinstance(engine, EmbeddedPolicy):
         kind, source = "embedded", str(engine.in_force.folder)
@@ -70,7 +70,7 @@ async def policies_of(container: ApiDependencies) -> PolicyPage:
     elif engine is not None:
         kind, source = "server", redacted(settings.policy_server or "")
     return PolicyPage(
-        engine=kind, source=source, items=files, decisions=lately.decisions, reasons=lately.reasons
+        engine=kind, source=source, items=files, decisions=recently.decisions, reasons=recently.reasons
     )
 
 

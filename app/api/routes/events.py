@@ -136,7 +136,7 @@ async def _accept(
                     field="Idempotency-Key",
                     value=key,
                     message="was used for a request with different content",
-                    mend="send a new key with each new request; repeat a key only with the same request",
+                    fix="send a new key with each new request; repeat a key only with the same request",
                 )
             ],
         ) from error

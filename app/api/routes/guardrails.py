@@ -19,7 +19,7 @@ from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep, NoParameter
 from app.api.openapi import json_body, problems
 from app.api.problems import FieldError, invalid
-from app.api.security.access import needs, speaker
+from app.api.security.access import deciding_person, needs
 from app.schemas import BrakeRequest, BrakesView, BrakeView, CircuitRequest
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ router = APIRouter(tags=["brakes"])
     summary="Get the guardrails: kill switch, freeze windows, and circuit breakers that are not closed",
 )
 async def get_brakes(container: ContainerDep) -> BrakesView:
-    return await standing(container)
+    return await status(container)
 
 
 @router.post(
@@ -50,22 +50,22 @@ async def close_circuit(
 ) -> BrakesView:
     wanted = await read_model(request, container.settings.max_body_bytes, CircuitRequest)
     await closed_circuit(container, wanted, person)
-    return await standing(container)
+    return await status(container)
 
 
 async def closed_circuit(container: ApiDependencies, wanted: CircuitRequest, person: Person) -> None:
     """Close the breaker, in the name of that person; raises `Problem` 422 without a name."""
     key, known = wanted.key, container.loop.stages.executor.policy.limits.shared.clusters.names
     if wanted.cluster is not None and wanted.cluster not in known:
-        mend = f"name one of {', '.join(known)}" if known else "leave it out: CLUSTERS names none"
-        raise invalid([FieldError(field="cluster", message="is no cluster", value=wanted.cluster, mend=mend)])
-    by = speaker(person, wanted.by)
+        fix = f"name one of {', '.join(known)}" if known else "leave it out: CLUSTERS names none"
+        raise invalid([FieldError(field="cluster", message="is no cluster", value=wanted.cluster, fix=fix)])
+    by = deciding_person(person, wanted.by)
     said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.close_circuit(key, said, person=by)
     log.warning("circuit breaker of %s closed by %s: %s", circuit_in_words(key), said.by, said.reason)
 
 
-async def standing(container: ApiDependencies) -> BrakesView:
+async def status(container: ApiDependencies) -> BrakesView:
     """The status of all guardrails."""
     limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
     attempts = await container.store.budgets.attempts(now - limits.look_back)
@@ -101,7 +101,7 @@ async def put_kill_switch(
 
 async def set_kill_switch(container: ApiDependencies, wanted: BrakeRequest, person: Person) -> KillSwitch:
     """Engage or release it, in the name of that person; raises `Problem` 422 without a name."""
-    by = speaker(person, wanted.by)
+    by = deciding_person(person, wanted.by)
     brake = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.set_kill_switch(brake, person=by)
     log.warning(

@@ -63,7 +63,7 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
                     field=check.name,
                     value=None,
                     message=check.message,
-                    mend="check that it responds, and check its settings",
+                    fix="check that it responds, and check its settings",
                 )
                 for check in failing
             ],

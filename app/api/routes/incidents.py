@@ -42,7 +42,7 @@ async def find(container: ApiDependencies, query: IncidentQuery, *, intents: boo
                     field="until",
                     value=until.isoformat(),
                     message="is not later than since",
-                    mend="send a range with since before until",
+                    fix="send a range with since before until",
                 )
             ]
         )
@@ -66,7 +66,7 @@ async def find(container: ApiDependencies, query: IncidentQuery, *, intents: boo
                     field="cursor",
                     value=query.cursor,
                     message=str(error),
-                    mend="send the 'next' value of an earlier answer, unchanged",
+                    fix="send the 'next' value of an earlier answer, unchanged",
                 )
             ]
         ) from error

@@ -24,7 +24,7 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import json_body, problems
 from app.api.problems import Problem
 from app.api.routes.incidents import load_part
-from app.api.security.access import needs, speaker
+from app.api.security.access import deciding_person, needs
 from app.errors import Conflict
 from app.schemas import IncidentSummary
 from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest, UndoActRequest
@@ -137,10 +137,10 @@ async def respond(
     owner: str | None = None,
 ) -> IncidentSummary:
     """Record the act; raises `Problem` 404, 422, or 409 when the incident does not permit it."""
-    author = speaker(person, by)
+    author = deciding_person(person, by)
     found = await load_part(container, incident_id, limit=1)
     if act is ResponderAct.UNDO:
-        await _refuse_hopeless(container, found.record)
+        await _refuse_impossible(container, found.record)
     request = ResponderRequest(act=act, by=author, at=container.clock.now(), text=text, owner=owner)
     try:
         after = await container.store.responders.respond(found.record.incident.id, request)
@@ -151,7 +151,7 @@ async def respond(
     return IncidentSummary.of((await load_part(container, incident_id, limit=1)).record)
 
 
-async def _refuse_hopeless(container: ApiDependencies, record: IncidentRecord) -> None:
+async def _refuse_impossible(container: ApiDependencies, record: IncidentRecord) -> None:
     """Refuse a request that the agent would refuse now; the agent checks everything again."""
     if record.incident.undoing is not None or why_not_to_ask(record) is not None:
         return  # the store answers: it knows a repeated request

@@ -33,7 +33,7 @@ async def statistics(
                     field="until",
                     value=str(query.until),
                     message=error.message(),
-                    mend="send a period with since before until",
+                    fix="send a period with since before until",
                 )
             ]
         ) from error

@@ -68,7 +68,7 @@ async def _receive(
         delivery = await beside(len(body.raw), alert_format.read, body.value)
     except Invalid as error:
         raise invalid(
-            [FieldError(field="body", value=body.value, message=str(error), mend=alert_format.fix)]
+            [FieldError(field="body", value=body.value, message=str(error), fix=alert_format.fix)]
         ) from error
     return await take_delivery(delivery, container, person, sender, size=len(body.raw))
 

@@ -201,7 +201,7 @@ def out_of_reach(person: Person, keys: Iterable[ServiceKey]) -> Problem:
     )
 
 
-def speaker(person: Person, by: str | None) -> Person:
+def deciding_person(person: Person, by: str | None) -> Person:
     """The author of a decision: the authenticated person, else the given name; raises `Problem` 422."""
     if person.verified:
         if by is not None and not same_person(by, person.name):
@@ -223,8 +223,8 @@ def _unauthenticated(detail: str) -> Problem:
 
 
 def _unfit_name(by: str | None, message: str) -> Problem:
-    mend = "send your name" if by is None else "omit it; the token or session gives the name"
-    return invalid([FieldError(field="by", value=by, message=message, mend=mend)])
+    fix = "send your name" if by is None else "omit it; the token or session gives the name"
+    return invalid([FieldError(field="by", value=by, message=message, fix=fix)])
 
 
 def count_guess(request: Request, container: ApiDependencies) -> None:

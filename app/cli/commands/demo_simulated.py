@@ -100,7 +100,7 @@ async def play(
         try:
             stage = await _Stage.build(settings, scenario, clock, store, policy)
             async with stage.working():
-                return await _tell(stage, clock, story_listener, pace)
+                return await _play(stage, clock, story_listener, pace)
         finally:
             await policy.aclose()
     finally:
@@ -208,7 +208,7 @@ async def _break_off(store: Store, claim: Claim, incident: Incident, now: dateti
     )
 
 
-async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
+async def _play(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
     """Advance the time step by step, and print what is new after each step."""
     begun = clock.now()
     beats = list(stage.scenario.beats)

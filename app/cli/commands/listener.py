@@ -37,7 +37,7 @@ class SeenEvents:
     """What the listener has received already."""
 
     def __init__(self, story_listener: StoryListener, begun: datetime) -> None:
-        self._teller = story_listener
+        self._story = story_listener
         self._entries: dict[str, int] = {}
         self._levels_at = begun
 
@@ -46,7 +46,7 @@ class SeenEvents:
         for record in records:
             known = self._entries.get(record.incident.id, 0)
             for entry in record.timeline[known:]:
-                self._teller.entry(entry)
+                self._story.entry(entry)
             self._entries[record.incident.id] = len(record.timeline)
 
     async def levels(self, container: Container, key: ServiceKey) -> None:
@@ -55,4 +55,4 @@ class SeenEvents:
         due = (now - self._levels_at).total_seconds() >= _LEVELS_EVERY_SECONDS
         if due and world.reader is not None and world.metrics is not None:
             self._levels_at = now
-            self._teller.levels(now, await world.metrics.sli(key, now), await world.reader.workload(key))
+            self._story.levels(now, await world.metrics.sli(key, now), await world.reader.workload(key))

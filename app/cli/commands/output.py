@@ -68,7 +68,7 @@ def state_text(state: IncidentState) -> Text:
     return Text(in_words(state), style=_STATE_STYLES.get(state, "bold cyan"))
 
 
-def standing_line(incident: IncidentSummary) -> str:
+def status_line(incident: IncidentSummary) -> str:
     """The state of an incident after a person's command."""
     owner = f", owner {incident.owner}" if incident.owner else ""
     held = f", taken over by {incident.taken_over.by}" if incident.taken_over else ""

@@ -25,7 +25,7 @@ async def services(
         ServicesQuery(environment=environment, q=search)
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
-        raise CommandFailed("; ".join(f"{one.field} {one.message}: {one.mend}" for one in found)) from error
+        raise CommandFailed("; ".join(f"{one.field} {one.message}: {one.fix}" for one in found)) from error
     agent = running_agent(settings, url)
     page = ServicePage(items=[], next=None)
     while len(page.items) < limit:

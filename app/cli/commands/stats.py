@@ -32,7 +32,7 @@ async def statistics(settings: Settings, url: str | None, given: Mapping[str, st
         where = query.filter_at(datetime.now(UTC))
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
-        raise CommandFailed("; ".join(f"--{one.field} {one.message}: {one.mend}" for one in found)) from error
+        raise CommandFailed("; ".join(f"--{one.field} {one.message}: {one.fix}" for one in found)) from error
     except PydanticCustomError as error:
         raise CommandFailed(f"--until {error.message()}") from error
     agent = running_agent(settings, url)

@@ -26,7 +26,7 @@ class _Identified(msgspec.Struct):
     fingerprint: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{1,64}$")]
 
 
-class _Standing(msgspec.Struct, rename="camel"):
+class _AlertStatus(msgspec.Struct, rename="camel"):
     state: str
     silenced_by: list[str] = []
     inhibited_by: list[str] = []
@@ -37,7 +37,7 @@ class _Labelled(msgspec.Struct):
 
 
 class _Held(msgspec.Struct):
-    status: _Standing
+    status: _AlertStatus
     receivers: list[_Receiver]
 
 

@@ -74,9 +74,9 @@ class TeamsChannel:
         """Post an announcement; the timeline is for the incident's page."""
         if not reply.loud:
             return
-        standing = PostedIncident.read(reference)
-        message = Message(title=standing.title, lines=reply.lines, severity=Severity.WARNING)
-        await self._peer.deliver(_bounded(message, [], self._actions(standing, None)))
+        posted = PostedIncident.read(reference)
+        message = Message(title=posted.title, lines=reply.lines, severity=Severity.WARNING)
+        await self._peer.deliver(_bounded(message, [], self._actions(posted, None)))
 
     async def find(self, key: str, reference: str | None, since: datetime) -> str | None:  # noqa: ARG002 - as every channel
         """A workflow cannot be asked what it posted: it is sent again."""
@@ -90,25 +90,25 @@ class TeamsChannel:
         """Close the connections of the running event loop."""
         await self._peer.aclose()
 
-    async def _show(self, standing: PostedIncident, bulletin: Bulletin) -> str:
+    async def _show(self, posted: PostedIncident, bulletin: Bulletin) -> str:
         asked = bulletin.asked
         facts = [
-            ("Service", standing.service),
-            ("Environment", standing.environment),
-            ("State", standing.state.replace("_", " ")),
+            ("Service", posted.service),
+            ("Environment", posted.environment),
+            ("State", posted.state.replace("_", " ")),
             ("Opened", f"{bulletin.record.incident.opened_at:%Y-%m-%d %H:%M:%S} UTC"),
-            ("Incident", standing.incident_id),
+            ("Incident", posted.incident_id),
         ]
         if asked is not None and self._links.approval(asked.id) is None:
             facts.append(("Answer with", f"heal approve {asked.id}, or heal deny {asked.id}"))
-        actions = self._actions(standing, asked)
+        actions = self._actions(posted, asked)
         await self._peer.deliver(_bounded(describe(bulletin), facts, actions))
-        return standing.written()
+        return posted.written()
 
-    def _actions(self, standing: PostedIncident, asked: Approval | None) -> list[Json]:
+    def _actions(self, posted: PostedIncident, asked: Approval | None) -> list[Json]:
         wanted = [
             ("Approve or deny", None if asked is None else self._links.approval(asked.id)),
-            ("Open the incident", self._links.incident(standing.id)),
+            ("Open the incident", self._links.incident(posted.id)),
         ]
         return [{"type": "Action.OpenUrl", "title": title, "url": url} for title, url in wanted if url]
 

@@ -52,16 +52,16 @@ class Signer:
     @staticmethod
     def of(secret: SecretStr) -> Signer:
         """Raises `ConfigurationError`, without the secret, when it is none."""
-        mend = "NOTIFY_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64"
+        fix = "NOTIFY_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64"
         text = secret.get_secret_value().strip()
         if not text.startswith(_SECRET):
-            raise ConfigurationError(mend)
+            raise ConfigurationError(fix)
         try:
             key = base64.b64decode(text.removeprefix(_SECRET), validate=True)
         except (binascii.Error, ValueError):
-            raise ConfigurationError(mend) from None
+            raise ConfigurationError(fix) from None
         if len(key) not in _SECRET_BYTES:
-            raise ConfigurationError(mend)
+            raise ConfigurationError(fix)
         return Signer(key=key)
 
     def headers(self, identifier: str, at: datetime, body: bytes) -> dict[str, str]:
@@ -115,21 +115,21 @@ class WebhookChannel:
 
     async def begin(self, bulletin: Bulletin) -> str:
         """Post the incident as it stands."""
-        return await self._tell(PostedIncident.first(bulletin), bulletin)
+        return await self._send(PostedIncident.first(bulletin), bulletin)
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
         """Post again when the state or the pending approval changed since the last document."""
         before = PostedIncident.read(reference)
         now = before.followed_by(bulletin)
-        return reference if now is None else await self._tell(now, bulletin)
+        return reference if now is None else await self._send(now, bulletin)
 
     async def reply(self, reference: str, reply: ThreadReply) -> None:
         """Post an announcement; the timeline is not for a webhook."""
         if not reply.loud:
             return
-        standing = PostedIncident.read(reference)
-        message = Message(title=standing.title, lines=reply.lines, severity=Severity.WARNING)
-        await self._post(reply.key, self._document("announcement", message, standing, None))
+        posted = PostedIncident.read(reference)
+        message = Message(title=posted.title, lines=reply.lines, severity=Severity.WARNING)
+        await self._post(reply.key, self._document("announcement", message, posted, None))
 
     async def find(self, key: str, reference: str | None, since: datetime) -> str | None:  # noqa: ARG002 - as every channel
         """What was posted cannot be asked for; the receiver drops what it gets twice."""
@@ -143,15 +143,15 @@ class WebhookChannel:
         """Close the connections of the running event loop."""
         await self._peer.aclose()
 
-    async def _tell(self, standing: PostedIncident, bulletin: Bulletin) -> str:
-        document = self._document("incident", describe(bulletin), standing, bulletin.asked)
-        await self._post(standing.key, document)
-        return standing.written()
+    async def _send(self, posted: PostedIncident, bulletin: Bulletin) -> str:
+        document = self._document("incident", describe(bulletin), posted, bulletin.asked)
+        await self._post(posted.key, document)
+        return posted.written()
 
     def _document(
-        self, kind: str, message: Message, standing: PostedIncident, asked: Approval | None
+        self, kind: str, message: Message, posted: PostedIncident, asked: Approval | None
     ) -> JsonObject:
-        incident_url = self._links.incident(standing.id)
+        incident_url = self._links.incident(posted.id)
         approval_url = None if asked is None else self._links.approval(asked.id)
         links = [url for url in (approval_url or incident_url,) if url is not None]
         answer = [] if asked is None else [f"Answer with: heal approve {asked.id}, or heal deny {asked.id}"]
@@ -163,12 +163,12 @@ class WebhookChannel:
             "lines": [*message.lines],
             "severity": message.severity.value,
             "incident": {
-                "id": standing.incident_id,
-                "service": standing.service,
-                "environment": standing.environment,
-                "state": standing.state,
-                "opened_at": standing.opened_at,
-                "closed_at": standing.closed_at,
+                "id": posted.incident_id,
+                "service": posted.service,
+                "environment": posted.environment,
+                "state": posted.state,
+                "opened_at": posted.opened_at,
+                "closed_at": posted.closed_at,
                 "dry_run": False,
                 "url": incident_url,
             },

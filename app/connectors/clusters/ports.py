@@ -73,9 +73,9 @@ class RoutedReader:
         pods = tuple(replace(pod, ref=in_cluster(pod.ref, node.cluster)) for pod in found.pods)
         return replace(found, pods=pods)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         reader, cluster = self.routes.of_action(action), _cluster(action)
-        found = await reader.consent(_within(action), key)
+        found = await reader.opt_out(_within(action), key)
         return replace(
             found,
             refused_by=tuple(_named(one, cluster) for one in found.refused_by),

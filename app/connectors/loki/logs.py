@@ -22,7 +22,7 @@ from app.connectors.text import shorten
 from app.errors import ConfigurationError, NotFound, PermanentError, TransientError
 
 LOOKBACK = timedelta(hours=1)
-"""Older lines are not asked for: a failing container wrote its last ones lately."""
+"""Older lines are not asked for: a failing container wrote its last ones recently."""
 FEWER_LINES = 20
 """Asked for where the answer is too long."""
 MOST_BYTES = 8 * LOG_BYTES

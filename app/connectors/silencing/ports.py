@@ -66,14 +66,14 @@ class SilencingReader:
     async def load(self, node: ObjectRef, *, rooms: bool) -> NodeLoad:
         return await self.cluster.load(node, rooms=rooms)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         """Of a silence the owners of the workload are asked."""
         if _silence(action.target) is None:
-            return await self.cluster.consent(action, key)
+            return await self.cluster.opt_out(action, key)
         workload = await self.cluster.workload(key)
         if workload is None:
             return OptOut()
-        return await self.cluster.consent(replace(action, target=workload.target.ref), key)
+        return await self.cluster.opt_out(replace(action, target=workload.target.ref), key)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self.cluster.config_contents(key)

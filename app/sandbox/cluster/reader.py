@@ -121,10 +121,10 @@ class SandboxReader:
             return NodeLoad(node=node.name, unread=str(error))
         return load_of(self._access.world, node.name, rooms=rooms)
 
-    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+    async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
         job = self._job(action)
         if job is not None:
-            return self._consent_of(job)
+            return self._opt_out_of(job)
         found = self._access.find(action, "get")
         ref = target_of(found).ref
         shared = ref.kind in workload_kinds.CLUSTER_WIDE
@@ -152,7 +152,7 @@ class SandboxReader:
         self._access.ask("get", Job.kind)
         return self._access.world.api.get(Job, ref.namespace, ref.name)
 
-    def _consent_of(self, job: Job) -> OptOut:
+    def _opt_out_of(self, job: Job) -> OptOut:
         world, home = self._access.world, job.meta.namespace
         marks = {f"Job {home}/{job.meta.name}": said(job.meta.labels, job.meta.annotations)}
         cron = world.jobs.cron_jobs.get((home, job.cron_job or ""))

@@ -130,8 +130,8 @@ def _drawn(
     drawn: dict[str, JsonScalar] = {}
     for name, choice in vary.items():
         if isinstance(choice, RangeSpec):
-            dice = random.Random(f"{seed}/{name}")  # noqa: S311 - reproducible, no secret
-            value = dice.uniform(choice.least, choice.most)
+            random_source = random.Random(f"{seed}/{name}")  # noqa: S311 - reproducible, no secret
+            value = random_source.uniform(choice.least, choice.most)
             drawn[name] = round(value) if choice.whole else round(value, 3)
         elif choice:
             drawn[name] = choice[number % len(choice)]

@@ -81,8 +81,8 @@ class ScenarioWorld:
         self.namespace = namespace
         self.services = (*topology.services, *_fillers(variant))
         nodes = tuple(node_name(number) for number in range(1, topology.nodes + 1))
-        dice = random.Random(variant.seed)  # noqa: S311 - a reproducible world, no secret
-        self.world = make(clock, dice.getrandbits(32), nodes)
+        random_source = random.Random(variant.seed)  # noqa: S311 - a reproducible world, no secret
+        self.world = make(clock, random_source.getrandbits(32), nodes)
         self._set_up()
 
     @property
@@ -321,13 +321,13 @@ def _fillers(variant: Variant) -> tuple[ServiceSpec, ...]:
 
     taken = {service.name for service in variant.scenario.topology.services}
     names = [name for name in _FILLERS if name not in taken]
-    dice = random.Random(f"{variant.seed}/fillers")  # noqa: S311 - reproducible, no secret
+    random_source = random.Random(f"{variant.seed}/fillers")  # noqa: S311 - reproducible, no secret
     found: list[ServiceSpec] = []
     for index in range(variant.scenario.topology.fillers):
         name = names[index % len(names)] + ("" if index < len(names) else f"-{index // len(names) + 1}")
-        calls = (CallSpec(to=found[-1].name),) if found and dice.random() < 0.4 else ()
-        replicas = dice.choice((2, 3, 4))
-        load = round(dice.uniform(10, 40 * replicas * 0.5), 1)
+        calls = (CallSpec(to=found[-1].name),) if found and random_source.random() < 0.4 else ()
+        replicas = random_source.choice((2, 3, 4))
+        load = round(random_source.uniform(10, 40 * replicas * 0.5), 1)
         # A callee has room for the load of its caller.
         found.append(
             ServiceSpec(
@@ -335,7 +335,7 @@ def _fillers(variant: Variant) -> tuple[ServiceSpec, ...]:
                 replicas=replicas,
                 load=load,
                 capacity=100.0,
-                latency_ms=dice.choice((40.0, 90.0, 160.0)),
+                latency_ms=random_source.choice((40.0, 90.0, 160.0)),
                 calls=calls,
             )
         )

@@ -127,7 +127,7 @@ class SqlAccounting(Repository):
         entered = ledger.enter_later(connection)
         found = connection.execute(
             select(incidents.c.id)
-            .where(_oversleeps(now))
+            .where(_overdue(now))
             .order_by(incidents.c.id)
             .limit(NAMED)
             .with_for_update(skip_locked=True, of=incidents)
@@ -218,7 +218,7 @@ def _discrepancies(connection: Connection, question: AuditQuestion) -> Iterator[
         _naming_nothing(),
         _repeating_nothing(question),
         _not_claimed(now - OVERDUE_AFTER),
-        _oversleeping(now),
+        _overdue_incidents(now),
         _executing_after_the_end(),
     ):
         for row in connection.execute(wanted.limit(NAMED + 1)):
@@ -271,7 +271,7 @@ def _repeating_nothing(question: AuditQuestion) -> Search:
 
 def _not_claimed(since: datetime) -> Search:
     return (
-        DiscrepancyKind.NOBODY_DRIVES,
+        DiscrepancyKind.WITHOUT_DRIVER,
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
         .where(incidents.c.closed_at.is_(None), incidents.c.held_by.is_(None), incidents.c.due_at < since)
@@ -283,16 +283,16 @@ def _not_claimed(since: datetime) -> Search:
     )
 
 
-def _oversleeping(now: datetime) -> Search:
-    wanted = select(incidents.c.id, incidents.c.state, incidents.c.due_at).where(_oversleeps(now))
+def _overdue_incidents(now: datetime) -> Search:
+    wanted = select(incidents.c.id, incidents.c.state, incidents.c.due_at).where(_overdue(now))
     return (
-        DiscrepancyKind.OVERSLEEPS,
+        DiscrepancyKind.OVERDUE,
         wanted.order_by(incidents.c.due_at),
         lambda row: f"{row.state}, not scheduled before {row.due_at.isoformat()}",
     )
 
 
-def _oversleeps(now: datetime) -> ColumnElement[bool]:
+def _overdue(now: datetime) -> ColumnElement[bool]:
     """Open, at rest, and due later than anything that it waits for."""
     held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
     asked = exists().where(

@@ -32,10 +32,10 @@ def unusual(level: UsualLevel, indicator: SymptomIndicator, value: float) -> boo
 
 def words(level: UsualLevel, indicator: SymptomIndicator, value: float) -> str:
     """`p95 latency 974 ms, usually 81 ms and up to 95 ms (observed for 14 h)`."""
-    spoken = indicator.spoken
+    in_words = indicator.in_words
     return (
-        f"{indicator.name} {spoken(value)}, usually {spoken(level.median)} and up to {spoken(level.high)} "
-        f"(observed for {span(level.observed_for)})"
+        f"{indicator.name} {in_words(value)}, usually {in_words(level.median)} and up to "
+        f"{in_words(level.high)} (observed for {span(level.observed_for)})"
     )
 
 

@@ -208,7 +208,7 @@ def _fall(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
     highest = max(value for at, value in recent if newest_at - at <= _LOOK_BACK)
     if newest > highest * _FALLEN_TO:
         return None
-    return f"{indicator.name} fell from {indicator.spoken(highest)} to {indicator.spoken(newest)}"
+    return f"{indicator.name} fell from {indicator.in_words(highest)} to {indicator.in_words(newest)}"
 
 
 def _warming_up(evidence: Evidence) -> Patience | None:

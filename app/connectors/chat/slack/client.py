@@ -107,7 +107,7 @@ class SlackClient:
             failed = unanswered(call, "returned an unreadable response")
         raise failed
 
-    async def tell(self, response_url: str, message: JsonObject) -> None:
+    async def respond(self, response_url: str, message: JsonObject) -> None:
         """Say something to one person alone, in answer to what they did.
 
         The address comes from outside: `PermanentError` for one that is not Slack's.

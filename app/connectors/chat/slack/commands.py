@@ -120,7 +120,7 @@ class SlackCommands:
             case ["approvals"]:
                 return await self._reading(command, self._waiting)
             case ["brake"]:
-                return await self._reading(command, self._standing)
+                return await self._reading(command, self._status)
             case ["brake", "on" | "off" as way]:
                 return await self._set_brake(command, way == "on", " ".join(words[2:]))
         return PrivateReply(text=f"Unknown command; nothing changed.\n{HELP}")
@@ -162,7 +162,7 @@ class SlackCommands:
             set_it, "the kill switch", "Check it with /heal brake, or type the command again."
         )
 
-    async def _standing(self) -> PrivateReply:
+    async def _status(self) -> PrivateReply:
         brake = await self._store.guardrails.kill_switch()
         if brake is None:
             return PrivateReply(text="The kill switch is off and has never been used.")
@@ -213,7 +213,7 @@ def _timed_out() -> TransientError:
     return TransientError(f"the database timed out after {RECORD_SECONDS:g} s")
 
 
-async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, mend: str) -> PrivateReply:
+async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, fix: str) -> PrivateReply:
     """The result of the work; after a failure or timeout, a reply that the outcome is unknown.
 
     `what` is being recorded, None where something is only read.
@@ -226,8 +226,8 @@ async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None
     except AgentError as error:  # a commit whose answer was lost is one of these, too
         failure = str(error)
     if what is None:
-        return PrivateReply(text=f"Read failed: {failure}. {mend}", settled=False)
-    return PrivateReply(text=f"Unknown whether {what} was recorded: {failure}. {mend}", settled=False)
+        return PrivateReply(text=f"Read failed: {failure}. {fix}", settled=False)
+    return PrivateReply(text=f"Unknown whether {what} was recorded: {failure}. {fix}", settled=False)
 
 
 def _request(one: ApprovalRecord) -> str:

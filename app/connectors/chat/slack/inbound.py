@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 COMMAND = "/heal"
 _MOST_FIELDS = 200
-_MOST_TELLING = 200
+_MOST_REPLIES = 200
 _CLOSE_SECONDS = 5.0
 
 
@@ -60,7 +60,7 @@ class SlackInbound:
     def __init__(self, *, settings: Settings, client: SlackClient, store: Store, clock: Clock) -> None:
         self._client = client
         self._handler = SlackCommands(settings, store, clock)
-        self._telling: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Task[None]] = set()
         secret = settings.slack_signing_secret
         self._verifier = None if secret is None else SignatureVerifier(secret.get_secret_value().strip())
         self._app = self._application(secret.get_secret_value().strip() if secret is not None else None)
@@ -108,9 +108,9 @@ class SlackInbound:
 
     async def aclose(self) -> None:
         """Wait briefly for pending replies, then close every connection."""
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=_CLOSE_SECONDS)
-        for task in self._telling:
+        if self._replies:
+            await asyncio.wait(self._replies, timeout=_CLOSE_SECONDS)
+        for task in self._replies:
             task.cancel()
         await self._client.aclose()
 
@@ -177,16 +177,16 @@ class SlackInbound:
 
     def _send(self, response_url: str, reply: PrivateReply) -> None:
         """Runs in the background: a failed reply changes nothing that is recorded."""
-        if not response_url or len(self._telling) >= _MOST_TELLING:
+        if not response_url or len(self._replies) >= _MOST_REPLIES:
             log.warning("cannot report the result of a button to the Slack user")
             return
         task = asyncio.create_task(self._deliver(response_url, reply))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
 
     async def _deliver(self, response_url: str, reply: PrivateReply) -> None:
         try:
-            await self._client.tell(response_url, {**_private(reply), "replace_original": False})
+            await self._client.respond(response_url, {**_private(reply), "replace_original": False})
         except AgentError as error:
             log.warning("cannot report the result of a button to the Slack user: %s", error)
 

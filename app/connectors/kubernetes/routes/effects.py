@@ -93,7 +93,7 @@ def service_effect(old: JsonObject | None, new: JsonObject | None, pods: Pods) -
     return RouteEffect.HARMLESS
 
 
-def unheard_ports(service: JsonObject, pods: Pods) -> tuple[str, ...]:
+def unserved_ports(service: JsonObject, pods: Pods) -> tuple[str, ...]:
     """The target ports that no container has, by name: nothing can answer there."""
     named = (text(port, "targetPort") for port in objects(service, "spec", "ports"))
     return tuple(sorted({one for one in named if one is not None and one not in pods.named_ports}))

@@ -29,7 +29,7 @@ from app.connectors.kubernetes.routes.effects import (
     service_effect,
     service_selects,
     too_long,
-    unheard_ports,
+    unserved_ports,
 )
 from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.views.targets import last_change
@@ -158,7 +158,7 @@ class _Reach:
 
 
 def _changes(found: RouteObjects, at: datetime) -> Iterator[SeenChange]:
-    """What a watch saw, what was created lately, and what was written before a watch could compare it."""
+    """What a watch saw, what was created recently, and what was written before a watch could compare it."""
     yield from found.seen
     since = at - KEPT_FOR
     first: dict[str, JsonObject] = {}
@@ -283,7 +283,7 @@ def _faults(found: RouteObjects, workload: RoutedWorkload, pods: Pods) -> Iterat
         selector = texts(item, "spec", "selector")
         by_hash = any(label in selector for label in _HASH_LABELS)
         if service_selects(item, pods.labels):
-            for port in unheard_ports(item, pods):
+            for port in unserved_ports(item, pods):
                 yield _fault(
                     item, found, f"sends requests to port {port}, which no container of its pods has"
                 )

@@ -65,7 +65,7 @@ def pods_refused(
 ) -> PodsRefused | None:
     """By its condition `ReplicaFailure`; the kinds that have none report it in events.
 
-    An event counts while the workload has `missing` pods and it was repeated lately.
+    An event counts while the workload has `missing` pods and it was repeated recently.
     """
     condition = condition_of(workload, "ReplicaFailure")
     if text(condition, "status") == "True":
