@@ -51,7 +51,7 @@ class Since:
         if intent.id in self.changed_by:
             return f"{target} was changed since by {self.changed_by[intent.id]}"
         if intent.id in self.handled_by and not self.knows(intent):
-            return f"{self.handled_by[intent.id]} handled the incident meanwhile"
+            return f"{self.handled_by[intent.id]} has handled the incident since"
         return f"{target} no longer exists" if intent.id in self.gone else f"{target} could not be read"
 
 

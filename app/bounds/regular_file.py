@@ -29,7 +29,7 @@ def read(path: str | Path, most: int) -> Content:
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise Unsuitable(f"{path} is no regular file")
+            raise Unsuitable(f"{path} is not a regular file")
         data = b""
         while len(data) <= most and (more := os.read(descriptor, most + 1)):
             data += more

@@ -24,20 +24,20 @@ _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 def _namespace(value: str) -> str:
     if _NAMESPACE.fullmatch(value) is None:
-        raise ValueError(f"{value!r} is no namespace; write one like payments")
+        raise ValueError(f"{value!r} is not a namespace; write one like payments")
     return value
 
 
 def _cluster(value: str) -> str:
     if _NAMESPACE.fullmatch(value) is None:
-        raise ValueError(f"{value!r} is no name of a cluster; write one like east, in lower case")
+        raise ValueError(f"{value!r} is not a cluster name; write one like east, in lower case")
     return value
 
 
 def _service(value: str) -> str:
     environment, separator, service = value.partition("/")
     if not separator or not environment.strip() or not service.strip() or "/" in service:
-        raise ValueError(f"{value!r} is no service; write environment/service")
+        raise ValueError(f"{value!r} is not a service; write environment/service")
     return value
 
 
@@ -60,7 +60,7 @@ def _workload(value: str) -> str:
         or any(kind.lower() not in known for kind in parts[1:-1])
     ):
         raise ValueError(
-            f"{value!r} is no workload; write namespace/name, "
+            f"{value!r} is not a workload; write namespace/name, "
             f"or namespace/kind/name with one of {', '.join(known)}"
         )
     return value
@@ -75,14 +75,14 @@ def _application(value: str) -> str:
 
 def _repository(value: str) -> str:
     if value.startswith("-") or len(value.rstrip("/")) < 2:
-        raise ValueError(f"{value!r} is no address; write one like https://git.example.com/team")
+        raise ValueError(f"{value!r} is not an address; write one like https://git.example.com/team")
     return value
 
 
 def _log_labels(value: dict[str, str]) -> dict[str, str]:
     for label, text in value.items():
         if _LABEL.fullmatch(label) is None:
-            raise ValueError(f"{label!r} is no name of a label")
+            raise ValueError(f"{label!r} is not a label name")
         if text not in _LOG_PLACEHOLDERS and "{{" in text:
             raise ValueError(f"{text!r} is none of {', '.join(_LOG_PLACEHOLDERS)}")
     if "{{pod}}" not in value.values():

@@ -111,7 +111,7 @@ def store_url(database_url: str) -> URL:
         return make_url(one_host(database_url))
     except (ArgumentError, ValueError):
         raise ConfigurationError(
-            "DATABASE_URL is no URL; write sqlite:///heal.db or postgresql://user:password@host/database"
+            "DATABASE_URL is not a valid URL; write sqlite:///heal.db or postgresql://user:password@host/database"
         ) from None
 
 

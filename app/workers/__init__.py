@@ -86,7 +86,7 @@ async def running(
     """
     unknown = unknown_in_env_file()
     if unknown:
-        log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
+        log.warning(".env has unknown settings without effect: %s", ", ".join(unknown))
     runner = LocalRunner()
     async with traced(settings), _closing(await builder(settings, runner=runner)) as container:
         await _store_initial_token(container)

@@ -164,7 +164,7 @@ async def test_a_check_reports_a_store_that_refuses(cluster: LokiHarness) -> Non
     ("changes", "words"),
     [
         ({"loki_labels": {"namespace": "{{namespace}}"}}, "no label has the value {{pod}}"),
-        ({"loki_labels": {"pod": "{{pod}}", "a-b": "c"}}, "is no name of a label"),
+        ({"loki_labels": {"pod": "{{pod}}", "a-b": "c"}}, "is not a label name"),
         ({"loki_labels": {"pod": "{{pod}}", "ns": "{{nmespace}}"}}, "is none of"),
         ({"loki_url": None, "loki_tenant": "team-a"}, "LOKI_TENANT needs LOKI_URL"),
         ({"loki_tenant": "a\r\nb"}, "loki_tenant"),

@@ -62,7 +62,7 @@ def test_flux_is_that_of_the_cluster_without_a_name() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"clusters": {"East": EAST}}, "'East' is no name of a cluster"),
+        ({"clusters": {"East": EAST}}, "'East' is not a cluster name"),
         ({"clusters": {"east": {**EAST, "in_cluster": True}}}, "give either kubeconfig or in_cluster"),
         ({"clusters": {"east": {"kubeconfig": "e"}}}, "environment_namespaces is missing"),
         ({"clusters": {"east": EAST, "west": {**WEST, **HOME, "kubeconfig": "w"}}, **HOME}, "(prod)"),

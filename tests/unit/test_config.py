@@ -90,11 +90,11 @@ def test_the_env_file_is_read_within_bounds(tmp_path: Path) -> None:
         load_settings()
     env.unlink()
     os.mkfifo(env)
-    with pytest.raises(ConfigurationError, match=r"\.env is no regular file"):
+    with pytest.raises(ConfigurationError, match=r"\.env is not a regular file"):
         load_settings()
     env.unlink()
     env.mkdir()
-    with pytest.raises(ConfigurationError, match=r"\.env is no regular file"):
+    with pytest.raises(ConfigurationError, match=r"\.env is not a regular file"):
         load_settings()
 
 

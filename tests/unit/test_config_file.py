@@ -164,9 +164,9 @@ def test_a_pipe_does_not_hold_the_start_and_a_byte_order_mark_changes_nothing(
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     monkeypatch.setenv("CONFIG_FILE", "pipe")
-    with pytest.raises(ConfigurationError, match="pipe is no regular file"):
+    with pytest.raises(ConfigurationError, match="pipe is not a regular file"):
         load_settings()
-    with pytest.raises(ConfigurationError, match="pipe is no regular file"):
+    with pytest.raises(ConfigurationError, match="pipe is not a regular file"):
         read_services(Path("pipe"))
     Path("heal.yaml").write_bytes(b"\xef\xbb\xbfmax_actions_per_incident: 3\r\n")
     monkeypatch.setenv("CONFIG_FILE", "heal.yaml")

@@ -190,7 +190,7 @@ def test_the_end_of_a_summary_claims_only_what_is_known() -> None:
     target = FIRST.action.target
     unclear = record(FIRST, done(1, undoes=FIRST, kind=OutcomeKind.UNKNOWN), judged=FIRST)
     assert in_place(unclear) == ()
-    assert still_in_place(unclear) == f" It is not known whether rollback of {target} is still in place."
+    assert still_in_place(unclear) == f" Unknown whether rollback of {target} is still in place."
     assert why_recovered_alone(unclear) == f"Recovered by itself: rollback of {target} did not help."
     assert target is not None
     now = TargetState(ref=target, uid="u", resource_version="2", token="other", changed_by="bob")
@@ -309,7 +309,7 @@ TARGET = FIRST.action.target
         (
             (ROLLED_BACK,),
             TargetLook(problem="403"),
-            f" It is not known whether rollback of {TARGET} is still in place.",
+            f" Unknown whether rollback of {TARGET} is still in place.",
         ),
         (
             (ROLLED_BACK, RESTARTED),
@@ -354,7 +354,7 @@ def test_only_what_is_as_the_agent_left_it_gets_the_credit(look: TargetLook, fat
     assert (learnt.worked, learnt.recovered_alone) == (not fate, False)
     assert learnt.seconds_to_recover is not None
     helped = "Runbook r@1 helped: fine."
-    doubtful = f"Recovered, but it is not known whether rollback of {TARGET} helped ({TARGET} {fate}): fine."
+    doubtful = f"Recovered; unknown whether rollback of {TARGET} helped ({TARGET} {fate}): fine."
     assert why_recovered(found, since) == (doubtful if fate else helped)
 
 

@@ -271,7 +271,7 @@ def test_a_revision_that_failed_before_is_never_gone_back_to() -> None:
     failed = record(OLD, RevisionHealth.FAILED)
     seen = replace(BAD, revision_history=(failed, record(OLD)))
     told = unmet(ActionName.ROLLBACK, seen, to="previous_healthy")
-    assert told == "there is no revision to go back to: revision 6 failed before"
+    assert told == "there is no revision to roll back to: revision 6 failed before"
     restarted = replace(OLD, number=5, template_hash="restarted", created_at=OLD.created_at)
     view = workload([NEW, restarted, OLD], (*pulling(NEW), *pods(restarted)))
     told = unmet(ActionName.ROLLBACK, replace(seen, workload=view), to="previous_healthy")

@@ -220,7 +220,7 @@ def test_a_change_that_is_no_cause_is_reported_all_the_same() -> None:
     found = seen(RoutesView(changes=(write,)))
     facts = diagnose(found).best.evidence_for
     assert (
-        "Service checkout was changed by helm 6 s before the incident started (what was changed is not known)"
+        "Service checkout was changed by helm 6 s before the incident started (changed fields unknown)"
         in facts
     )
     assert "no change to the service itself is known around that time" not in facts

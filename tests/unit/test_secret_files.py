@@ -78,8 +78,8 @@ def _fifo(path: Path) -> None:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "cannot be read: No such file or directory"),
-    "folder": (Path.mkdir, "is no regular file"),
-    "pipe": (_fifo, "is no regular file"),
+    "folder": (Path.mkdir, "is not a regular file"),
+    "pipe": (_fifo, "is not a regular file"),
     "empty": (lambda path: _written(path, " \n"), "is empty"),
     "oversize": (lambda path: _written(path, "x" * (MAX_BYTES + 1)), "is larger than 64 KiB"),
     "binary": (lambda path: _written(path, b"\xff\xfe" + SECRET.encode()), "is not UTF-8 text"),

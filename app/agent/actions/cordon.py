@@ -45,7 +45,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 def cordon_of(node: str | None, workload: WorkloadView, then: str) -> Resolution:
     """The cordon of the node with the failing pods of a workload, and its effect on these pods, in words."""
     if node is None:
-        return Unmet(reason="the failing pods of the service are not on one node of their own")
+        return Unmet(reason="the failing pods of the service are not alone on one node")
     return Resolved(
         target=ObjectRef(kind=NODE, namespace="", name=node, cluster=workload.target.ref.cluster),
         parameters={NAMESPACE: workload.target.ref.namespace},

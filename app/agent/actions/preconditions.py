@@ -108,7 +108,7 @@ def replicas_held(workload: WorkloadView) -> str | None:
 
 def rollout_of(workload: WorkloadView) -> RolloutProgress | str:
     """How far the update of an Argo Rollout has come; for another kind of workload, why that is unknown."""
-    return workload.progress or f"{workload.target.ref} is no Argo Rollout"
+    return workload.progress or f"{workload.target.ref} is not an Argo Rollout"
 
 
 def rollout_paused(workload: WorkloadView) -> str | None:

@@ -94,6 +94,6 @@ SPEC = ActionSpec(
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,
-    undo_note="Replacing the pods of {target} again, with what was restored.",
+    undo_note="Replacing the pods of {target} again, so that they read the restored configuration.",
     no_undo_note="The {name} of {target} cannot be undone: the replaced pods are gone.",
 )

@@ -84,7 +84,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
             return through_application(found, revision, workload, application)
         passed_over.append(f"revision {revision.number} {objection}")
     reasons = "; ".join(passed_over) or "no older revision is kept"
-    return Unmet(reason=f"there is no revision to go back to: {reasons}")
+    return Unmet(reason=f"there is no revision to roll back to: {reasons}")
 
 
 def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unmet:
@@ -129,7 +129,7 @@ def _barrier(workload: WorkloadView) -> str | None:
     if current is None:
         return f"{workload.target.ref} shows no revision"
     if current.barrier is not None:
-        return f"revision {current.number} {current.barrier}: older code cannot run against what it changed"
+        return f"revision {current.number} {current.barrier}: older code cannot run after it"
     return None
 
 

@@ -316,7 +316,7 @@ def _bounded(merged: MergedAlerts, at: datetime) -> MergedAlerts:
 def _entry(template: Reason, merged: MergedAlerts) -> Reason:
     """The entry that represents these alerts: withdrawn as a reason, and muted while one of them may fire."""
     beside = f"alerts older than the newest {ALERTS_KEPT} of the service"
-    state = "are no reason for an action, last reported" if merged.firing else "were reported as resolved,"
+    state = "do not justify an action, last reported" if merged.firing else "were reported as resolved,"
     over = Withdrawal(
         at=template.last_true_at, by="the agent", said=f"{beside} {state}", muted=bool(merged.firing)
     )

@@ -94,7 +94,7 @@ async def store_initial(credentials: CredentialRepository, text: str, at: dateti
     parts = presented(text)
     if parts is None or not parts[0].startswith("tok_"):
         raise ConfigurationError(
-            "INITIAL_ADMIN_TOKEN is no token: write heal_tok_, 16 hexadecimal digits, _ and 64 more"
+            "INITIAL_ADMIN_TOKEN is not a valid token: write heal_tok_, 16 hexadecimal digits, _ and 64 more"
         )
     if administrators(await credentials.tokens(), at) or await credentials.get(parts[0]) is not None:
         return False

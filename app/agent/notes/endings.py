@@ -128,7 +128,7 @@ def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     before = f" Before that, {named_actions(left)} did not help." if left else ""
     fates = "; ".join(since.fate(i) for i in credited(record) if since.doubts(i))
     if fates:
-        return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
+        return f"Recovered; unknown whether {helped} helped ({fates}): {proof}.{before}"
     return f"{done} helped: {proof}.{before}"
 
 
@@ -149,7 +149,7 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
         elif one.id in since.gone:
             said += f" Not undone: {named_actions([one])}, which no longer exists."
         elif one.id in unclear or one.id in since.unread:
-            said += f" It is not known whether {named_actions([one])} is still in place."
+            said += f" Unknown whether {named_actions([one])} is still in place."
     known = unverified(record)
     if known is not None and known in left:
         said += f" The effect of {in_words(known.action.name)} was not verified."
@@ -159,7 +159,7 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
 def unknown_effects(record: IncidentRecord) -> str:
     """A sentence on the writes in progress, for an end that does not wait for them; or empty."""
     begun = [i for i in record.intents if i.state is IntentState.EXECUTING and i.action.target is not None]
-    return f" It is not known whether {named_actions(begun)} took effect." if begun else ""
+    return f" Unknown whether {named_actions(begun)} took effect." if begun else ""
 
 
 def named_actions(intents: Sequence[Intent]) -> str:

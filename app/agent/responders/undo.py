@@ -134,7 +134,7 @@ class RequestedUndo:
         unknown, partly = kind is OutcomeKind.UNKNOWN, not undone_intents(record).isdisjoint(asked.undoes)
         words = "Undone in part" if partly else "Not undone"
         if unknown:
-            words = "It is not known whether the requested undo took effect"
+            words = "Unknown whether the requested undo took effect"
         note = Note(
             at=now,
             stage=Stage.UNDO,

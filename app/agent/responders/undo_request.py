@@ -37,7 +37,7 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
         raise Conflict("the agent changed nothing in this incident: there is nothing to undo")
     begun = next((i for i in record.intents if i.state is IntentState.EXECUTING), None)
     if begun is not None:
-        raise Conflict(f"{named_actions([begun])} is under way, and its outcome is not known yet")
+        raise Conflict(f"{named_actions([begun])} is still in progress")
     decided = next((i for i in record.intents if i.state is IntentState.DECIDED and i.own_undo), None)
     if decided is not None:
         raise Conflict(f"the agent has decided on {named_actions([decided])} already: hand the incident back")
@@ -47,9 +47,7 @@ def last_change(record: IncidentRecord) -> tuple[Intent, ...]:
     undone, unclear = undone_intents(record), unclear_undos(record)
     for one in last:
         if one.id in unclear:
-            raise Conflict(
-                f"it is not known whether {named_actions([one])} was undone already: check it by hand"
-            )
+            raise Conflict(f"unknown whether {named_actions([one])} was undone already: check it by hand")
     left = tuple(i for i in last if i.id not in undone)
     if not left:
         raise Conflict(f"{named_actions([last[-1]])}, the last change of the agent, was undone already")

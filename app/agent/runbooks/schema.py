@@ -87,7 +87,7 @@ def _complaint(error: ValidationError) -> Complaint:
 
 
 def _unknown_key(key: str, allowed: list[str]) -> str:
-    known = f"allowed here: {', '.join(allowed)}" if allowed else "nothing is allowed here"
+    known = f"allowed here: {', '.join(allowed)}" if allowed else "no keys are allowed here"
     if key.lower() in _SHELL_KEYS:
         return f"a runbook runs no commands; name one of the typed actions instead ({known})"
     return f"unknown key; {known}"

@@ -171,7 +171,7 @@ class Settling:
 
 def first_verified(why: str, now: datetime) -> Note:
     """Why an action that completes the last one is skipped."""
-    return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
+    return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying the completed actions.", data={})
 
 
 def works_again(record: IncidentRecord) -> IncidentRecord:

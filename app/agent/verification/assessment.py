@@ -223,7 +223,7 @@ def _unmeasured(
     """The indicators needed for a verdict that have no fresh measurement."""
     gaps = []
     if Trigger.TELEMETRY_OUTAGE in triggers:
-        gaps.append("a telemetry outage is no evidence about a service")
+        gaps.append("a telemetry outage gives no evidence about a service")
     if seen.unmeasured is not None:
         gaps.append(f"cannot measure: {seen.unmeasured}")
     elif seen.sli is not None and slo.too_few(seen.sli.request_rate):

@@ -146,5 +146,5 @@ def _refusal(state: ApprovalState, error: Exception) -> Problem:
         status=409,
         kind=kind,
         title=title,
-        detail=f"{error}." + (" The first answer stands." if kind == "already-answered" else ""),
+        detail=f"{error}." + (" The first answer is valid." if kind == "already-answered" else ""),
     )

@@ -58,7 +58,13 @@ async def closed_circuit(container: ApiDependencies, wanted: CircuitRequest, per
     key, known = wanted.key, container.loop.stages.executor.policy.limits.shared.clusters.names
     if wanted.cluster is not None and wanted.cluster not in known:
         fix = f"name one of {', '.join(known)}" if known else "leave it out: CLUSTERS names none"
-        raise invalid([FieldError(field="cluster", message="is no cluster", value=wanted.cluster, fix=fix)])
+        raise invalid(
+            [
+                FieldError(
+                    field="cluster", message="is not a cluster in CLUSTERS", value=wanted.cluster, fix=fix
+                )
+            ]
+        )
     by = deciding_person(person, wanted.by)
     said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.close_circuit(key, said, person=by)

@@ -53,7 +53,7 @@ async def get_sandbox(playground: PlaygroundDep, container: ContainerDep) -> San
     operation_id="start_scenario",
     responses=problems(401, 403, 404, 429, 503),
     dependencies=[needs(Scope.OPERATE)],
-    summary="Start a scenario in an environment of its own; the services of the last run are removed",
+    summary="Start a scenario in a new environment; the services of the previous run are removed",
 )
 async def start_scenario(name: str, playground: PlaygroundDep) -> ScenarioRunView:
     return run_view(start(playground, name))

@@ -33,7 +33,7 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
     if unknown:
         yield warn(
             "configuration",
-            f".env has names that are no settings and have no effect: {some_of(unknown, _MOST_SHOWN)}",
+            f".env has unknown settings without effect: {some_of(unknown, _MOST_SHOWN)}",
             f"correct or remove them, or list them in {ESCAPE}",
         )
     if settings.config_file is not None:

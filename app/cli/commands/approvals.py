@@ -120,7 +120,7 @@ async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequ
         agent.parsed(BrakesView, reply)
         return
     if wanted.cluster is not None and wanted.cluster not in settings.clusters:
-        raise CommandFailed(f"{wanted.cluster} is no cluster of CLUSTERS")
+        raise CommandFailed(f"{wanted.cluster} is not a cluster in CLUSTERS")
     async with database(settings) as store:
         by = await speaker(settings, store.credentials, wanted.by, Scope.OPERATE)
         said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))

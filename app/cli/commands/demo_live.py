@@ -198,7 +198,7 @@ async def _settled(container: Container, key: ServiceKey) -> None:
             return
         await asyncio.sleep(_STEP_SECONDS)
     raise CommandFailed(
-        f"the good image was put back, but {key} has not rolled out in {_SETTLE_SECONDS:.0f} s"
+        f"the good image was restored, but {key} has not rolled out in {_SETTLE_SECONDS:.0f} s"
     )
 
 

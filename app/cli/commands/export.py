@@ -55,7 +55,7 @@ def verified(file: Path, key: Ed25519PublicKey) -> str:
     signature = content.pop("signature", None)
     if content.get("format") != FORMAT or not isinstance(signature, dict):
         raise CommandFailed(
-            f"{file} is no signed export of a post-mortem; `heal export ID --sign` writes one"
+            f"{file} is not a signed export of a post-mortem; `heal export ID --sign` writes one"
         )
     if signature.get("key_id") != key_id(key):
         raise CommandFailed(
@@ -90,7 +90,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
         found = load_pem_private_key(_key_bytes(file), password=None)
     except (ValueError, TypeError) as error:
         raise CommandFailed(
-            f"{file} is no unencrypted private key in PEM; make one with "
+            f"{file} is not an unencrypted private key in PEM; make one with "
             f"`openssl genpkey -algorithm ed25519 -out {file.name}`"
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
@@ -107,7 +107,7 @@ def public_key(file: Path) -> Ed25519PublicKey:
         found = load_pem_public_key(_key_bytes(file))
     except ValueError as error:
         raise CommandFailed(
-            f"{file} is no public key in PEM; make it from the private key with "
+            f"{file} is not a public key in PEM; make it from the private key with "
             "`openssl pkey -in KEY -pubout`"
         ) from error
     if not isinstance(found, Ed25519PublicKey):
@@ -124,9 +124,9 @@ def _content(file: Path) -> dict[str, Any]:
     try:
         found = decode(_bytes(file, _MOST_BYTES))
     except UnreadableJson as error:
-        raise CommandFailed(f"{file} is no JSON: {error}") from error
+        raise CommandFailed(f"{file} is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise CommandFailed(f"{file} is no export of a post-mortem")
+        raise CommandFailed(f"{file} is not an export of a post-mortem")
     return dict(found)
 
 

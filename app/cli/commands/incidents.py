@@ -59,7 +59,8 @@ def moment(text: str | None, now: datetime, option: str) -> datetime | None:
         parsed = None
     if parsed is None or parsed.tzinfo is None:
         raise CommandFailed(
-            f"{option}: {text!r} is no time; write 2026-02-20T17:00:00Z, or 30m, 2h, 7d for that long ago"
+            f"{option}: {text!r} is not a valid time; write 2026-02-20T17:00:00Z, or 30m, 2h, 7d "
+            "for a time before now"
         )
     return parsed.astimezone(UTC)
 
@@ -186,7 +187,7 @@ async def local_store(settings: Settings) -> Store:
     where = default_url(settings)
     if path is None:
         raise CommandFailed(
-            f"no agent answers at {where}, and DATABASE_URL is no local SQLite file; "
+            f"no agent answers at {where}, and DATABASE_URL does not name a local SQLite file; "
             "start an agent with `heal run`, or name one with --url"
         )
     if not path.is_file():

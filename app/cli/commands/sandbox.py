@@ -63,7 +63,7 @@ async def _sandbox(settings: Settings, url: str | None) -> RunningAgent:
         raise _absent(default_url(settings))
     if not agent.parsed(VersionView, reply).sandbox:
         raise CommandFailed(
-            f"the agent at {agent.base} is no sandbox; start one with `heal sandbox`, on another --port"
+            f"the agent at {agent.base} is not a sandbox; start one with `heal sandbox`, on another --port"
         )
     return agent
 

@@ -25,7 +25,9 @@ def scenarios(settings: Settings, wanted: list[str]) -> list[Variant]:
         elif Path(name).is_file():
             found += load_scenarios(Path(name), 1)
         else:
-            raise CommandFailed(f"{name!r} is no scenario and no file; the sandbox offers {', '.join(known)}")
+            raise CommandFailed(
+                f"{name!r} is neither a scenario nor a file; the sandbox offers {', '.join(known)}"
+            )
     return found
 
 

@@ -54,7 +54,7 @@ async def _holder(
 ) -> Person:
     assert settings.heal_token is not None  # noqa: S101 - narrows the type; the caller looked
     credential = await proved(credentials, settings.heal_token.get_secret_value())
-    ended = credential.refusal(datetime.now(UTC)) if credential is not None else "it is not known here"
+    ended = credential.refusal(datetime.now(UTC)) if credential is not None else "the agent does not know it"
     if credential is None or ended is not None:
         raise CommandFailed(f"HEAL_TOKEN is not valid: {ended}")
     person = holder(credential, settings.role_scopes, door=Door.CLI)

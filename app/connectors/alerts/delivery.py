@@ -215,7 +215,7 @@ def _trigger(alert: AlertEntry, settings: Settings) -> Trigger | None:
     except ValueError:
         raise Unmapped(f"label {TRIGGER_LABEL} is {shorten(asked, 80)!r}; use one of {known}") from None
     if found is Trigger.BATCH_FAILED:
-        raise Unmapped(f"a failed Job is no outage of a service; use one of {known}, or WATCH_JOBS=true")
+        raise Unmapped(f"a failed Job is not an outage of a service; use one of {known}, or WATCH_JOBS=true")
     return found
 
 

@@ -78,7 +78,7 @@ class GitProgram:
         if not _COMMIT.fullmatch(commit) or not _BRANCH.fullmatch(branch):
             raise Invalid("the application follows no branch, or its history names no commit")
         if path and not _PATH.fullmatch(path):
-            raise Invalid(f"{shorten(path, 200)!r} is no path of a repository")
+            raise Invalid(f"{shorten(path, 200)!r} is not a path in a repository")
 
     async def run(self, arguments: Sequence[str], folder: str | None = None, *, writes: bool = False) -> str:
         """The output of git; `UnknownOutcome` where a push was cut off."""

@@ -200,7 +200,7 @@ def _unwatched(workloads: Sequence[UnwatchedWorkload]) -> Iterator[Finding]:
             "workloads",
             f"{counted(len(workloads), 'workload')} not watched: "
             + "; ".join(str(one) for one in workloads[:_MOST_SHOWN]),
-            "name each in SERVICE_WORKLOADS, or give it a label or annotation of its own",
+            "name each in SERVICE_WORKLOADS, or give it a separate label or annotation",
         )
 
 

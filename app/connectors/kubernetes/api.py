@@ -122,7 +122,7 @@ class ReadApi:
             if not isinstance(answer.get("items", ()), list | None):
                 # An empty object is not an empty list: a gateway answered, or an answer was cut off.
                 call = _collection_call("list", kind, namespace)
-                raise failure(call, ValueError("the answer is no list of objects"))
+                raise failure(call, ValueError("the answer is not a list of objects"))
             page = text(answer, "metadata", "continue")
             version = text(answer, "metadata", "resourceVersion") or ""
             found = ({**item, "kind": kind.value} for item in objects(answer, "items"))
@@ -271,7 +271,7 @@ def _watched(call: KubernetesCall, line: str) -> Watched:
     try:
         event = msgspec.json.decode(line)
         if not isinstance(event, dict):
-            raise failure(call, ValueError("the event is no object"))
+            raise failure(call, ValueError("the event is not an object"))
         item = mapping(event, "object")
         if event.get("type") == "ERROR":
             raise rejection(call, number(item, "code") or 500, {}, item)

@@ -67,5 +67,5 @@ def _from_file(path: Path) -> KubeConfig:
     except _MALFORMED as error:
         # The parser's message could quote credentials.
         raise ConfigurationError(
-            f"KUBECONFIG {path} is no valid kubeconfig: {type(error).__name__}"
+            f"KUBECONFIG {path} is not a valid kubeconfig: {type(error).__name__}"
         ) from error

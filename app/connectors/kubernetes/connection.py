@@ -271,7 +271,7 @@ class Connection:
         except (msgspec.DecodeError, RecursionError) as error:
             raise failure(call, error) from error
         if not isinstance(answer, dict):
-            raise failure(call, ValueError("the answer is no object"))
+            raise failure(call, ValueError("the answer is not an object"))
         return cast("JsonObject", answer)
 
     def prepare_log(self, namespace: str, pod: str, **more: str) -> BasicRequest:

@@ -101,7 +101,7 @@ class ServiceMap:
         for environment, namespace in self._namespaces.items():
             if not is_namespace_name(namespace):
                 raise ConfigurationError(
-                    f"ENVIRONMENT_NAMESPACES: {namespace!r} is no namespace; name one for {environment!r}"
+                    f"ENVIRONMENT_NAMESPACES: {namespace!r} is not a namespace; name one for {environment!r}"
                 )
             if namespace in self._environments:
                 raise ConfigurationError(
@@ -265,7 +265,7 @@ def _override(written_key: str, written_place: str) -> tuple[ServiceKey, Place]:
     environment, _, service = written_key.partition("/")
     if not environment or not service or "/" in service:
         raise ConfigurationError(
-            f"SERVICE_WORKLOADS: {written_key!r} is no service; write environment/service"
+            f"SERVICE_WORKLOADS: {written_key!r} is not a service; write environment/service"
         )
     parts, known = written_place.split("/"), {kind.lower(): kind for kind in WORKLOAD_KINDS}
     kinds = [known.get(part.lower(), "") for part in parts[1:-1]]
@@ -275,7 +275,7 @@ def _override(written_key: str, written_place: str) -> tuple[ServiceKey, Place]:
         or not all(kinds)
     ):
         raise ConfigurationError(
-            f"SERVICE_WORKLOADS: {written_place!r} is no workload; write namespace/name, "
+            f"SERVICE_WORKLOADS: {written_place!r} is not a workload; write namespace/name, "
             f"or namespace/kind/name with one of {', '.join(known)}"
         )
     place = Place(namespace=parts[0], name=parts[-1], kind="".join(kinds))

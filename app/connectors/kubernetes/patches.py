@@ -87,7 +87,7 @@ def writable_ref(action: Action) -> ObjectRef:
     """The object that an action would change; `Invalid` where the two do not go together."""
     ref = target_ref(action)
     if action.name not in PATCHES or ref.kind not in PATCHES[action.name].changes:
-        raise Invalid(f"{action.name} is no change of a {ref.kind}")
+        raise Invalid(f"{action.name} does not change a {ref.kind}")
     return ref
 
 
@@ -298,7 +298,7 @@ def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
         raise Invalid(f"{action.name}: the wanted data of {action.target} is missing or no text")
     binary = body.get("binaryData", mapping(request.current, "binaryData"))
     if not isinstance(binary, dict) or any(not isinstance(item, str) for item in binary.values()):
-        raise Invalid(f"{action.name}: the wanted binary data of {action.target} is no text")
+        raise Invalid(f"{action.name}: the wanted binary data of {action.target} is not text")
     return wanted, binary
 
 

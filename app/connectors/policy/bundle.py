@@ -121,7 +121,7 @@ def _text(file: Path) -> str | BundleProblem:
         return BundleProblem(file=str(file), message=f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return BundleProblem(file=str(file), line=line, message="this is no UTF-8 text")
+        return BundleProblem(file=str(file), line=line, message="the file is not UTF-8 text")
 
 
 def _merge(data: JsonObject, file: Path, path: tuple[str, ...], text: str) -> Iterator[BundleProblem]:

@@ -196,7 +196,7 @@ def _known(name: str, setting: str) -> str:
 def _quoted(value: str, quote: str) -> str:
     if quote == "`":
         if "`" in value:
-            raise Invalid("a value with a backtick cannot stand in a backtick string; use double quotes")
+            raise Invalid("a backtick string cannot contain a backtick; use double quotes")
         return value
     return value.replace("\\", "\\\\").replace(quote, "\\" + quote).replace("\n", "\\n")
 

@@ -41,10 +41,10 @@ class Published:
 def read_discovery(document: object, issuer: str) -> Published:
     """Raises `PermanentError` where it is not one, or another issuer's."""
     if not isinstance(document, Mapping):
-        raise PermanentError("its discovery document is no JSON object")
+        raise PermanentError("its discovery document is not a JSON object")
     if document.get("issuer") != issuer:
         raise PermanentError(
-            "its discovery document is for another issuer: set OIDC_ISSUER to exactly what stands there "
+            "its discovery document is for another issuer: set OIDC_ISSUER to exactly that value "
             "as 'issuer', slash at the end included"
         )
     return Published(

@@ -71,7 +71,7 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         try:
             return json.loads(answer.content)
         except (ValueError, RecursionError):
-            raise PermanentError("it sent a document that is no JSON") from None
+            raise PermanentError("it sent a document that is not JSON") from None
 
 
 def reachable_safely(url: str) -> bool:

@@ -239,7 +239,7 @@ def read_snapshot(value: object) -> Snapshot | None:
     head = read(_SnapshotHead, value)
     body = cast("Mapping[str, Any]", value).get("body")
     if not isinstance(body, dict):
-        raise PermanentError("a stored Snapshot cannot be read: its body is no object")
+        raise PermanentError("a stored Snapshot cannot be read: its body is not an object")
     return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available, sent_at=head.sent_at)
 
 

@@ -62,4 +62,4 @@ def kind_of(file: Path) -> DatabaseKind:
     for beginning, kind in _BEGINNINGS.items():
         if first.startswith(beginning):
             return kind
-    raise PermanentError(f"{file} is no backup: neither a SQLite file nor an archive of pg_dump")
+    raise PermanentError(f"{file} is not a backup: neither a SQLite file nor an archive of pg_dump")

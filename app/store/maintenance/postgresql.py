@@ -72,7 +72,7 @@ async def _archived(file: Path) -> frozenset[str]:
     listed = await _run(None, "pg_restore", "--list", str(file))
     names = frozenset(_ENTRY.findall(listed))
     if not names >= _REQUIRED:
-        raise PermanentError(f"{file} is no backup of this agent: an archive of another database")
+        raise PermanentError(f"{file} is not a backup of this agent but of another database")
     return names
 
 

@@ -71,7 +71,7 @@ def schema_of(path: Path) -> str | None:
 def _copy(source: Path, target: Path) -> None:
     with _opened(source) as database:
         if REVISION_TABLE not in _tables(database):
-            raise PermanentError(f"{source} is no database of this agent")
+            raise PermanentError(f"{source} is not a database of this agent")
         with _opened(target) as copy:
             database.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")

@@ -88,7 +88,7 @@ def change_in_words(change: RouteChange, evidence: Evidence) -> str:
         after = relative(change.not_before, incident_onset(evidence), "the incident started")
         when = f"between {after} and {when} (the watch was interrupted)"
     what = f": {'; '.join(change.difference[:_DIFFERENCES])}" if change.difference else ""
-    unseen = " (what was changed is not known)" if change.effect is RouteEffect.UNKNOWN else ""
+    unseen = " (changed fields unknown)" if change.effect is RouteEffect.UNKNOWN else ""
     about = ""
     if evidence.key.service not in change.services:
         called = sorted(related(evidence).intersection(change.services))

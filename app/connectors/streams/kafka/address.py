@@ -162,7 +162,7 @@ def _checked(properties: dict[str, str]) -> dict[str, str]:
         if name in _OWNED:
             raise ConfigurationError(f"the Kafka property {name} cannot be set: the agent sees to it itself")
         if not _PROPERTY.fullmatch(name):
-            raise ConfigurationError(f"{name!r} is no name of a Kafka property")
+            raise ConfigurationError(f"{name!r} is not a Kafka property")
     protocol = properties.get("security.protocol", "PLAINTEXT").upper()
     if not protocol.startswith("SASL_") and (sasl := _first(properties, "sasl.")):
         raise ConfigurationError(

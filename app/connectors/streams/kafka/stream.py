@@ -268,7 +268,7 @@ class KafkaStream:
         topic = metadata.topics[self._address.topic]
         if topic.error is not None:
             if topic.error.name() == "UNKNOWN_TOPIC_OR_PART":
-                raise TransientError(f"{doing}: there is no such topic yet: create it")
+                raise TransientError(f"{doing}: the topic does not exist: create it")
             raise agent_error(doing, topic.error)
         self._trouble = None
         return str(metadata.cluster_id)

@@ -76,7 +76,7 @@ class RedisServer:
             case errors.MovedError() | errors.AskError() | errors.ClusterCrossSlotError():
                 return PermanentError(
                     "the stream is on a Redis Cluster: name the node that holds it, and put the "
-                    f"stream's name into braces so that its dead letters stay beside it: {words}"
+                    f"stream's name into braces so that its dead letters stay on the same node: {words}"
                 )
         code = words.partition(" ")[0]
         if code == "NOGROUP":
