@@ -94,7 +94,7 @@ def change_workload(
 def change_other(
     action: Action, snapshot: Snapshot | None, intent_id: IntentId | None
 ) -> Callable[[Other], None]:
-    """The change of an object that is not a workload; without an intent it is a dry run and leaves no marker."""
+    """The change of an object that is not a workload; without an intent a dry run that leaves no marker."""
     kind = action.target.kind if action.target is not None else CONFIG_MAP
     if kind not in ACTIONS[action.name].kinds:
         raise Invalid(f"{action.name} does not change a {kind}")

@@ -174,7 +174,8 @@ def _key(name: str) -> ServiceKey:
     environment, _, service = name.partition("/")
     if not all(re.fullmatch(LABEL, part) and len(part) <= MAX_LABEL_CHARS for part in (environment, service)):
         raise ValueError(
-            f"{name!r} is not a service; write environment/service, each of lower-case letters, digits and '-'"
+            f"{name!r} is not a service; write environment/service, each of lower-case letters, "
+            "digits and '-'"
         )
     return ServiceKey(environment=environment, service=service)
 

@@ -234,7 +234,7 @@ def test_a_configured_workload_names_its_service(labels: dict[str, str]) -> None
         ({**BASE, "service": "a", "env": "../prod"}, "label env"),
         ({"alertname": "X", "service": "a", "namespace": "Ns"}, "label namespace"),
         ({**BASE, "service": "a", "heal_trigger": "panic"}, "use one of deploy_failed, high_error_rate"),
-        ({**BASE, "service": "a", "heal_trigger": "batch_failed"}, "no outage of a service"),
+        ({**BASE, "service": "a", "heal_trigger": "batch_failed"}, "not an outage of a service"),
         ({**BASE, "service": "kubelet"}, "no label names the service: kubelet reports the metric"),
     ],
 )

@@ -90,16 +90,16 @@ def test_a_config_map_that_came_with_the_template_is_reverted_with_it(written: f
 # ---------------------------------------------------------------- tags that move
 
 
-def annotated(images: tuple[str, ...]) -> Evidence:
+def annotated(images: tuple[str, ...], annotation: str = "vault.hashicorp.com/role") -> Evidence:
     """Errors since a rollout that changed an annotation and nothing else."""
-    before = replace(OLD, fields=FIELDS, images=images)
+    before = replace(OLD, fields=((f"annotation {annotation}", "1"), *FIELDS[1:]), images=images)
     after = revision(
         7,
         -3,
         code_hash=OLD.code_hash,
         config_hash="other",
         images=images,
-        fields=(("annotation git-sha", "2"), *FIELDS[1:]),
+        fields=((f"annotation {annotation}", "2"), *FIELDS[1:]),
     )
     running = workload([after, before], pods(after, ready_changed_at=at(-2.6)))
     return evidence(Trigger.HIGH_ERROR_RATE, workload=running, sli=ERRORS)
@@ -119,6 +119,12 @@ def annotated(images: tuple[str, ...]) -> Evidence:
 def test_an_annotation_is_not_reverted_under_an_image_that_may_have_moved(image: str, reverted: bool) -> None:
     """New pods would pull the same image again, whatever the annotation says."""
     assert bool(planned(annotated((image,)))) is reverted
+
+
+@pytest.mark.parametrize("annotation", ["git-sha", "checksum/config"])
+def test_an_annotation_that_nothing_reads_is_not_reverted(annotation: str) -> None:
+    """The same image would run with the same configuration again."""
+    assert planned(annotated(("registry.example/checkout:1.4.2",), annotation)) == []
 
 
 # ---------------------------------------------------------------- started later from the same template

@@ -57,7 +57,7 @@ def test_a_loss_is_reported_with_its_day_and_exits_with_one(heal: Heal, posted: 
 def test_wrong_use_is_reported_in_one_line(heal: Heal) -> None:
     """A time that is none, a deep look through HTTP, a database that is not there."""
     for arguments, told in (
-        (("--since", "yesterday"), "is no time"),
+        (("--since", "yesterday"), "is not a valid time"),
         (("--deep", "--url", "http://127.0.0.1:1"), "reads the database directly"),
         ((), "no database"),
         (("--deep",), "--deep reads the database, and there is no database"),

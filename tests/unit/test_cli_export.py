@@ -99,7 +99,7 @@ def test_a_timeline_that_was_altered_before_the_export_shows(
         (("export", "ID", "--sign", "--key", "none.pem"), 1, "cannot be read"),
         (("export", "ID", "--sign", "--key", "x.pem"), 1, "Ed25519 is required"),
         (("export", "ID"), 0, '"format": "self-healing-devops-agent/post-mortem/1"'),
-        (("verify-export", ".env", "--key", "ours.pub"), 1, "is no JSON"),
+        (("verify-export", ".env", "--key", "ours.pub"), 1, "is not JSON"),
         (("verify-export", "ours.pub", "--key", "ours.pem"), 1, "openssl pkey"),
     ],
 )

@@ -49,7 +49,7 @@ def seen(running: tuple[PodView, ...], **changes: Any) -> Evidence:
 
 CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
     (ActionName.CORDON, {}, seen(ON_ONE_NODE), "Node node-9"),
-    (ActionName.CORDON, {}, seen(ONE_STUCK), "not on one node"),
+    (ActionName.CORDON, {}, seen(ONE_STUCK), "not alone on one node"),
     (ActionName.CORDON, {}, seen((sick(READY[0], node_lost=True), *READY[1:])), "no longer reports"),
     (ActionName.CORDON, {}, seen(ON_ONE_NODE, opted_out=True), "opted out"),
     (
@@ -106,7 +106,7 @@ CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
     ),
     (ActionName.RAISE_MEMORY_LIMIT, {"by_percent": 50}, seen(KILLED, managed_by="argocd"), "in Git"),
     (ActionName.ABORT_ROLLOUT, {}, seen(READY, progress=CANARY, managed_by="argocd"), "aborted"),
-    (ActionName.ABORT_ROLLOUT, {}, seen(READY), "no Argo Rollout"),
+    (ActionName.ABORT_ROLLOUT, {}, seen(READY), "not an Argo Rollout"),
     (
         ActionName.ABORT_ROLLOUT,
         {},
@@ -127,7 +127,7 @@ CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
     (ActionName.PAUSE_ROLLOUT, {}, seen(READY, progress=CANARY, managed_by="argocd"), "in Git"),
 ]
 REFUSED = (
-    "not on one node",
+    "not alone on one node",
     "no longer reports",
     "opted out",
     "has a node",
@@ -142,7 +142,7 @@ REFUSED = (
     "MEMORY_LIMIT_MAX_MIB",
     "no memory limit",
     "in Git",
-    "no Argo Rollout",
+    "not an Argo Rollout",
     "no update",
     "is not aborted",
     "waits at no step",

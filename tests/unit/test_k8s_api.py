@@ -377,10 +377,10 @@ def test_without_a_cluster_there_is_no_connector() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{not yaml", "no valid kubeconfig"),
-        ("- a\n- list", "no valid kubeconfig"),
-        ("\x00\x01", "no valid kubeconfig"),
-        ("apiVersion: v1\n", "no valid kubeconfig"),
+        ("{not yaml", "not a valid kubeconfig"),
+        ("- a\n- list", "not a valid kubeconfig"),
+        ("\x00\x01", "not a valid kubeconfig"),
+        ("apiVersion: v1\n", "not a valid kubeconfig"),
         ("clusters: []\ncontexts: []\nusers: []\n", "current-context"),
         (
             "clusters: []\ncontexts: [{name: c, context: {cluster: x, user: u}}]\ncurrent-context: c\n",

@@ -95,12 +95,12 @@ def test_a_configured_workload_is_only_that_service() -> None:
     ("environments", "workloads", "told"),
     [
         ({"prod": "payments", "live": "payments"}, {}, "two environments"),
-        ({"prod": "Not A Namespace"}, {}, "no namespace"),
+        ({"prod": "Not A Namespace"}, {}, "not a namespace"),
         ({}, {"payments-api": "payments/shop"}, "environment/service"),
         ({}, {"prod/a/b": "payments/shop"}, "environment/service"),
         ({}, {"prod/api": "shop"}, "namespace/name"),
         ({}, {"prod/api": "payments/a/b"}, "namespace/name"),
-        ({}, {"prod/api": "payments/cronjob/a"}, "no workload"),
+        ({}, {"prod/api": "payments/cronjob/a"}, "not a workload"),
         ({}, {"prod/a": "payments/shop", "prod/b": "payments/shop"}, "keep one"),
     ],
 )
