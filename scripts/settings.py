@@ -33,8 +33,8 @@ Settings come from the environment, from a file `.env` in the working directory,
 `.env.example` to start: a plain copy keeps every default. It also overrides `CONFIG_FILE` for every setting
 that has a value in it; to use `CONFIG_FILE`, remove those lines from `.env`. A wrong value stops the start
 with a message that names the setting, and where it is JSON the path within it. So does a line of `.env` that
-is no `NAME=value`, and a name within two edits of a setting, in `.env`, or in the environment where it has
-ten characters or more and an underscore: it is probably a setting that was mistyped. List names of other
+is not `NAME=value`, and a name that is probably a mistyped setting: one within two edits of a setting, in
+`.env`, or in the environment if it has at least ten characters and an underscore. List names of other
 programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are known. Any other unknown name in
 `.env` is a warning at start and in `heal doctor`. This page is written from `.env.example` by `python -m
 scripts.settings`.
@@ -59,13 +59,12 @@ freeze_windows:
 A value that versions of YAML read differently is refused with file, line and column, here as in
 `SERVICES_FILE`, runbooks and scenarios: `010` (8 or 10), `yes` and `off`, `1:30`, `1e3`, a date. Write
 decimal numbers, `true` or `false`, and put texts that look like one of these in quotes. Anchors, aliases,
-tags and keys that stand twice are refused too.
+tags and duplicate keys are refused too, and so are files larger than 1 MiB, pipes and devices.
 
 `docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
 files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does. `heal
 config check FILE` checks a file and names the line of each unknown setting and the setting of each wrong
-value, and `heal config show` shows where each value comes from. The file has at most 1 MiB, no aliases, and
-no key twice in a mapping; a pipe or a device is refused.
+value, and `heal config show` shows where each value comes from.
 
 A running agent looks at the file every two seconds, and at once on SIGHUP. These settings take effect without
 a restart: {live}. The log names each that changed. Any other changed setting takes effect at the next start;
