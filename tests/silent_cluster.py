@@ -46,7 +46,7 @@ class SilentCluster:
         self._silent(f"load {node} {rooms}")
 
     async def opt_out(self, action: Action, key: ServiceKey) -> NoReturn:
-        self._silent(f"consent {action.target} {key}")
+        self._silent(f"opt-out {action.target} {key}")
 
     async def batches(self) -> NoReturn:
         self._silent("batches")

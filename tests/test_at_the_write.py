@@ -300,7 +300,7 @@ class Unreadable:
         (
             Conflict("it was written meanwhile"),
             False,
-            "consent",
+            "opt_out",
             Forbidden("cannot get namespaces"),
             OutcomeKind.REFUSED,
             "not sent: whether it is still allowed cannot be read: cannot get namespaces",

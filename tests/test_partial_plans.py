@@ -266,7 +266,7 @@ async def test_a_recovery_after_the_change_of_a_person_is_not_credited_to_the_ag
         assert incident.closed_at - released >= timedelta(seconds=60), "a whole soak of the new state"
         assert incident.state is IncidentState.RECOVERED
         assert f"Deployment prod/shop was changed since by {PIPELINE}" in incident.summary
-        assert "not known whether rollback of Deployment prod/shop helped" in incident.summary
+        assert "unknown whether rollback of Deployment prod/shop helped" in incident.summary
         assert incident.lesson is not None
         assert incident.lesson.worked is False
 

@@ -212,8 +212,8 @@ GUARDRAILS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"max_replica_share": 0.5},
         "MAX_REPLICA_SHARE",
     ),
-    "opt-out": ({"consent": OptOut(refused_by=("Namespace prod",))}, {}, "opts out"),
-    "unreadable opt-out": ({"consent": OptOut(unread="forbidden")}, {}, "cannot be read"),
+    "opt-out": ({"opt_out": OptOut(refused_by=("Namespace prod",))}, {}, "opts out"),
+    "unreadable opt-out": ({"opt_out": OptOut(unread="forbidden")}, {}, "cannot be read"),
     "missing opt-in": ({}, {"require_opt_in": True}, "REQUIRE_OPT_IN"),
     "kill switch": (
         {"brake": KillSwitch(engaged=True, by="carol", reason="migration", at=AT)},

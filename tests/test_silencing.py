@@ -185,7 +185,9 @@ async def silencing(folder: Path, *, enabled: bool = True, **changes: Any) -> As
                     source=agent.world.alerts,
                     incidents=agent.store.incidents,
                     ending=agent.world.silence_ending,
-                ),
+                )
+                if enabled
+                else None,
                 intake=agent.intake,
                 owners=None,
                 clock=agent.clock,
@@ -335,6 +337,21 @@ async def test_a_person_who_takes_over_hears_the_alerts_again(tmp_path: Path) ->
         await ask(one.stage, record, ResponderAct.TAKE_OVER)
         await one.live(61)
         assert one.monitoring.in_force() == []
+
+
+async def test_people_hear_the_alerts_while_an_approval_is_awaited(tmp_path: Path) -> None:
+    """The agent does nothing until they answer."""
+    async with silencing(tmp_path, approval_for_risks=["high"]) as one:
+        await one.live_until(lambda r: r.incident.state is IncidentState.AWAITING_APPROVAL)
+        await one.live(61)
+        assert one.monitoring.in_force() == []
+
+
+async def test_silences_that_cannot_be_listed_stop_no_poll(tmp_path: Path) -> None:
+    """An alert whose delivery was lost is found all the same."""
+    async with silencing(tmp_path, enabled=False) as one:
+        one.monitoring.status = 500
+        assert await one.poller.poll() == 0
 
 
 async def test_it_is_off_by_default_and_the_runbook_goes_on_without_it(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from app.agent.models import (
     DependencyLevels,
     Evidence,
     FailingBeside,
+    Incident,
     IncidentRecord,
     Objectives,
     Observation,
@@ -35,6 +36,7 @@ from app.agent.models import (
 )
 from app.agent.observation.contents import flag_contents, log_patterns
 from app.agent.observation.missing import or_missing
+from app.agent.observation.named_calls import failing_callees
 from app.agent.observation.neighbours import neighbours_of
 from app.agent.ports.cluster import BatchReader, ClusterReader, ContainerLogs
 from app.agent.ports.gitops import ApplicationReader
@@ -116,7 +118,7 @@ class Observer:
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
-        calls = await self._calls(key, workload, missing)
+        calls = await self._calls(incident, workload, missing)
         dependencies = calls.get(key, ())
         beside = await self.store.incidents.open_beside(key, dependencies, _OTHERS_SHOWN)
         sli = await self._sli_history(key, now, unmeasured)
@@ -149,7 +151,7 @@ class Observer:
             objectives=self._objectives_of(key),
             dependency_levels=levels,
             usual=self.baselines.usual((key, *(one.key for one in levels))),
-            failing_beside=await self._failing_beside(key, now, dependencies),
+            failing_beside=await self._failing_beside(key, now, calls),
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
         evidence = replace(
@@ -177,13 +179,17 @@ class Observer:
         """The calls between services as they are known now."""
         return with_dependencies(self.dependencies, self.services)
 
-    async def _calls(self, key: ServiceKey, workload: WorkloadView | None, missing: list[str]) -> Calls:
-        """The same; of a service without declared calls, those to services that its environment names."""
-        known, reader = self.calls, self.view or self.reader
+    async def _calls(self, incident: Incident, workload: WorkloadView | None, missing: list[str]) -> Calls:
+        """The same; of a service without declared calls, those to services that its environment names.
+
+        Of these, the ones that fail too: see `named_calls`.
+        """
+        key, known, reader = incident.key, self.calls, self.view or self.reader
         if key in known or workload is None or not workload.calls or reader is None:
             return known
         services = await or_missing(reader.services(), "list of services", missing) or ()
-        called = tuple(one for one in workload.calls if one in services and one != key)
+        named = [one for one in workload.calls if one in services and one != key]
+        called = await failing_callees(key, named, incident.opened_at, known, reader, self.store)
         return {**known, key: called} if called else known
 
     def _objectives_of(self, key: ServiceKey) -> Objectives | None:
@@ -327,11 +333,12 @@ class Observer:
         return tuple(found)
 
     async def _failing_beside(
-        self, key: ServiceKey, now: datetime, dependencies: tuple[ServiceKey, ...]
+        self, key: ServiceKey, now: datetime, calls: Calls
     ) -> tuple[FailingBeside, ...]:
         """Since when other services are outside their objectives; an escalated incident is not over."""
         recently = IncidentFilter(environment=key.environment, since=now - self.lookback)
         recent = await self.store.incidents.find(recently, limit=_BESIDE_LOOKED_AT, cursor=None)
+        dependencies = calls.get(key, ())
         near = [*dependencies[:_DEPENDENCIES_MEASURED]]
         near += [record.incident.key for record in recent.items]
         found = []

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from app.agent.identity.tokens import store_initial
 from app.agent.ids import IncidentId
+from app.agent.models import ActionName
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.responders.recovery import RecoveryWatch
 from app.bootstrap import Container, build
@@ -280,7 +281,9 @@ def _listening(container: Container) -> list[Work]:
                 source=container.world.alerts,
                 incidents=container.store.incidents,
                 ending=container.world.silence_ending,
-            ),
+            )
+            if ActionName.SILENCE_ALERTS in container.settings.enabled_actions
+            else None,
             intake=container.intake,
             owners=container.pod_owners,
             clock=container.clock,

@@ -174,6 +174,9 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     act, reader = await ARRANGED[name](cluster), cluster.ports.reader
     before, snapshot = await reader.target(act), await reader.snapshot(act)
     answer = await cluster.ports.rehearsal.rehearse(act, before, None)
+    while "was modified" in answer.message:  # by its controller, which still reports the arrangement
+        before, snapshot = await reader.target(act), await reader.snapshot(act)
+        answer = await cluster.ports.rehearsal.rehearse(act, before, None)
     assert answer.accepted, answer.message
     assert CHANGED[name] in answer.message, answer.message
     rehearsed = await reader.target(act)

@@ -111,7 +111,7 @@ async def test_a_refusal_is_an_error_of_its_kind() -> None:
         ({"repository": REPOSITORY}, "GIT_REPOSITORIES"),
         ({"good": "--output=x"}, "names no commit"),
         ({"target_revision": "--force"}, "names no commit"),
-        ({"path": "../other"}, "is no path"),
+        ({"path": "../other"}, "is not a path"),
         ({"path": "docs"}, "refused|failed|lies outside"),
     ],
 )

@@ -207,7 +207,7 @@ async def test_an_archive_of_another_database_is_refused(postgres: PostgresClust
             connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
         engine.dispose()
         await back_up(foreign, file := tmp_path / "backup")
-        with pytest.raises(PermanentError, match="no backup of this agent"):
+        with pytest.raises(PermanentError, match="not a backup of this agent"):
             await restore(target, file, replace=True)
         assert await schema_of(target) is None
 

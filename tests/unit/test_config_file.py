@@ -117,6 +117,7 @@ def test_a_file_of_two_meanings_or_without_bounds_is_refused(
         ("max_actions_per_incident: 0o17", "write it in decimal"),
         ("max_actions_per_incident: 1_000", "write it in decimal"),
         ("cooldown_seconds: 1:30", "write it in decimal"),
+        ("# stays on\u2028dry_run: false", "U+2028 ends a line"),
         ("cooldown_seconds: 1:30.5", "write it in decimal"),
         ("cooldown_seconds: 1e3", "write it in decimal"),
         ("dry_run: yes", "write true or false"),

@@ -482,3 +482,17 @@ def test_a_probe_that_grants_an_age_is_read() -> None:
     endless: JsonObject = {"periodSeconds": 2**31 - 1, "failureThreshold": 2**31 - 1}
     found = template(container(startupProbe=endless, readinessProbe=endless))
     assert longer_than_usual(view(deployment(spec={"template": found}))) > timedelta(days=300)
+
+
+def test_an_annotation_that_a_container_reads_counts_as_configuration() -> None:
+    """By a variable or a file of the downward API; any other annotation without a domain is a mark."""
+    path = "metadata.annotations['feature-set']"
+    variable: JsonObject = {"name": "F", "valueFrom": {"fieldRef": {"fieldPath": path}}}
+    files: JsonObject = {"items": [{"path": "all", "fieldRef": {"fieldPath": "metadata.annotations"}}]}
+    read = template(container(env=[variable]))
+    mounted = template(volumes=[{"name": "pod", "downwardAPI": files}])
+    unread = template()
+    for one in (read, mounted, unread):
+        one["metadata"] = {"annotations": {"feature-set": "a"}}
+    name = "downward API of annotation feature-set"
+    assert [name in dict(template_fields(one)) for one in (read, mounted, unread)] == [True, True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,18 +161,49 @@ async def test_an_innocent_release_beside_a_failing_dependency_is_not_rolled_bac
         assert "the symptom starts at db" in messages(record.timeline)
 
 
+def naming(monkeypatch: pytest.MonkeyPatch, named: Mapping[str, Sequence[str]]) -> None:
+    """The environment of these services names others; the simulated world declares no calls."""
+    read = SandboxReader.workload
+
+    async def workload(self: SandboxReader, key: ServiceKey) -> WorkloadView | None:
+        found, names = await read(self, key), named.get(key.service, ())
+        calls = tuple(ServiceKey(environment=NAMESPACE, service=name) for name in names)
+        return None if found is None else replace(found, calls=calls)
+
+    monkeypatch.setattr(SandboxReader, "workload", workload)
+
+
+@pytest.mark.parametrize("case", ["has failed for long", "fails later", "names the service too"])
+async def test_an_address_alone_does_not_hold_a_rollback_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """It may be that of a collector of traces, or of a caller, which fails because of the release."""
+    both = {"web": (SERVICE,)} if case == "names the service too" else {}
+    naming(monkeypatch, {SERVICE: ("web",), **both})
+    services = tmp_path / "services.yaml"
+    services.write_text("schema: 1\nservices: {prod/web: {autonomy: observe}}\n")
+    async with story(tmp_path, services_file=services, **ACTING) as stage:
+        stage.deploy()
+        stage.deploy("web", "web:1")
+        await stage.live(600)
+        if case == "has failed for long":
+            stage.world.release(NAMESPACE, "web", "web:2-errors")
+            await stage.live(2400)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+        if case == "names the service too":
+            stage.world.release(NAMESPACE, "web", "web:2-errors")
+        elif case == "fails later":
+            await stage.live(50)
+            stage.world.release(NAMESPACE, "web", "web:2-errors")
+        await stage.live(900)
+        assert stage.image() == "shop:1"
+
+
 async def test_a_dependency_is_known_from_the_environment_of_its_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call is not declared; the address in the environment of the caller names the service."""
-    read = SandboxReader.workload
-    named = (ServiceKey(environment=NAMESPACE, service="db"), ServiceKey(environment=NAMESPACE, service="x"))
-
-    async def workload(self: SandboxReader, key: ServiceKey) -> WorkloadView | None:
-        found = await read(self, key)
-        return found if found is None or key in named else replace(found, calls=named)
-
-    monkeypatch.setattr(SandboxReader, "workload", workload)
+    naming(monkeypatch, {SERVICE: ("db", "x")})
     services = tmp_path / "services.yaml"
     services.write_text("schema: 1\nservices: {prod/db: {autonomy: observe}}\n")
     async with story(tmp_path, services_file=services, **ACTING) as stage:

@@ -11,9 +11,11 @@ from app.agent.ids import Json, JsonObject
 from app.agent.models import ActionName, Cause, Trigger
 from app.agent.planner import make_plan
 from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.fields import mapping
 from app.connectors.kubernetes.reading.pruning import pruned
 from app.connectors.kubernetes.reading.store import PodStore
 from app.connectors.kubernetes.releases.migrations import is_migration
+from app.connectors.kubernetes.templates import RESTARTED_AT
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
 from tests.unit.k8s_samples import REF, container, deployment, replica_set, template
 from tests.unit.scenes import CATALOGUE, LIMITS, NEW, OLD, at, crashing, evidence, pods, workload
@@ -45,16 +47,36 @@ def job_pod(**changes: Json) -> JsonObject:
             "labels": fields["labels"],
             "ownerReferences": [{"controller": True, "kind": fields["owner"], "name": "owner", "uid": "o-1"}],
         },
-        "spec": {"containers": [{"name": "run", "image": fields["image"], "command": fields["command"]}]},
-        "status": {"phase": fields["phase"]},
+        "spec": {
+            "containers": [
+                {"name": "run", "image": fields["image"], "command": fields["command"]},
+                {"name": "proxy", "image": fields.get("beside") or "none:1"},
+            ]
+        },
+        "status": {
+            "phase": fields["phase"],
+            "containerStatuses": [
+                {"name": "run", "state": {"terminated": {"finishedAt": fields.get("ended")}}}
+            ],
+        },
     }
 
 
 def migrated_by(
-    *jobs: JsonObject, running: tuple[JsonObject, ...] = (), said: str | None = None
+    *jobs: JsonObject,
+    running: tuple[JsonObject, ...] = (),
+    said: str | None = None,
+    proxy: str = "proxy:1",
 ) -> list[str | None]:
     """What migrated data for revisions 2 and 1; `said`: what the owners say of revision 2."""
-    both = [template(container(image=f"shop:{number}"), **_init(number)) for number in (2, 1)]
+    both = [
+        template(
+            container(image=f"shop:{number}"),
+            container(name="proxy", image="proxy:1" if number == 1 else proxy),
+            **_init(number),
+        )
+        for number in (2, 1)
+    ]
     noted: dict[str, Json] = {NUMBER: "2", **({} if said is None else {IRREVERSIBLE: said})}
     found = WorkloadObjects(
         workload=deployment(spec={"template": both[0]}, annotations={NUMBER: "2"}),
@@ -82,7 +104,26 @@ BELONGS: dict[str, tuple[dict[str, Json], bool]] = {
     "a run that did not begin": ({"phase": "Pending"}, False),
     "the image of the version before": ({"image": "shop:1", "labels": {"app": "shop"}}, False),
     "another service": ({"image": "search:7", "labels": {"app": "search"}}, False),
-    "hours after the release": ({"created": "2026-02-20T20:01:00Z"}, False),
+    "the image of the release, hours later": ({"created": "2026-02-20T20:01:00Z"}, True),
+    "the label of the service, hours later": (
+        {"image": "shop-schema:9", "labels": {"app": "shop"}, "created": "2026-02-20T20:01:00Z"},
+        False,
+    ),
+    "a long run that ended before the release": (
+        {
+            "image": "shop-schema:9",
+            "labels": {"app": "shop"},
+            "created": "2026-02-20T15:01:00Z",
+            "ended": "2026-02-20T17:01:00Z",
+        },
+        True,
+    ),
+    "the same proxy as both revisions": ({"beside": "proxy:1"}, True),
+    "another service with a new proxy": (
+        {"image": "search:7", "labels": {"app": "search"}, "beside": "proxy:2"},
+        False,
+    ),
+    "a run of a CronJob": ({"labels": {"job-name": "shop-db-migrate-29384756"}}, False),
     "a batch of another purpose": ({"command": ["bin/report"], "name": "shop-report-1"}, False),
 }
 
@@ -96,7 +137,8 @@ def test_a_job_that_migrated_data_belongs_to_its_release(case: str, pruned_befor
     kept = pruned(Kind.POD, pod) if pruned_before else pod
     jobs = (kept,) if is_migration(kept) else ()
     said = f"pod {changes.get('name', 'shop-db-0042-x7k2p')}"
-    assert migrated_by(*jobs) == [said if belongs else None, None]
+    proxy = "proxy:2" if changes.get("beside") == "proxy:2" else "proxy:1"
+    assert migrated_by(*jobs, proxy=proxy) == [said if belongs else None, None]
     assert ("command" in str(kept)) is not pruned_before
 
 
@@ -129,6 +171,24 @@ def test_an_init_container_that_migrated_data_belongs_to_its_release() -> None:
     assert migrated_by(running=(new, init_pod(1, ready=True))) == [None, None]
     assert migrated_by(running=(new, init_pod(1, ready=False))) == ["init container migrate", None]
     assert migrated_by(running=(init_pod(2, ready=False, code=1),)) == [None, None]
+
+
+def test_a_restart_keeps_what_an_init_container_migrated() -> None:
+    """The restarted revision has the same init container; the one before it is still not gone back to."""
+    templates = [template(container(image=f"shop:{number}"), **_init(number)) for number in (2, 2, 1)]
+    templates[0]["metadata"] = {**mapping(templates[0], "metadata"), "annotations": {RESTARTED_AT: "now"}}
+    found = WorkloadObjects(
+        workload=deployment(spec={"template": templates[0]}, annotations={NUMBER: "3"}),
+        revisions=tuple(
+            replica_set(number, one, annotations={NUMBER: str(number)})
+            for number, one in zip((3, 2, 1), templates, strict=True)
+        ),
+        pods=(init_pod(3, ready=True), init_pod(2, ready=True)),
+        config_maps=(),
+        events=(),
+    )
+    migrated = [one.migrated_by for one in workload_view(found, REF, at(0)).revisions]
+    assert migrated == [None, "init container migrate", None]
 
 
 def test_the_store_of_pods_finds_migrations_without_reading_every_pod() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from app.agent.execution.undo import since_then, together
 from app.agent.guardrails.document import AGENT_NAME as AGENT
 from app.agent.guardrails.question import TargetLook
+from app.agent.intents import Since
 from app.agent.models import ActionName, VerdictKind
 from app.agent.verification.assessment import Assessment, Health
 from app.agent.verification.superseded import by_whom, comparable, superseded_verdict
@@ -36,6 +38,15 @@ def test_only_another_state_of_what_the_agent_changed_supersedes_it(
     found = record(ROLLED_BACK)
     compared = comparable(found, ROLLED_BACK)
     assert by_whom(compared, together(since_then(found, one, look) for one in compared)) == what
+
+
+def test_a_node_that_its_platform_removed_supersedes_nothing() -> None:
+    """A failed node is replaced while the pods that left it start elsewhere."""
+    assert TARGET is not None
+    on_node = replace(ROLLED_BACK.action, target=structs.replace(TARGET, kind="Node", name="n1"))
+    cordoned = replace(ROLLED_BACK, action=on_node)
+    assert by_whom([cordoned], Since(gone=frozenset({cordoned.id}))) is None
+    assert by_whom([cordoned], Since(changed_by={cordoned.id: "ann"})) is not None
 
 
 def test_the_agents_own_completing_step_supersedes_nothing() -> None:

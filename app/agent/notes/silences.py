@@ -9,11 +9,13 @@ from app.agent.models import Note, Stage
 
 
 def silence_ended_note(key: ServiceKey, ended: int, at: datetime) -> Note:
-    """The alerts of the service notify again; `ended` silences were still in force."""
-    what = "The agent ended its silence" if ended else "The silence of the agent had ended before"
-    return Note(
-        at=at, stage=Stage.UNDO, message=f"{what}: alerts of {key} notify again.", data={"ended": ended}
+    """`ended` silences were in force as the agent created them; a prolonged one belongs to a person."""
+    message = (
+        f"The agent ended its silence: alerts of {key} notify again."
+        if ended
+        else f"No silence of the agent on alerts of {key} is left to end."
     )
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"ended": ended})
 
 
 def silence_left_note(key: ServiceKey, why: str, at: datetime) -> Note:

@@ -33,6 +33,7 @@ _NUMBER_OF_1_2 = re.compile(
     r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 )
 """What YAML 1.2 reads as a number, and YAML 1.1 partly as text."""
+_ANOTHER_LINE_BREAK = re.compile("[\x85\u2028\u2029]")
 _BOOLEANS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
 _NUMBER_FIX = "write it in decimal, without leading zeros, or put it in quotes"
 
@@ -76,6 +77,7 @@ class Document:
         self._marks: dict[Place, yaml.Mark] = {}
         self._keys: dict[Place, yaml.Mark] = {}
         text = self._read(content_of(file, kind, max_bytes) if raw is None else raw)
+        self._refuse_line_breaks(text)
         try:
             self._refuse_ambiguity(text)
             nodes = list(yaml.compose_all(text, Loader=_LOADER))
@@ -104,6 +106,18 @@ class Document:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise self._at(None, f"not UTF-8: byte {error.start}") from error
+
+    def _refuse_line_breaks(self, text: str) -> None:
+        """YAML 1.1 ends a line, and a comment, at characters that YAML 1.2 reads as part of it."""
+        found = _ANOTHER_LINE_BREAK.search(text)
+        if found is None:
+            return
+        before = text[: found.start()]
+        line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
+        mark = yaml.Mark(str(self.file), found.start(), line, column, None, 0)
+        raise self._at(
+            mark, f"the character U+{ord(found[0]):04X} ends a line in some versions of YAML: remove it"
+        )
 
     def _refuse_ambiguity(self, text: str) -> None:
         """Anchors, aliases, explicit tags and depth have no use here, and each is a known attack."""

@@ -13,6 +13,7 @@ from app.agent.actions.target_parts import on_status
 from app.agent.batch.runs import JOB
 from app.agent.evidence.format import in_words
 from app.agent.gitops.steps import application_of
+from app.agent.guardrails.workload_kinds import NODE
 from app.agent.intents import Since, judged_with
 from app.agent.models import IncidentRecord, Intent, Note, Stage, Verdict, VerdictKind
 from app.agent.verification.assessment import Assessment
@@ -41,9 +42,20 @@ def comparable(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def by_whom(intents: list[Intent], since: Since) -> str | None:
-    """What became of the actions, in words; None: as the agent left them, or they could not be read."""
-    found = [since.fate(one) for one in intents if one.id in since.changed_by or one.id in since.gone]
+    """What became of the actions, in words; None: as the agent left them, or they could not be read.
+
+    A node that is gone supersedes nothing: its platform removes a failed one.
+    """
+    found = [
+        since.fate(one)
+        for one in intents
+        if one.id in since.changed_by or (one.id in since.gone and not _on_node(one))
+    ]
     return "; ".join(dict.fromkeys(found)) or None
+
+
+def _on_node(intent: Intent) -> bool:
+    return intent.action.target is not None and intent.action.target.kind == NODE
 
 
 def noted(record: IncidentRecord, judged: Intent) -> bool:

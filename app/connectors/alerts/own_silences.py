@@ -30,7 +30,7 @@ from app.connectors.alerts.labels import (
 from app.connectors.http import HttpPeer
 from app.errors import ConfigurationError, TransientError, UnknownOutcome
 
-_MARK = re.compile(r"\(incident (?P<incident>[^\s()]+), intent (?P<intent>[^\s()]+)\)$")
+_MARK = re.compile(r"\(incident (?P<incident>[A-Za-z0-9_-]+), intent (?P<intent>[A-Za-z0-9_-]+)\)$")
 _OF_SUBJECT = frozenset(
     {
         *(name for name in SERVICE_LABELS if name not in ("pod", "job")),
@@ -73,7 +73,7 @@ def scope_of(
     """
     mapped = [(labels, _service(labels, settings)) for labels in firing]
     own = [labels for labels, found in mapped if found == key]
-    subjects = [_subject(labels) for labels in own]
+    subjects = [_subject(labels, settings) for labels in own]
     forms = Counter(one for one in subjects if _service(dict(one), settings) == key)
     form = max(sorted(forms), key=lambda one: forms[one], default=tuple(sorted(named.items())))
     matchers = tuple(Matcher(name=name, value=value) for name, value in form)
@@ -97,10 +97,10 @@ def _service(labels: Mapping[str, str], settings: Settings) -> ServiceKey | None
         return None
 
 
-def _subject(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        sorted((name, value) for name, value in labels.items() if canonical_name(name) in _OF_SUBJECT)
-    )
+def _subject(labels: Mapping[str, str], settings: Settings) -> tuple[tuple[str, str], ...]:
+    """The labels of service and place, those of `ALERT_HOME_LABELS` included: they tell clusters apart."""
+    kept = _OF_SUBJECT | {canonical_name(name) for name in settings.alert_home_labels}
+    return tuple(sorted((name, value) for name, value in labels.items() if canonical_name(name) in kept))
 
 
 class AlertmanagerSilenceWriter:

@@ -9,6 +9,7 @@ No value leaves this module, only digests and names of fields.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from app.agent.ids import Json, JsonObject
@@ -48,6 +49,9 @@ _CODE_OF_CONTAINER = frozenset(
 _CODE_OF_SPEC = frozenset({"imagePullSecrets"})
 _CODE_OF_METADATA = frozenset({"labels"})
 CONTAINER_LISTS = ("containers", "initContainers")
+ALL_ANNOTATIONS = ""
+"""In place of a name: a container reads the annotations as a whole."""
+_ANNOTATION_PATH = re.compile(r"metadata\.annotations(?:\['(?P<name>[^']+)'\])?")
 
 FLAGS = PREFIX + "flags"
 """The annotation of a workload that names the ConfigMaps of its feature flags, separated by commas."""
@@ -193,12 +197,37 @@ def _is_noise(annotation: str) -> bool:
 def _fields(template: JsonObject) -> Iterator[tuple[str, Json]]:
     metadata, spec = mapping(template, "metadata"), mapping(template, "spec")
     yield from ((f"label {name}", item) for name, item in _quiet_labels(metadata).items())
-    yield from ((f"annotation {name}", item) for name, item in _quiet_annotations(metadata).items())
+    annotations, read = _quiet_annotations(metadata), _downward_annotations(spec)
+    yield from ((f"annotation {name}", item) for name, item in annotations.items())
+    yield from (
+        (f"downward API of annotation {name}", item)
+        for name, item in annotations.items()
+        if name in read or ALL_ANNOTATIONS in read
+    )
     yield from _without(spec, set(CONTAINER_LISTS)).items()
     for kind in CONTAINER_LISTS:
         for container in objects(spec, kind):
             of = text(container, "name") or "?"
             yield from ((f"{name} of {of}", item) for name, item in container.items() if name != "name")
+
+
+def _downward_annotations(spec: JsonObject) -> frozenset[str]:
+    """The annotations that containers read by environment or volume; `ALL_ANNOTATIONS` for a file of all."""
+    sources = [*objects(spec, "volumes")]
+    sources += [one for volume in objects(spec, "volumes") for one in objects(volume, "projected", "sources")]
+    paths = [
+        text(item, "fieldRef", "fieldPath")
+        for one in sources
+        for item in objects(one, "downwardAPI", "items")
+    ]
+    paths += [
+        text(item, "valueFrom", "fieldRef", "fieldPath")
+        for kind in CONTAINER_LISTS
+        for container in objects(spec, kind)
+        for item in objects(container, "env")
+    ]
+    found = (_ANNOTATION_PATH.fullmatch(path or "") for path in paths)
+    return frozenset(one["name"] or ALL_ANNOTATIONS for one in found if one is not None)
 
 
 # ---------------------------------------------------------------- references

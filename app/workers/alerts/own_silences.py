@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.agent.freshness.own_silences import incident_of
-from app.agent.models import IncidentRecord
+from app.agent.models import IncidentRecord, IncidentState
 from app.agent.ports.silences import SilenceEnding
 from app.agent.ports.store.incidents import IncidentRepository
 from app.connectors.kinds import AlertSource
@@ -41,11 +41,16 @@ class AgentSilences:
         return found
 
     async def end_of_closed(self, held: Mapping[str, IncidentRecord]) -> None:
-        """End those of incidents that are over or that a person handles; the next poll tries again."""
+        """End those of incidents that are over, that a person handles or that await an approval.
+
+        What cannot be ended is tried again at the next poll.
+        """
         over = {
             record.incident.id: record
             for record in held.values()
-            if record.incident.state.closed or record.incident.taken_over is not None
+            if record.incident.state.closed
+            or record.incident.state is IncidentState.AWAITING_APPROVAL
+            or record.incident.taken_over is not None
         }
         if self.ending is None:
             return

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.intake import Intake
 from app.agent.intake.signals import new_signal
-from app.agent.models import ALERTS_SOURCE, Alert, DispositionKind, Signal
+from app.agent.models import ALERTS_SOURCE, Alert, DispositionKind, IncidentRecord, Signal
 from app.agent.ports.cluster import PodOwners
 from app.agent.ports.store.incidents import IncidentRepository
 from app.agent.ports.store.signals import SignalRepository
@@ -40,7 +40,8 @@ class AlertPoller:
     settings: Settings
     signals: SignalRepository
     incidents: IncidentRepository
-    silences: AgentSilences
+    silences: AgentSilences | None
+    """None where the agent may not silence alerts: polling does not depend on its silences then."""
     intake: Intake
     owners: PodOwners | None
     clock: Clock
@@ -64,7 +65,10 @@ class AlertPoller:
         """One round; how many missed alerts were accepted."""
         unlisted = await self._memory()
         asked_at = self.clock.now()  # what is delivered while the answer is on its way is newer
-        known = await self.silences.held(asked_at)
+        known: Mapping[str, IncidentRecord] = {}
+        if self.silences is not None:
+            known = await self.silences.held(asked_at)
+            await self.silences.end_of_closed(known)
         await unlisted.silenced({record.incident.key for record in known.values()})
         delivery = await self.source.firing(frozenset(known))
         batch = delivery.batch(
@@ -80,7 +84,6 @@ class AlertPoller:
         accepted = await self._take(missed, unlisted)
         await self._repeat({_identity(one): one for one in due.values()}, unlisted, asked_at)
         await self._end(delivery, unlisted)
-        await self.silences.end_of_closed(known)
         return accepted
 
     async def _memory(self) -> UnlistedAlerts:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from app.agent.ids import JsonObject
 from app.agent.workload import PodView
-from app.connectors.kubernetes.fields import controller, created_at, name, objects, text, texts
+from app.connectors.kubernetes.fields import controller, created_at, moment, name, objects, text, texts
 from app.connectors.kubernetes.mapping import SERVICE_LABEL, service_name
 from app.connectors.kubernetes.templates import template_hash, template_of
 
@@ -30,8 +30,10 @@ _LONGEST_COMMAND = 16_384
 
 JOB_PODS = "job-name"
 """The label of every pod of a Job."""
+_BY_SCHEDULE = re.compile(r"-[0-9]{8,}$")
+"""How the name of a Job ends that a CronJob started: with the minute of its schedule."""
 _WITH_ITS_RELEASE = timedelta(minutes=30)
-"""A Job of a release is started within this time of it, before or after."""
+"""A Job with another image than the release runs within this time of it, before or after."""
 _RAN = frozenset({"Running", "Succeeded", "Failed"})
 _SERVICE_LABELS = (SERVICE_LABEL, "app")
 
@@ -59,12 +61,16 @@ def migrates(container: JsonObject) -> bool:
 
 
 def is_migration(pod: JsonObject) -> bool:
-    """Whether a pod of a Job has a container that names a migration of data."""
+    """Whether a pod of a Job has a container that names a migration of data.
+
+    A Job that a CronJob started recurs without a release and is left out.
+    """
     owner = controller(pod)
     if owner is None or owner[0] != "Job":
         return False
-    lists = ("initContainers", "containers")
-    return any(migrates(one) for kind in lists for one in objects(pod, "spec", kind))
+    if any(_BY_SCHEDULE.search(one) for one in (owner[1], text(pod, "metadata", "labels", JOB_PODS) or "")):
+        return False
+    return any(migrates(one) for one in _containers(pod))
 
 
 def migrations_of(
@@ -72,8 +78,8 @@ def migrations_of(
 ) -> Mapping[int, str]:
     """What Jobs migrated, by the number of the revision that they belong to: `pod shop-migrate-4-x7k2p`.
 
-    `revisions` are newest first. A Job belongs to the revision whose image it runs, or, with the label of
-    the service, to the nearest one in time; never where the revision before has its image too.
+    `revisions` are newest first. A Job belongs to the revision whose image its migration runs, or, with the
+    label of the service, to the nearest one in time; never where the revision before has that image too.
     """
     found: dict[int, str] = {}
     for pod in jobs:
@@ -88,33 +94,48 @@ def _released_with(
     pod: JsonObject, workload: JsonObject, revisions: Sequence[DatedRevision]
 ) -> DatedRevision | None:
     """The revision with whose release a Job was started; one that runs its image comes first."""
-    at, images, ours = created_at(pod), _images(pod), _of_service(pod, workload)
-    near = [
-        (not images & _images(mine.template), abs(mine.created_at - at), mine)
-        for mine, earlier in pairwise(revisions)
-        if abs(mine.created_at - at) <= _WITH_ITS_RELEASE and not images & _images(earlier.template)
+    migrating = {text(one, "image") for one in _containers(pod) if migrates(one)}
+    ours, found = _of_service(pod, workload), []
+    for mine, earlier in pairwise(revisions):
+        apart, another = _apart(mine.created_at, pod), migrating.isdisjoint(_images(mine.template))
+        if migrating.isdisjoint(_images(earlier.template)) and (
+            not another or (ours and apart <= _WITH_ITS_RELEASE)
+        ):
+            found.append((another, apart, mine))
+    return min(found, key=lambda one: one[:2], default=(True, timedelta(), None))[2]
+
+
+def _apart(at: datetime, pod: JsonObject) -> timedelta:
+    """The time between a moment and the run of a pod; zero while it ran."""
+    statuses = [
+        *objects(pod, "status", "initContainerStatuses"),
+        *objects(pod, "status", "containerStatuses"),
     ]
-    best = min(near, key=lambda one: one[:2], default=None)
-    return None if best is None or (best[0] and not ours) else best[2]
+    ends = [moment(one, "state", "terminated", "finishedAt") for one in statuses]
+    began = created_at(pod)
+    ended = max((one for one in ends if one is not None), default=began)
+    return max(began - at, at - ended, timedelta())
 
 
 def migrations_inside(revisions: Sequence[DatedRevision], pods: Iterable[PodView]) -> Mapping[int, str]:
     """What init containers migrated, by the number of the revision: `init container migrate`.
 
-    Only where no pod of another version is ready: one that serves shows that its code runs
-    against the data. `revisions` are newest first.
+    Only where no pod without that init container is ready: one that serves shows that its code
+    runs against the data. A restart keeps the init container, and what it migrated.
+    `revisions` are newest first.
     """
     found: dict[int, str] = {}
-    running = tuple(pods)
+    running = [pod for pod in pods if pod.template_hash is not None]
+    templates = {template_hash(one.template): one.template for one in revisions}
     for mine, earlier in pairwise(revisions):
-        own = template_hash(mine.template)
-        ran = sorted({one for pod in running if pod.template_hash == own for one in pod.migrated})
-        others = (pod for pod in running if pod.template_hash not in (None, own))
-        if any(pod.ready for pod in others):
-            continue
-        new = [one for one in ran if _init(mine.template, one) != _init(earlier.template, one)]
-        if new:
-            found[mine.number] = f"init container {new[0]}"
+        for ran in sorted({one for pod in running for one in pod.migrated}):
+            own = _init(mine.template, ran)
+            if own is None or own == _init(earlier.template, ran):
+                continue
+            having = [pod for pod in running if _init(templates.get(pod.template_hash or "", {}), ran) == own]
+            others = [pod for pod in running if pod not in having]
+            if any(ran in pod.migrated for pod in having) and not any(pod.ready for pod in others):
+                found.setdefault(mine.number, f"init container {ran}")
     return found
 
 
@@ -129,10 +150,12 @@ def _of_service(pod: JsonObject, workload: JsonObject) -> bool:
     return any(labels.get(label) == service for label in _SERVICE_LABELS)
 
 
-def _images(pod: JsonObject) -> set[str]:
-    lists = ("initContainers", "containers")
-    found = (text(one, "image") for kind in lists for one in objects(pod, "spec", kind))
-    return {image for image in found if image}
+def _containers(pod: JsonObject) -> list[JsonObject]:
+    return [*objects(pod, "spec", "initContainers"), *objects(pod, "spec", "containers")]
+
+
+def _images(pod: JsonObject) -> set[str | None]:
+    return {image for one in _containers(pod) if (image := text(one, "image"))}
 
 
 def dated(kept: Iterable[tuple[int, JsonObject]]) -> tuple[DatedRevision, ...]:

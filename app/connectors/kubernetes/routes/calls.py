@@ -17,13 +17,19 @@ _MOST_CALLED = 20
 _LONGEST_VALUE = 4_096
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = rf"(?P<name>(?![0-9]){_LABEL})(?:\.(?P<space>{_LABEL})(?:\.svc(?:\.[a-z0-9.-]+)?)?)?"
-_URL = re.compile(rf"[a-z][a-z0-9+.:-]*://(?:[^\s/@]*@)?{_HOST}(?=[:/?,\s]|$)", re.IGNORECASE)
+_URL = re.compile(
+    rf"(?<![a-z0-9+.:-])[a-z][a-z0-9+.:-]{{0,30}}://(?:[^\s/@]{{0,256}}@)?{_HOST}(?=[:/?,\s]|$)", re.I
+)
 """`http://orders.shop.svc:8080/`, `jdbc:postgresql://db/shop`, `amqp://user:password@queue`."""
 _ADDRESS = re.compile(rf"(?:^|(?<=,)){_HOST}:\d{{1,5}}(?=[,/]|$)")
 """`ledger:8080`, one of several separated by commas."""
 _BARE = re.compile(_HOST)
 _NAMES_A_HOST = re.compile(r"(?i)(?:^|[_.-])(?:host|hostname|addr|address|server|endpoint|url|uri)$")
 """The name of a variable whose value may be a host alone."""
+_CALLED_BY = re.compile(
+    r"(?i)front|public|external|cors|origin|callback|redirect|allowed|return|issuer|(?:^|_)self(?:_|$)"
+)
+"""The name of a variable whose address is that of a caller, or of the service itself."""
 
 
 def services_called(
@@ -46,7 +52,7 @@ def services_called(
 def _hosts(workload: JsonObject, config_maps: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
     """Name and namespace, empty for its own."""
     for variable, value in _environment(workload, config_maps):
-        if len(value) > _LONGEST_VALUE:
+        if len(value) > _LONGEST_VALUE or _CALLED_BY.search(variable):
             continue
         found = [*_URL.finditer(value), *_ADDRESS.finditer(value)]
         bare = _BARE.fullmatch(value) if _NAMES_A_HOST.search(variable) else None

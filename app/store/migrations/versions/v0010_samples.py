@@ -2,7 +2,7 @@
 
 Only additions: programs of the versions before go on while this is applied and afterwards,
 and what they count still adds up. They do not show the samples that newer programs
-keep in narrow rows, which these do on SQLite alone, where no two programs work at once.
+keep in narrow rows. Newer programs on PostgreSQL keep none while such a program is at work.
 """
 
 from __future__ import annotations
