@@ -184,8 +184,8 @@ def runs_the_same(one: Revision, other: Revision) -> bool:
 def differs_in_marks(one: Revision, other: Revision) -> bool:
     """Whether two revisions differ in annotations alone that nothing in the cluster reads.
 
-    What a controller or an injector reads has a domain before its name (`vault.hashicorp.com/role`);
-    `released-at` and `checksum/config` only make a controller replace the pods.
+    What a controller or an injector reads has a prefix (`vault.hashicorp.com/role`); `released-at` and
+    `checksum/config` only make a controller replace the pods.
     """
     changed = changed_fields(one, other)
     return bool(changed) and all(_is_mark(name) for name in changed)
@@ -193,7 +193,7 @@ def differs_in_marks(one: Revision, other: Revision) -> bool:
 
 def _is_mark(name: str) -> bool:
     kind, _, annotation = name.partition(" ")
-    return kind == "annotation" and "." not in annotation.rpartition("/")[0]
+    return kind == "annotation" and annotation.rpartition("/")[0] in ("", "checksum")
 
 
 def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tuple[str, str] | None:
