@@ -185,7 +185,7 @@ def test_a_running_agent_follows_the_file(file: Path, monkeypatch: pytest.Monkey
 
     with running_agent(file.parent) as url:
         for text, words in (
-            ("no_setting: 1", "no_setting is no setting"),
+            ("no_setting: 1", "no_setting is not a setting"),
             ("breach_for_seconds: 9", "need a restart: BREACH_FOR_SECONDS"),
         ):
             _saved(file, text)

@@ -261,7 +261,7 @@ async def test_a_recovery_after_the_change_of_a_person_is_not_credited_to_the_ag
         record = await stage.live_until_ended()
         incident = record.incident
         assert "rollback is superseded" in messages(record.timeline)
-        assert "Verifying what is there now" in messages(record.timeline)
+        assert "Verifying the new state" in messages(record.timeline)
         assert incident.closed_at is not None
         assert incident.closed_at - released >= timedelta(seconds=60), "a whole soak of the new state"
         assert incident.state is IncidentState.RECOVERED

@@ -58,7 +58,7 @@ class Closer:
     reader: ClusterReader | None = None
     """None: no cluster is connected."""
     silences: SilenceEnding | None = None
-    """Ends the silences of the agent's own; None in a dry run, and without a monitoring."""
+    """Ends the agent's own silences; None in a dry run, and without a monitoring."""
 
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
         """A stage failed permanently: finish open intents with their true outcome and escalate.
@@ -117,9 +117,9 @@ class Closer:
         trace_end(ended)
 
     async def _end_silences(self, record: IncidentRecord) -> list[Note]:
-        """End the silences of the incident before its end is stored: a crash in between repeats it.
+        """End the silences of the incident before its end is stored; after a crash the attempt is repeated.
 
-        One that cannot be ended ends by itself; the incident does not wait for it.
+        A silence that cannot be ended ends by itself; the incident does not wait for it.
         """
         if not has_silenced(record):
             return []

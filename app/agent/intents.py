@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.agent.guardrails.workload_kinds import IN_MONITORING
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.ids import IntentId
 from app.agent.models import (
     Action,
@@ -193,13 +193,8 @@ def credited(record: IncidentRecord) -> tuple[Intent, ...]:
     return tuple(i for i in done_intents(record) if i.id in helped and i.action.target is not None)
 
 
-def mutes(action: Action) -> bool:
-    """Whether it heals nothing: it silences alerts while another action heals, and ends with the incident."""
-    return action.target is not None and action.target.kind in IN_MONITORING
-
-
 def has_silenced(record: IncidentRecord) -> bool:
-    """Whether a write that silences alerts began in this incident, whatever became of it."""
+    """Whether a write that silences alerts began in this incident, regardless of its outcome."""
     return any(mutes(one.action) and one.started_at is not None for one in record.intents)
 
 

@@ -18,6 +18,7 @@ from app.agent.evidence.trust import (
     period_of,
     traffic_in,
 )
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.ids import ServiceKey
 from app.agent.intents import (
     NOT_READ,
@@ -27,7 +28,6 @@ from app.agent.intents import (
     handled_since,
     is_undone,
     judged_with,
-    mutes,
 )
 from app.agent.models import (
     ActionName,

@@ -180,9 +180,9 @@ class Observer:
         return with_dependencies(self.dependencies, self.services)
 
     async def _calls(self, incident: Incident, workload: WorkloadView | None, missing: list[str]) -> Calls:
-        """The same; of a service without declared calls, those to services that its environment names.
+        """The known calls; without declared calls, those to failing services that the environment names.
 
-        Of these, the ones that fail too: see `named_calls`.
+        `app.agent.observation.named_calls` selects them.
         """
         key, known, reader = incident.key, self.calls, self.view or self.reader
         if key in known or workload is None or not workload.calls or reader is None:

@@ -99,7 +99,7 @@ def _would_do_nothing(runbook: Runbook, evidence: Evidence, limits: PlanLimits) 
 def _disabled(runbook: Runbook, limits: PlanLimits) -> ActionName | None:
     """The first action that it always takes and that the settings leave out.
 
-    A step that only accompanies others is left out itself.
+    A step that only accompanies others does not count: the plan skips it.
     """
     named = (
         step.action

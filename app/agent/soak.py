@@ -219,9 +219,9 @@ class Soak:
         claim: Claim,
         notes: list[Note],
     ) -> None:
-        """Continue until a verdict; where someone else changed what the action had changed, end at once.
+        """Continue the verification; end it at once if another party changed the result of the action.
 
-        Only a service that is unhealthy ends it. Otherwise its new state is verified, over a soak of its own.
+        It ends only if the service is unhealthy. Otherwise the new state is verified over a new soak.
         """
         compared = comparable(record, judged)
         what = by_whom(compared, await self.closer.since(record, compared))

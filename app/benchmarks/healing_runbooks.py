@@ -1,8 +1,7 @@
 """Which runs of the healing benchmark an approved runbook could end. Pure.
 
-It follows from the scenario and the catalogue alone, whatever the agent does: a right
-end names an action that heals, and a runbook takes that action for a cause which a
-fault of the run has at that service.
+It depends only on the scenario and the catalogue, not on the agent: a right end names an action that heals,
+and a runbook has that action for a cause that a fault of the run has at that service.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def read_config(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     for name in values:
         if name == SETTING or name not in known:
             likely = nearest(name, known - {SETTING})
-            said = f"{name} is no setting" + (f"; use {likely}" if likely else "")
+            said = f"{name} is not a setting" + (f"; use {likely}" if likely else "")
             wrong.append(str(document.key_error((name,), said)))
     wrong += [
         f"{path}: {both_given(name)}"

@@ -45,12 +45,12 @@ def test_the_documented_file_is_read_as_it_stands(
     [
         (
             "dry_run: true\nalow_high_risk_actions: true",
-            "heal.yaml:2:1: alow_high_risk_actions is no setting",
+            "heal.yaml:2:1: alow_high_risk_actions is not a setting",
         ),
         ("alow_high_risk_actions: true", "use allow_high_risk_actions"),
-        ("DRY_RUN: false", "DRY_RUN is no setting"),
+        ("DRY_RUN: false", "DRY_RUN is not a setting"),
         ("dry_run: true\ndry_run: false", "heal.yaml:2:1: the key 'dry_run' stands here twice"),
-        ("config_file: other.yaml", "config_file is no setting"),
+        ("config_file: other.yaml", "config_file is not a setting"),
         ("- dry_run", "is not a mapping"),
         ("slack_bot_token: [xoxb-1", "heal.yaml:2:1: no valid YAML"),
         ("slo_max_error_rate: 7", "SLO_MAX_ERROR_RATE"),

@@ -28,7 +28,7 @@ from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import PodView, WorkloadView
 
 _HOLDS_UP = ("holds_up_change", "holds_up_rollback")
-"""The second one is the earlier name, when only a rollback could be completed."""
+"""The second is the former name, from when the step completed only a rollback."""
 
 _EFFECT = "the stuck pod is deleted, and its controller makes another one in its place"
 
@@ -44,7 +44,7 @@ _OF_THE_POD = frozenset(
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
     """Needs exactly one failing pod, and healthy pods with the same template.
 
-    With `when: holds_up_change` it is the pod that the change of the template before it does not reach.
+    With `when: holds_up_change` it is the pod that blocks the template change of the previous step.
     """
     workload = evidence.workload
     if parameters.get("when") in _HOLDS_UP:

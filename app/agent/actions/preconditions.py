@@ -56,9 +56,9 @@ def held_up(workload: WorkloadView, why: str | None = None) -> str | None:
 
 
 def held_up_for_good(workload: WorkloadView, limits: PlanLimits) -> str | None:
-    """Why the pod that the controller waits for stays after a change of the template.
+    """Why the pod that blocks the rollout stays after a change of the template.
 
-    None where it waits for none, or where `delete_stuck_pod` deletes that pod next.
+    None if no pod blocks it, or if `delete_stuck_pod` deletes that pod in the next step.
     """
     if workload.application is not None:
         return held_up(workload, "a GitOps controller rolls it back")

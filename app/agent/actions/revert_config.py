@@ -99,8 +99,8 @@ def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resoluti
 def _template_change(workload: WorkloadView, evidence: Evidence) -> tuple[Revision | None, Revision | None]:
     """The newest older template with the same code, another configuration, and a record of working.
 
-    Second: the newest one that differs in annotations alone that nothing in the cluster reads. It is
-    passed over: pods of it would run what runs now.
+    The second value is the newest older template that differs only in annotations that nothing in the
+    cluster reads. It is skipped: its pods would run the same images with the same configuration.
     """
     current = current_revision(workload)
     if current is None:
@@ -116,7 +116,7 @@ def _template_change(workload: WorkloadView, evidence: Evidence) -> tuple[Revisi
 
 
 def _same_again(revision: Revision, workload: WorkloadView) -> str:
-    """Why going back to a revision would change nothing that runs."""
+    """Why a revert to the revision would not change the running code or configuration."""
     current = current_revision(workload)
     fields = () if current is None else changed_fields(revision, current)
     digests = None if current is None else moved_digests(revision, current, workload)

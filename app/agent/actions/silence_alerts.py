@@ -31,10 +31,7 @@ _EFFECT = "alerts of the service are silenced until the incident ends, for a bou
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
-    """Unneeded without a monitoring that can be silenced, and where nothing is left to be silenced.
-
-    That is an incident that no alert reported, or that has its silence.
-    """
+    """Unneeded without a monitoring, for an incident that no alert reported, and after its first silence."""
     workload = evidence.workload
     incident_id = evidence.incident_id
     if not limits.silences or workload is None or incident_id is None:
@@ -61,7 +58,7 @@ def silence_of(key: ServiceKey, cluster: str = "") -> ObjectRef:
 
 
 def silenced_service(ref: ObjectRef) -> ServiceKey:
-    """The service whose silences the target stands for."""
+    """The service of the target's silences."""
     return ServiceKey(environment=ref.namespace, service=ref.name)
 
 

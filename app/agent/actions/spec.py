@@ -57,7 +57,7 @@ class PlanLimits:
     memory_limit_max_mib: int = 4096
     """The highest memory limit of a container, in MiB."""
     silences: bool = False
-    """Whether the monitoring is connected, in which the agent may silence alerts."""
+    """Whether a monitoring is connected in which the agent may silence alerts."""
     optional: frozenset[ActionName] = frozenset()
     """The enabled actions that are not enabled by default: a runbook that needs another is not chosen."""
 
@@ -129,8 +129,8 @@ class ActionSpec:
     """The parameters are alternatives."""
     in_runbooks: bool = True
     accompanies: bool = False
-    """It heals nothing: it is taken only together with the next step of the runbook, which completes it, and
-    ends with the incident. Without it, or where it is refused, the runbook goes on."""
+    """The action heals nothing: it runs only together with the next step of the runbook, and ends with the
+    incident. If it is disabled or refused, the runbook continues without it."""
     drifts: bool = False
     """The action changes fields that a release tool may have written."""
     removes: bool = False

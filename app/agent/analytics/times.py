@@ -14,7 +14,6 @@ BUCKET_SECONDS = (60, 300, 900, 1800, 3600, 4 * 3600, 12 * 3600, 86400)
 """Upper limits of the bars of a distribution, exclusive; the last bar has none."""
 
 _Z95 = 1.959963984540054
-_RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ def share_of(hits: int, of: int) -> Proportion:
 
 def restored_at(incident: Incident) -> datetime | None:
     """When the service was healthy again, as far as known: the recovery, or the resolution by a person."""
-    if incident.state in _RECOVERIES:
+    if incident.state.is_recovery:
         return incident.over_at
     if incident.state is IncidentState.RESOLVED_BY_HAND and incident.resolved is not None:
         return incident.resolved.at

@@ -182,10 +182,10 @@ def runs_the_same(one: Revision, other: Revision) -> bool:
 
 
 def differs_in_marks(one: Revision, other: Revision) -> bool:
-    """Whether two revisions differ in annotations alone that nothing in the cluster reads.
+    """Whether two revisions differ only in annotations that nothing in the cluster reads.
 
-    What a controller or an injector reads has a prefix (`vault.hashicorp.com/role`); `released-at` and
-    `checksum/config` only make a controller replace the pods.
+    An annotation for a controller or an injector has a prefix (`vault.hashicorp.com/role`); `released-at`
+    and `checksum/config` only make a controller replace the pods.
     """
     changed = changed_fields(one, other)
     return bool(changed) and all(_is_mark(name) for name in changed)

@@ -18,8 +18,9 @@ from app.agent.evidence.format import in_words
 from app.agent.freshness.reasons import Reason
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.question import Question
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.ids import IntentId, Json, JsonObject
-from app.agent.intents import index_behind, mutes
+from app.agent.intents import index_behind
 from app.agent.models import (
     Approval,
     Decision,

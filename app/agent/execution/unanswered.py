@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import carries_marker, effect_shows, same_ground
-from app.agent.intents import mutes
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.models import Intent
 from app.agent.workload import TargetState
 

@@ -1,14 +1,15 @@
-"""Which silences are the agent's own: they mute alerts for people, and withdraw no reason.
+"""Recognition of the agent's own silences: they mute alerts for people, and withdraw no reason.
 
-What the source says of a silence is not believed alone: the incident must have the intent
-that it names on record, and the silence may be no longer than that intent asked for. One
-that a person prolonged is a silence of that person.
+Author and comment of a silence are not enough: the named incident must have the named intent on record,
+and the silence may not be longer than that intent requested. A silence that a person prolonged counts as
+a silence of that person.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from app.agent.actions.silence_alerts import MINUTES
 from app.agent.freshness.silences import Silence, Silencing
 from app.agent.models import ActionName, IncidentRecord, Intent, IntentState
 from app.agent.ports.store.incidents import IncidentRepository
@@ -34,10 +35,10 @@ async def of_others(
 
 
 def created_by(intent: Intent, silence: Silence) -> bool:
-    """Whether the intent may have created the silence as it is now. Pure."""
+    """Whether the intent may have created the silence in its current form. Pure."""
     if intent.id != silence.intent_id:
         return False
-    minutes = intent.action.parameters.get("minutes")
+    minutes = intent.action.parameters.get(MINUTES)
     if intent.action.name is not ActionName.SILENCE_ALERTS or not isinstance(minutes, int):
         return False
     if intent.state is IntentState.DECIDED or intent.started_at is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.models import Action
 
 DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT = "Deployment", "StatefulSet", "DaemonSet", "Rollout"
 NODE, POD, AUTOSCALER = "Node", "Pod", "HorizontalPodAutoscaler"
@@ -20,7 +21,12 @@ CLUSTER_WIDE = frozenset({NODE})
 SILENCE = "Silence"
 """The agent's own silences of one service in the monitoring: named by environment and service."""
 IN_MONITORING = frozenset({SILENCE})
-"""Kinds that are no objects of a cluster."""
+"""Kinds of targets outside the cluster."""
+
+
+def mutes(action: Action) -> bool:
+    """Whether it only silences alerts: it neither helps nor harms the service, and ends with the incident."""
+    return action.target is not None and action.target.kind in IN_MONITORING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

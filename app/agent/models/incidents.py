@@ -44,6 +44,11 @@ class IncidentState(StrEnum):
     def closed(self) -> bool:
         return self in _ENDS
 
+    @property
+    def is_recovery(self) -> bool:
+        """Whether it is an end with a recovered service, by an action or without one."""
+        return self in (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
+
 
 _ENDS = frozenset(
     {

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from app.agent.actions import ACTIONS
 from app.agent.evidence.format import in_words
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.intents import (
     NOT_READ,
     Since,
@@ -14,7 +15,6 @@ from app.agent.intents import (
     credited,
     done_intents,
     in_place,
-    mutes,
     not_undone,
     unclear_undos,
     undo_of,

@@ -13,7 +13,7 @@ def silence_ended_note(key: ServiceKey, ended: int, at: datetime) -> Note:
     message = (
         f"The agent ended its silence: alerts of {key} notify again."
         if ended
-        else f"No silence of the agent on alerts of {key} is left to end."
+        else f"The agent has no silence on alerts of {key} to end."
     )
     return Note(at=at, stage=Stage.UNDO, message=message, data={"ended": ended})
 

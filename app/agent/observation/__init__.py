@@ -1,1 +1,1 @@
-"""What the observer reads for a diagnosis alone."""
+"""The reads of the observer that only a diagnosis needs."""

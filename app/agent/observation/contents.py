@@ -1,4 +1,4 @@
-"""What failing containers logged, and what changed feature flags are in force."""
+"""The log patterns of failing containers, and the current content of changed feature flags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def log_patterns(
     else:
         sources = log_sources_of_run(await _failures(batches, evidence.batch, missing))
     found = await asyncio.gather(*(_tail(logs, one, missing) for one in sources))
-    # Beside the loop, which goes on between the steps of the reduction.
+    # Concurrently with the loop, which continues between the steps of the reduction.
     return await asyncio.to_thread(
         lambda: tuple(
             each
@@ -39,7 +39,7 @@ async def log_patterns(
 async def flag_contents(
     reader: ClusterReader | None, evidence: Evidence, missing: list[str]
 ) -> tuple[ConfigRecord, ...]:
-    """What is in force of each ConfigMap that changed and held feature flags when it served well."""
+    """The current content of each ConfigMap that changed and held feature flags when it served well."""
     changed = config_map_changes(evidence)
     names = {c.view.name for c in changed if c.last_good is not None and flags_of(c.last_good.data)}
     if not names or reader is None:

@@ -1,4 +1,4 @@
-"""The services that the environment of a workload names, as far as they may be why it fails.
+"""The services that the environment of a workload names and that may be the cause of its failure.
 
 An address in the environment does not show who calls whom: it may be that of a caller, or
 of a collector of traces that has failed for hours. A named service counts as a dependency
@@ -21,11 +21,7 @@ from app.agent.services.calls import Calls
 
 _SHORTLY_BEFORE = timedelta(minutes=15)
 _WITH_IT = timedelta(seconds=30)
-"""Two polls: services that fail at once are not seen failing at once."""
-
-_OVER = frozenset(
-    {IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION, IncidentState.RESOLVED_BY_HAND}
-)
+"""Two polls: the agent does not detect simultaneous failures at the same moment."""
 
 
 async def failing_callees(
@@ -38,7 +34,7 @@ async def failing_callees(
 ) -> tuple[ServiceKey, ...]:
     """Of the named services, those that began to fail with `key` or shortly before, in their order.
 
-    `opened_at` is when the incident of `key` was opened. What cannot be read is left out.
+    `opened_at` is the time at which the incident of `key` was opened. Unreadable services are left out.
     """
     levels = await store.signals.levels(key)
     breached = None if levels is None else levels.breached_since
@@ -57,11 +53,13 @@ async def failing_callees(
 
 
 async def _failing_since(key: ServiceKey, began: datetime, store: Store) -> datetime | None:
-    """When a service left its objectives, or its newest incident was opened; None while it is well."""
+    """When a service left its objectives, or its newest incident was opened; None if it is healthy."""
     levels = await store.signals.levels(key)
     if levels is not None and levels.breached_since is not None:
         return levels.breached_since
     recent = IncidentFilter(service=key.service, environment=key.environment, since=began - _SHORTLY_BEFORE)
     page = await store.incidents.find(recent, limit=1, cursor=None)
     newest = next((record.incident for record in page.items), None)
-    return None if newest is None or newest.state in _OVER else newest.opened_at
+    if newest is None or newest.state.is_recovery or newest.state is IncidentState.RESOLVED_BY_HAND:
+        return None
+    return newest.opened_at

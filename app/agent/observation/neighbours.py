@@ -1,4 +1,4 @@
-"""How other services of the cluster fare on the node that holds the failing pods."""
+"""The health of other services on the node that runs the failing pods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = 10.0
 async def neighbours_of(
     evidence: Evidence, reader: ClusterReader | None, clusters: Clusters
 ) -> NodeNeighbours | None:
-    """How other services of the cluster fare on the node that holds all failing pods of this one.
+    """The health of other services of the cluster on the node that runs all failing pods of this service.
 
     None where the pods show no such node, or the services cannot all be read in time.
     """

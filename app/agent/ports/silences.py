@@ -1,4 +1,4 @@
-"""The agent's own silences in the monitoring: reading and writing, each a port of its own."""
+"""The ports for the agent's own silences in the monitoring: reading, creating and ending them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.agent.models import Intent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilenceScope:
-    """What a silence of a service has to name, and what it would mute now."""
+    """The matchers of a silence for a service, and the alerts that it would mute now."""
 
     matchers: tuple[Matcher, ...]
     """Exact conditions that name the service and where it runs."""
@@ -43,14 +43,14 @@ class WantedSilence:
 
 
 class OwnSilences(Protocol):
-    """Reads the silences of the agent's own; never changes anything."""
+    """Reads the agent's own silences; read-only."""
 
     async def own(self, key: ServiceKey, at: datetime) -> tuple[Silence, ...]:
-        """Those in force that the agent created for the service, oldest first. Raises like every port."""
+        """The agent's active silences for the service, oldest first; raises like every port."""
         ...
 
     async def scope(self, key: ServiceKey) -> SilenceScope:
-        """What a silence of the service has to name now. Raises like every port."""
+        """The scope of a silence of the service. Raises like every port."""
         ...
 
 
@@ -58,20 +58,20 @@ class SilenceEnding(Protocol):
     """Ends the silences of an incident that is over. Constructed only when `DRY_RUN=false`."""
 
     async def end(self, key: ServiceKey, intents: tuple[Intent, ...]) -> int:
-        """End those in force that these intents created; how many. May be repeated. Raises like every port.
+        """End the active silences of these intents; returns how many. Idempotent. Raises like every port.
 
-        One that a person prolonged is left.
+        A silence that a person prolonged stays.
         """
         ...
 
 
 class SilenceWriter(Protocol):
-    """Creates and ends silences of the agent's own. Constructed only when `DRY_RUN=false`."""
+    """Creates and ends the agent's own silences. Constructed only when `DRY_RUN=false`."""
 
     async def create(self, wanted: WantedSilence) -> None:
-        """Create it. Raises `UnknownOutcome` where no answer says whether it was created."""
+        """Create the silence. Raises `UnknownOutcome` if no answer shows whether it was created."""
         ...
 
     async def expire(self, silence_id: str) -> None:
-        """End it now; one that has ended or is gone is no error. May be repeated."""
+        """End the silence now. Idempotent: an ended or missing silence is not an error."""
         ...

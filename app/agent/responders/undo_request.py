@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.agent.actions.restore import restore_of
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.identity.people import same_person
-from app.agent.intents import done_intents, judged_with, mutes, unclear_undos, undone_intents
+from app.agent.intents import done_intents, judged_with, unclear_undos, undone_intents
 from app.agent.models import (
     Action,
     Incident,

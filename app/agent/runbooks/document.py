@@ -1,8 +1,8 @@
-"""YAML files that people write, as plain values with the place of each: the one reader of all of them.
+"""The reader of YAML files that people write: plain values, each with its position.
 
-Runbooks, scenarios, SERVICES_FILE and CONFIG_FILE are read here. Whatever is not plain data
-(anchors, tags, keys that stand twice, deep nesting) and whatever YAML 1.1 and 1.2 read
-differently (`010`, `yes`, `1:30`, a date) is refused with file, line and column.
+It reads runbooks, scenarios, SERVICES_FILE and CONFIG_FILE. It refuses everything but plain data (anchors,
+tags, duplicate keys, deep nesting), and values that YAML 1.1 and 1.2 read differently (`010`, `yes`,
+`1:30`, a date), with file, line and column.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Document:
         raw: bytes | None = None,
         secret: bool = False,
     ) -> None:
-        """Raises `ConfigurationError` with the place.
+        """Raises `ConfigurationError` with the position.
 
-        `raw` is what the file holds; None: it is read. `secret`: a value may be a credential,
-        and no error repeats one.
+        `raw` is the content of the file; None: read it. `secret`: values may be credentials, so no error
+        repeats a value.
         """
         self.file = file
         self._kind = kind

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.intents import index_behind, mutes, proposed_intents, unverified
+from app.agent.guardrails.workload_kinds import mutes
+from app.agent.intents import index_behind, proposed_intents, unverified
 from app.agent.models import (
     IncidentRecord,
     IncidentState,

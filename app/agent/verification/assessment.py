@@ -63,7 +63,7 @@ def assess(
 ) -> Assessment:
     """Healthy only if every indicator that was breached or measured before is fresh and within the SLO.
 
-    `superseded`: a rollout that is under way is that of someone else, and no fault while replicas serve.
+    `superseded`: a running rollout belongs to another party, and is not a fault while replicas serve.
     """
     if seen.telemetry is not None and seen.telemetry.outage:
         return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry outage: {seen.telemetry.said}",))

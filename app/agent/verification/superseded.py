@@ -1,7 +1,7 @@
-"""Whether what is being verified is still what the agent left. Pure.
+"""Detection of a change over the action under verification. Pure.
 
-A verdict is about the agent's action. Once someone else has changed what the action
-changed, a service that does not recover says nothing about it.
+A verdict applies to the agent's action. Once another party has changed the same fields, a service that does
+not recover is no evidence about the action.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from app.agent.models import IncidentRecord, Intent, Note, Stage, Verdict, Verdi
 from app.agent.verification.assessment import Assessment
 
 NOTHING_UNDONE = "Verification ends, and nothing is undone."
-VERIFYING_ON = "Verifying what is there now."
+VERIFYING_ON = "Verifying the new state."
 
 _SUPERSEDED = "superseded"
 """The key of the timeline's data that names the action."""
 
 
 def comparable(record: IncidentRecord, judged: Intent) -> list[Intent]:
-    """The actions under verification whose object, as it was left, is known.
+    """The actions under verification whose object can be compared with the state that the agent left.
 
-    Not those that a controller carries on with: a change of a status, one through a GitOps controller, or
-    a failed Job, which is cleaned up.
+    Excluded are actions that a controller continues: a change of a status, a change through a GitOps
+    controller, and a failed Job, which is cleaned up.
     """
     return [
         one
@@ -42,9 +42,9 @@ def comparable(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def by_whom(intents: list[Intent], since: Since) -> str | None:
-    """What became of the actions, in words; None: as the agent left them, or they could not be read.
+    """The changes over the actions, in words; None if there are none, or the objects could not be read.
 
-    A node that is gone supersedes nothing: its platform removes a failed one.
+    A deleted node does not count: its platform removes a failed node.
     """
     found = [
         since.fate(one)
@@ -59,12 +59,12 @@ def _on_node(intent: Intent) -> bool:
 
 
 def noted(record: IncidentRecord, judged: Intent) -> bool:
-    """Whether the timeline says so already."""
+    """Whether the timeline already has this note."""
     return any(entry.data.get(_SUPERSEDED) == judged.id for entry in record.timeline)
 
 
 def superseded_note(judged: Intent, what: str, follows: str, at: datetime) -> Note:
-    """Who changed what, and what follows from it."""
+    """The author and the object of the change, and its consequence."""
     return Note(
         at=at,
         stage=Stage.VERIFY,
@@ -74,6 +74,6 @@ def superseded_note(judged: Intent, what: str, follows: str, at: datetime) -> No
 
 
 def superseded_verdict(judged: Intent, what: str, now: Assessment, at: datetime) -> Verdict:
-    """The end of the verification: whether the action helped is no longer known."""
+    """The verdict that ends the verification: whether the action helped is unknown."""
     reasons = (f"{in_words(judged.action.name)} is superseded: {what}", *now.reasons)
     return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=reasons, at=at, intent_id=judged.id)

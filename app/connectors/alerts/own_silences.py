@@ -1,4 +1,4 @@
-"""The agent's own silences in Alertmanager: what they name, how they are recognised, and their writes.
+"""The agent's own silences in Alertmanager: their matchers, their recognition, and their writes.
 
 A silence of the agent has the agent as its author and ends its comment with the ids of
 incident and intent. Alertmanager has no condition on a write, so that the caller looks
@@ -45,7 +45,7 @@ _GONE = 404
 
 
 def comment_of(wanted: WantedSilence) -> str:
-    """What the silence says in Alertmanager, with the mark that it is recognised by."""
+    """The comment of the silence in Alertmanager, with the mark that identifies it."""
     return (
         f"The agent heals {wanted.key}; it ends this silence then "
         f"(incident {wanted.incident_id}, intent {wanted.intent_id})"
@@ -53,7 +53,7 @@ def comment_of(wanted: WantedSilence) -> str:
 
 
 def marked(by: str, comment: str) -> tuple[IncidentId, IntentId] | None:
-    """The incident and intent that a silence is for, as its author and comment say; None for another's."""
+    """The incident and the intent of a silence, by author and comment; None for another author."""
     found = _MARK.search(comment) if by == AGENT_NAME else None
     return None if found is None else (IncidentId(found["incident"]), IntentId(found["intent"]))
 
@@ -68,8 +68,8 @@ def scope_of(
 ) -> SilenceScope:
     """Exact conditions on the labels by which most firing alerts name the service. Pure.
 
-    Only labels that name the service by themselves count: by its namespace alone other alerts
-    would be muted. Without such an alert they are `named`, the labels that map to the service.
+    The labels of an alert count only if they identify the service: the namespace alone would also mute other
+    alerts. Without such an alert the conditions are `named`, the labels that map to the service.
     """
     mapped = [(labels, _service(labels, settings)) for labels in firing]
     own = [labels for labels, found in mapped if found == key]
@@ -98,7 +98,7 @@ def _service(labels: Mapping[str, str], settings: Settings) -> ServiceKey | None
 
 
 def _subject(labels: Mapping[str, str], settings: Settings) -> tuple[tuple[str, str], ...]:
-    """The labels of service and place, those of `ALERT_HOME_LABELS` included: they tell clusters apart."""
+    """The labels of service and place, those of `ALERT_HOME_LABELS` included: they distinguish clusters."""
     kept = _OF_SUBJECT | {canonical_name(name) for name in settings.alert_home_labels}
     return tuple(sorted((name, value) for name, value in labels.items() if canonical_name(name) in kept))
 

@@ -197,7 +197,8 @@ def _is_noise(annotation: str) -> bool:
 def _fields(template: JsonObject) -> Iterator[tuple[str, Json]]:
     metadata, spec = mapping(template, "metadata"), mapping(template, "spec")
     yield from ((f"label {name}", item) for name, item in _quiet_labels(metadata).items())
-    annotations, read = _quiet_annotations(metadata), _downward_annotations(spec)
+    annotations = _quiet_annotations(metadata)
+    read = _downward_annotations(spec) if annotations else frozenset()
     yield from ((f"annotation {name}", item) for name, item in annotations.items())
     yield from (
         (f"downward API of annotation {name}", item)
@@ -213,8 +214,8 @@ def _fields(template: JsonObject) -> Iterator[tuple[str, Json]]:
 
 def _downward_annotations(spec: JsonObject) -> frozenset[str]:
     """The annotations that containers read by environment or volume; `ALL_ANNOTATIONS` for a file of all."""
-    sources = [*objects(spec, "volumes")]
-    sources += [one for volume in objects(spec, "volumes") for one in objects(volume, "projected", "sources")]
+    volumes = objects(spec, "volumes")
+    sources = [*volumes, *(one for volume in volumes for one in objects(volume, "projected", "sources"))]
     paths = [
         text(item, "fieldRef", "fieldPath")
         for one in sources

@@ -1,8 +1,8 @@
-"""The cluster ports with the agent's own silences beside them.
+"""The cluster ports, extended by the agent's own silences.
 
-A Silence is a target like an object of the cluster: its state is the set of intents whose
-silences of the service are in force, and its marker is the intent itself. So decision,
-crash and undo are those of every other action. Everything else goes to the cluster.
+A Silence is a target like an object of the cluster: its state is the set of intents whose silences of the
+service are active, and its marker is the intent. Decision and recovery after a crash therefore work as for
+every other action. All other targets go to the cluster.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _INTENTS = "intents"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilencingReader:
-    """`ClusterReader` that reads silences too."""
+    """`ClusterReader` that also reads silences."""
 
     cluster: ClusterReader
     silences: OwnSilences
@@ -67,7 +67,7 @@ class SilencingReader:
         return await self.cluster.load(node, rooms=rooms)
 
     async def opt_out(self, action: Action, key: ServiceKey) -> OptOut:
-        """Of a silence the owners of the workload are asked."""
+        """For a silence, the opt-out of the workload."""
         if _silence(action.target) is None:
             return await self.cluster.opt_out(action, key)
         workload = await self.cluster.workload(key)
@@ -81,7 +81,7 @@ class SilencingReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilencingRehearsal:
-    """`ClusterRehearsal` that says what a silence would mute; it only reads."""
+    """`ClusterRehearsal` that reports which alerts a silence would mute; read-only."""
 
     cluster: ClusterRehearsal
     silences: OwnSilences
@@ -114,7 +114,7 @@ class SilencingWriter:
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
-        """Of a silence: read first, so that an intent that has one creates no second one."""
+        """For a silence: read first, so that an intent creates at most one."""
         ref = _silence(target.ref)
         if ref is None:
             return await self.cluster.apply(action, intent_id, target, snapshot)

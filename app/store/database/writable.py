@@ -1,8 +1,7 @@
-"""Whether the database takes writes: a row of readiness's own, and the room on its disk.
+"""Whether the database accepts writes: the row that readiness writes, and the space on the disk.
 
-A full disk is one warning for each outage, and one line at its end. Both databases keep one
-`Disk`. Writes are refused one by one while the disk is full, and senders repeat theirs: a
-line for each of them would hide the first.
+A full disk is one warning for each outage, and one line at its end. While the disk is full, every write
+fails and senders repeat theirs: a line for each would hide the first.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ log = logging.getLogger(__name__)
 
 _ROW = "readiness"
 QUIET_SECONDS = 60.0
-"""A small write may find room where a larger one did not: an outage ends after this long without an error."""
+"""A small write may succeed when a larger one fails: an outage ends after this time without an error."""
 
 
 class Disk:
-    """The room on the disk of one database, as its writes meet it. Safe from any thread."""
+    """The state of the disk of one database, from the results of its writes. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -37,7 +36,7 @@ class Disk:
         """When a write last found the disk full; None while there is no outage."""
 
     def refused(self, error: BaseException) -> None:
-        """A write failed; anything but a full disk is reported elsewhere."""
+        """Record a failed write; errors other than a full disk are ignored here."""
         if not isinstance(error, DiskFull):
             return
         with self._lock:
@@ -51,14 +50,14 @@ class Disk:
             )
 
     def require_room(self) -> None:
-        """Raise `DiskFull` if a write was refused for it within `QUIET_SECONDS`."""
+        """Raise `DiskFull` if a write found the disk full within `QUIET_SECONDS`."""
         with self._lock:
             full_at, refusal = self._full_at, self._refusal
         if refusal is not None and full_at is not None and self._monotonic() - full_at < QUIET_SECONDS:
             raise DiskFull(str(refusal), retry_after=refusal.retry_after)
 
     def wrote(self) -> None:
-        """A write that changed something was committed."""
+        """Record a committed write."""
         if self._full_at is None:
             return
         with self._lock:
@@ -70,7 +69,7 @@ class Disk:
 
 
 def write(connection: Connection) -> None:
-    """Write the row; as every unit of work, it is durable when the caller has its answer."""
+    """Write the row of readiness; it is durable when the caller has the answer."""
     locks.hold(connection, locks.Space.HISTORY, [_ROW])
     now = datetime.now(UTC)
     changed = connection.execute(update(leases).where(leases.c.duty == _ROW).values(expires_at=now)).rowcount

@@ -32,7 +32,7 @@ def records_of(
     rows: Sequence[Row[Any]],
     timelines: Mapping[IncidentId, tuple[TimelineEntry, ...]],
 ) -> list[IncidentRecord]:
-    """The same of several incidents, in their order."""
+    """The records of several incidents, in the order of the rows."""
     ids = [row.id for row in rows]
     found = intents_of(connection, ids)
     asked = _approvals_of(connection, ids)
@@ -70,7 +70,7 @@ def _approvals_of(
 def _rows_of(
     connection: Connection, one: Select[Any], several: Select[Any], incident_ids: Sequence[IncidentId]
 ) -> Iterable[Row[Any]]:
-    """By the statement for one incident where it is one: a list in a statement is expanded at each call."""
+    """A single incident has its own statement, because a list in a statement is expanded at each call."""
     if len(incident_ids) == 1:
         return connection.execute(one, {"incident": incident_ids[0]})
     return connection.execute(several, {"incidents": incident_ids})

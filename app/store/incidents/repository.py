@@ -1,4 +1,4 @@
-"""Reading and listing incidents, and the port over what this folder does."""
+"""The repository of incidents: reading, listing and saving."""
 
 from __future__ import annotations
 

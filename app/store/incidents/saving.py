@@ -1,10 +1,9 @@
-"""Saving: the next version of an incident, in the transaction of whatever changes it.
+"""Saving the next version of an incident, in the transaction that changes it.
 
-Three writers share an incident: intake (`app.store.signals.openings`), which adds
-triggers and freshness when a signal joins; people (`app.store.responders`), who own
-the owner and the like; and the loop, which owns everything else under its claim.
-Saving merges: triggers are the union in stored order, `stale` holds only while both
-say so, `dry_run` never goes back from true to false, and a sender that reported stays
+Three writers share an incident: intake (`app.store.signals.openings`), which adds triggers and freshness
+when a signal joins; people (`app.store.responders`), who set the owner and similar fields; and the loop,
+which owns everything else under its claim. Saving merges: triggers are the union in stored order, `stale`
+holds only while both say so, `dry_run` never goes back from true to false, and a sender that reported stays
 on record.
 """
 
@@ -27,7 +26,6 @@ from app.store.notes import opening_summary
 
 CHANGE = update(incidents).where(incidents.c.id == bindparam("incident"))
 """Sets columns of the incident that the parameter names."""
-_RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
 def save_next_version(
@@ -46,7 +44,7 @@ def save_next_version(
 
 
 def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
-    """Whatever the incident still waited for, or had not used, is expired or void."""
+    """Pending or unused approvals of the incident become expired or void."""
     open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
     mine = approvals.c.incident_id == incident_id
     connection.execute(
@@ -62,10 +60,10 @@ def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime)
 
 
 def _says_recovered(given: Incident) -> bool:
-    """Whether it ends with a recovery: an escalation may have one too, for what it leaves behind."""
+    """Whether it ends with a recovery: an escalation may also have one, because of a change left in place."""
     verdict = given.verdict
     verified = verdict is not None and verdict.kind is VerdictKind.RECOVERED
-    return given.state in _RECOVERIES or (verified and given.state.closed)
+    return given.state.is_recovery or (verified and given.state.closed)
 
 
 def _store_next_version(connection: Connection, stored: Incident, given: Incident) -> Incident:
@@ -84,7 +82,7 @@ def _store_next_version(connection: Connection, stored: Incident, given: Inciden
         dry_run=stored.dry_run or given.dry_run,
         reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
         cluster=stored.cluster or given.cluster,
-        # People own these: what they did since the incident was loaded stays.
+        # People own these fields: their changes since the incident was loaded stay.
         acknowledged=stored.acknowledged,
         owner=stored.owner,
         taken_over=stored.taken_over,

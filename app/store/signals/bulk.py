@@ -2,8 +2,8 @@
 
 On PostgreSQL it is one statement with an array for each column.
 
-For the statements that every signal pays for: SQLAlchemy's own way builds a dictionary
-and looks up a processor for each value of each row.
+For the statements that every signal needs: SQLAlchemy builds a dictionary and looks up a processor for each
+value of each row.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class BulkInsert:
 
 
 class _Array(NamedTuple):
-    """How the values of a column are given to PostgreSQL: as one array, however many rows there are."""
+    """How PostgreSQL receives the values of a column: as one array for all rows."""
 
     array: str
     """The type of its elements."""
     value: str = "{}"
-    """What makes a value of the column of an element."""
+    """The SQL expression that converts an element to a value of the column."""
 
 
 _ARRAYS: tuple[tuple[type[TypeEngine[Any]], _Array], ...] = (

@@ -80,7 +80,7 @@ def _ordinary(one: Delivery | PostedDelivery) -> Delivery:
 def _accept_new(
     connection: Connection, given: Sequence[Delivery], known: Mapping[ServiceKey, Remembered]
 ) -> list[tuple[Accepted, ...]]:
-    """The answers to deliveries whose services are locked; of some it is `known` what is on record."""
+    """The answers to deliveries whose services are locked; `known` are records read before."""
     everything = [signal for one in given for signal in one.signals]
     if not everything:
         return [() for _ in given]
@@ -110,7 +110,7 @@ class IntakeTransaction:
 
     connection: Connection
     read: Mapping[ServiceKey, Remembered] = field(default_factory=dict)
-    """What this transaction has read of services before."""
+    """The records that this transaction has already read."""
     entered: list[datetime] = field(default_factory=list)
     """When each signal arrived that is now on record and was not before."""
     joined: dict[SignalId, str] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""Statements given to PostgreSQL's driver as they are.
+"""Statements that go directly to PostgreSQL's driver.
 
-For the few statements that every set of healthy samples pays for: SQLAlchemy's way to
-the driver and back costs more than the driver itself. The driver prepares each text once
-for each connection. Errors are the driver's own, which the database translates.
+For the few statements of every set of healthy samples: SQLAlchemy's layers cost more than the driver
+itself. The driver prepares each text once per connection. It raises its own errors, which the database
+translates.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The agent's own silences at a poll: whose alerts they hold back, and which incidents are over.
+"""The agent's own silences at a poll: which alerts they mute, and which of them are no longer needed.
 
-A closing incident ends its silences itself (`app.agent.closing`). What is left is ended here:
-of an incident that a person resolved or took over, of one whose source did not answer at its end,
-and of a write that arrived after it.
+A closing incident ends its silences itself (`app.agent.closing`). A poll ends the others: those of an
+incident that a person resolved or took over or that awaits an approval, those that could not be ended with
+their incident, and those of a write that arrived later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSilences:
-    """Reads which silences in force are the agent's own, as the record has them."""
+    """Finds the active silences that the agent created according to its record."""
 
     source: AlertSource
     incidents: IncidentRepository
@@ -32,7 +32,7 @@ class AgentSilences:
     """None in a dry run."""
 
     async def held(self, at: datetime) -> Mapping[str, IncidentRecord]:
-        """The incident of each of them, by the id of the silence; raises like source and store."""
+        """The incident of each own silence, by the id of the silence; raises like source and store."""
         found = {}
         for one in await self.source.own_silences(at):
             record = await incident_of(one, self.incidents)
@@ -40,21 +40,18 @@ class AgentSilences:
                 found[one.id] = record
         return found
 
-    async def end_of_closed(self, held: Mapping[str, IncidentRecord]) -> None:
-        """End those of incidents that are over, that a person handles or that await an approval.
-
-        What cannot be ended is tried again at the next poll.
-        """
-        over = {
+    async def end_unneeded(self, held: Mapping[str, IncidentRecord]) -> None:
+        """End the silences of incidents on which the agent does not work; the next poll retries a failure."""
+        if self.ending is None:
+            return
+        unneeded = {
             record.incident.id: record
             for record in held.values()
             if record.incident.state.closed
             or record.incident.state is IncidentState.AWAITING_APPROVAL
             or record.incident.taken_over is not None
         }
-        if self.ending is None:
-            return
-        for record in over.values():
+        for record in unneeded.values():
             incident = record.incident
             try:
                 ended = await self.ending.end(incident.key, record.intents)

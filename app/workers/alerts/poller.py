@@ -68,7 +68,7 @@ class AlertPoller:
         known: Mapping[str, IncidentRecord] = {}
         if self.silences is not None:
             known = await self.silences.held(asked_at)
-            await self.silences.end_of_closed(known)
+            await self.silences.end_unneeded(known)
         await unlisted.silenced({record.incident.key for record in known.values()})
         delivery = await self.source.firing(frozenset(known))
         batch = delivery.batch(

@@ -1,4 +1,4 @@
-"""What holds up a change of the template of a StatefulSet that replaces its pods in order. Pure.
+"""The pod that blocks a change of the template of a StatefulSet that replaces its pods in order. Pure.
 
 The controller of a StatefulSet with `podManagementPolicy: OrderedReady` replaces no pod
 while one is not ready. A template that is put back does not reach the pod that its
@@ -25,11 +25,11 @@ def waited_for(workload: WorkloadView) -> tuple[PodView, ...]:
 
 
 def why_kept(workload: WorkloadView, *, changed: bool = False) -> str | None:
-    """Why no pod is deleted after a change of the template; None where exactly one may be.
+    """Why no pod is deleted after a change of the template; None if exactly one may be deleted.
 
-    It is the only one that the controller waits for, it was never ready, and it runs the
-    revision that the change leaves. `changed`: the change may have taken place, so that
-    this may be the revision before the current one.
+    That pod is the only one that the controller waits for, it was never ready, and it runs the revision
+    that the change replaces. `changed`: the change may have taken place, so that revision may be the one
+    before the current one.
     """
     waiting = waited_for(workload)
     names = ", ".join(pod.name for pod in waiting)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from app.agent.freshness.clock_jumps import FAR_AHEAD, ahead
 from app.agent.guardrails.circuit_breaker import Tried
-from app.agent.guardrails.workload_kinds import IN_MONITORING
+from app.agent.guardrails.workload_kinds import mutes
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import Action, ActionName, Cause, Incident, OutcomeKind
 from app.agent.workload import ObjectRef
@@ -110,10 +110,9 @@ def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
 def namespace_of(action: Action) -> str | None:
     """The namespace whose budget the action spends; None for one outside a cluster.
 
-    An object of no namespace, such as a node, is changed for the workload of the incident. A silence
-    is outside: it neither helps nor harms the service, so that no breaker or pause counts it.
+    An object without a namespace, such as a node, is changed for the workload of the incident.
     """
-    if action.target is None or action.target.kind in IN_MONITORING:
+    if action.target is None or mutes(action):
         return None
     return action.target.namespace or str(action.parameters.get(NAMESPACE, ""))
 

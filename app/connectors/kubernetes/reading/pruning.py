@@ -50,13 +50,14 @@ def _workload(item: JsonObject) -> JsonObject:
 
 
 def _pod(item: JsonObject) -> JsonObject:
-    kept = ("name", "restartPolicy", "image") if is_migration(item) else ("name", "restartPolicy")
+    migration = is_migration(item)
+    kept = ("name", "restartPolicy", "image") if migration else ("name", "restartPolicy")
     specified: dict[str, Json] = {
         field: [
             {**_present(one, kept), **({MIGRATES: True} if migrates(one) else {})}
             for one in objects(item, "spec", field)
         ]
-        for field in ("initContainers", *(("containers",) if is_migration(item) else ()))
+        for field in ("initContainers", *(("containers",) if migration else ()))
     }
     status = mapping(item, "status")
     lists: dict[str, Json] = {

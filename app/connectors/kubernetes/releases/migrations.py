@@ -1,7 +1,7 @@
-"""What migrated data for a revision of a workload: init containers and Jobs that ran. Pure.
+"""The data migrations of each revision of a workload, by init containers and Jobs that ran. Pure.
 
-Older code may not run against data that was migrated since. A migration whose code is
-that of the revision before brought nothing new.
+Older code may fail on data that a newer release migrated. A migration with the code of the previous
+revision migrated nothing new.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from app.connectors.kubernetes.mapping import SERVICE_LABEL, service_name
 from app.connectors.kubernetes.templates import template_hash, template_of
 
 MIGRATES = "migrates"
-"""A mark in place of image and command, which may hold secrets, in what is kept of a pod."""
+"""A mark that replaces image and command, which may hold secrets, in the stored fields of a pod."""
 
 _MIGRATION = re.compile(
     r"(?i)migrat|flyway|liquibase|alembic|sqitch|dbmate|skeema|\bgoose\b|ef database update|prisma db push|"
     r"\bschema[-_ ]?(?:change|update|upgrade)|\b(?:db|database)[-_: ]?(?:update|upgrade)"
 )
 _LONGEST_COMMAND = 16_384
-"""Characters of a command that are read."""
+"""The maximum number of characters read of a command."""
 
 JOB_PODS = "job-name"
 """The label of every pod of a Job."""
 _BY_SCHEDULE = re.compile(r"-[0-9]{8,}$")
-"""How the name of a Job ends that a CronJob started: with the minute of its schedule."""
+"""The end of the name of a Job that a CronJob started: the minute of its schedule."""
 _WITH_ITS_RELEASE = timedelta(minutes=30)
-"""A Job with another image than the release runs within this time of it, before or after."""
+"""The maximum time between a release and the run of its Job, if the Job has another image."""
 _RAN = frozenset({"Running", "Succeeded", "Failed"})
 _SERVICE_LABELS = (SERVICE_LABEL, "app")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatedRevision:
-    """A revision with the code that it runs."""
+    """A revision with its template."""
 
     number: int
     created_at: datetime
@@ -73,13 +73,33 @@ def is_migration(pod: JsonObject) -> bool:
     return any(migrates(one) for one in _containers(pod))
 
 
-def migrations_of(
+def migrations_by_revision(
+    workload: JsonObject,
+    kept: Sequence[tuple[int, JsonObject]],
+    pods: Sequence[PodView],
+    jobs: Sequence[JsonObject],
+) -> Mapping[int, str]:
+    """The migration of each revision that has one, by its number: `pod shop-migrate-4-x7k2p`.
+
+    `kept` are the numbered ReplicaSets or ControllerRevisions, newest first; `jobs` are the pods of Jobs
+    that name a migration.
+    """
+    if not jobs and not any(pod.migrated for pod in pods):
+        return {}
+    revisions = [
+        DatedRevision(number=number, created_at=created_at(item), template=template_of(item))
+        for number, item in kept
+    ]
+    return {**_inside(revisions, pods), **_by_jobs(workload, revisions, jobs)}
+
+
+def _by_jobs(
     workload: JsonObject, revisions: Sequence[DatedRevision], jobs: Iterable[JsonObject]
 ) -> Mapping[int, str]:
-    """What Jobs migrated, by the number of the revision that they belong to: `pod shop-migrate-4-x7k2p`.
+    """The migrations by Jobs, by the number of the revision.
 
-    `revisions` are newest first. A Job belongs to the revision whose image its migration runs, or, with the
-    label of the service, to the nearest one in time; never where the revision before has that image too.
+    A Job belongs to the revision whose image its migration runs, or, with the label of the service, to the
+    nearest one in time; never if the previous revision has that image too.
     """
     found: dict[int, str] = {}
     for pod in jobs:
@@ -93,7 +113,7 @@ def migrations_of(
 def _released_with(
     pod: JsonObject, workload: JsonObject, revisions: Sequence[DatedRevision]
 ) -> DatedRevision | None:
-    """The revision with whose release a Job was started; one that runs its image comes first."""
+    """The revision whose release the Job belongs to; a revision with its image comes first."""
     migrating = {text(one, "image") for one in _containers(pod) if migrates(one)}
     ours, found = _of_service(pod, workload), []
     for mine, earlier in pairwise(revisions):
@@ -117,18 +137,18 @@ def _apart(at: datetime, pod: JsonObject) -> timedelta:
     return max(began - at, at - ended, timedelta())
 
 
-def migrations_inside(revisions: Sequence[DatedRevision], pods: Iterable[PodView]) -> Mapping[int, str]:
-    """What init containers migrated, by the number of the revision: `init container migrate`.
+def _inside(revisions: Sequence[DatedRevision], pods: Iterable[PodView]) -> Mapping[int, str]:
+    """The migrations by init containers, by the number of the revision: `init container migrate`.
 
-    Only where no pod without that init container is ready: one that serves shows that its code
-    runs against the data. A restart keeps the init container, and what it migrated.
-    `revisions` are newest first.
+    Only if no pod without that init container is ready: a serving pod shows that its code works with the
+    data. A restart keeps the init container, and with it the migration.
     """
     found: dict[int, str] = {}
     running = [pod for pod in pods if pod.template_hash is not None]
+    migrated = sorted({one for pod in running for one in pod.migrated})
     templates = {template_hash(one.template): one.template for one in revisions}
     for mine, earlier in pairwise(revisions):
-        for ran in sorted({one for pod in running for one in pod.migrated}):
+        for ran in migrated:
             own = _init(mine.template, ran)
             if own is None or own == _init(earlier.template, ran):
                 continue
@@ -156,11 +176,3 @@ def _containers(pod: JsonObject) -> list[JsonObject]:
 
 def _images(pod: JsonObject) -> set[str | None]:
     return {image for one in _containers(pod) if (image := text(one, "image"))}
-
-
-def dated(kept: Iterable[tuple[int, JsonObject]]) -> tuple[DatedRevision, ...]:
-    """The revisions that ReplicaSets or ControllerRevisions hold, in the given order."""
-    return tuple(
-        DatedRevision(number=number, created_at=created_at(item), template=template_of(item))
-        for number, item in kept
-    )

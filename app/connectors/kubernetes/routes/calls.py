@@ -1,4 +1,4 @@
-"""The services that a workload calls, by the addresses in the environment of its containers. Pure.
+"""The services that a workload may call, by the addresses in the environment of its containers. Pure.
 
 Only the keys of services leave this module: no address, which may hold a password.
 """
@@ -35,10 +35,10 @@ _CALLED_BY = re.compile(
 def services_called(
     workload: JsonObject, config_maps: Iterable[JsonObject], services: ServiceMap
 ) -> tuple[ServiceKey, ...]:
-    """The keys that the addresses may be, in the order in which they are found, at most twenty.
+    """The keys of the addressed services, in the order of the environment, at most twenty.
 
-    An address may name no service at all: a caller compares them with those that it knows. Of
-    ConfigMaps only what is kept of them is read.
+    An address need not name a service: the caller compares the keys with the known services. Values from
+    ConfigMaps count only if their content is given.
     """
     home = text(workload, "metadata", "namespace") or ""
     found: dict[ServiceKey, None] = {}
@@ -50,11 +50,11 @@ def services_called(
 
 
 def _hosts(workload: JsonObject, config_maps: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
-    """Name and namespace, empty for its own."""
+    """The name and the namespace of each address; the namespace is empty for the workload's own."""
     for variable, value in _environment(workload, config_maps):
         if len(value) > _LONGEST_VALUE or _CALLED_BY.search(variable):
             continue
-        found = [*_URL.finditer(value), *_ADDRESS.finditer(value)]
+        found = [*_URL.finditer(value), *_ADDRESS.finditer(value)] if ":" in value else []
         bare = _BARE.fullmatch(value) if _NAMES_A_HOST.search(variable) else None
         for one in (*found, *(() if bare is None else (bare,))):
             yield one["name"].lower(), (one["space"] or "").lower()

@@ -21,7 +21,7 @@ from app.connectors.kubernetes.fields import (
     texts,
     uid,
 )
-from app.connectors.kubernetes.releases.migrations import dated, migrations_inside, migrations_of
+from app.connectors.kubernetes.releases.migrations import migrations_by_revision
 from app.connectors.kubernetes.templates import (
     PREFIX,
     REVISION_HASH_LABEL,
@@ -89,8 +89,7 @@ def revisions_of(
     numbered.sort(key=lambda pair: pair[0], reverse=True)
     current = current_number(workload, kept)
     running = tuple(pods)
-    every = dated(numbered)
-    migrated = {**migrations_inside(every, running), **migrations_of(workload, every, migrations)}
+    migrated = migrations_by_revision(workload, numbered, running, tuple(migrations))
     found = [
         replace(
             _revision(number, item, running, irreversible=number == current and _irreversible(workload)),

@@ -5,8 +5,8 @@ about a recorded service (see `HealthyRun`). The lane decides nothing about any 
 ordinary path as if there were no lane. Every later delivery of the set about one of its services follows
 it, so that the deliveries about one service keep their order.
 
-A process whose store keeps no narrow rows (see `store_over`) has no lane, and on
-PostgreSQL there is none while a process of an older program is at work.
+A process whose store keeps no narrow rows (see `store_over`) has no lane. On PostgreSQL there is no lane
+while a process of an older program is running.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def take(
 ) -> tuple[list[HealthySamples | None], dict[ServiceKey, Remembered]]:
     """Record those deliveries of a set that take the lane: their answers, and None in the place of others.
 
-    Also what is on record of those services that were read. The caller holds the locks of
-    all services.
+    Also returns the records of the services that were read. The caller holds the locks of all services.
     """
     posted = [one for one in given if isinstance(one, PostedDelivery) and one.narrow]
     if not posted:

@@ -1,8 +1,7 @@
-"""What the lane reads and writes in a database that several processes share: one statement each.
+"""The statements of the lane in a database that several processes share: one read and one write.
 
-No process may go on with levels that it remembers. A set reads them under the locks of
-its services, together with what decides whether narrow rows may be written at all: a
-process of an older program, which does not read them, may be at work.
+A process cannot use levels from its memory there. A set reads them under the locks of its services, with
+the check whether narrow rows may be written: an older program that does not read them may be running.
 """
 
 from __future__ import annotations
@@ -55,17 +54,17 @@ _WRITE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnRecord:
-    """What a set found."""
+    """The records that a set read."""
 
     known: dict[ServiceKey, Remembered]
     of_signals: Mapping[ServiceKey, datetime]
     """The newest observation among the samples that are signals, of services that have some."""
     numbers: Sequence[int] | None
-    """For new rows, growing; None where a process is at work that does not read them."""
+    """Numbers for new rows, ascending; None while a running process does not read narrow rows."""
 
 
 def read(connection: Connection, keys: Collection[ServiceKey], many: int) -> OnRecord:
-    """What is on record of these services, whose locks the caller holds, and so many numbers for new rows."""
+    """The records of these services, whose locks the caller holds, and `many` numbers for new rows."""
     known = {key: Remembered(None, None, None) for key in keys}
     of_signals: dict[ServiceKey, datetime] = {}
     numbers: Sequence[int] | None = None
