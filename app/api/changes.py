@@ -2,14 +2,15 @@
 
 A client receives the ids of incidents whose timeline grew, and that the kill switch was set; it reads the
 rest through the API. The number of clients is bounded; a client that reads nothing for `SLOW_SECONDS` is
-disconnected. All connections end when the process stops, and clients reconnect.
+disconnected. A stream ends once its client may no longer read: its right is checked again every
+`RECHECK_SECONDS`. All connections end when the process stops, and clients reconnect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,6 +28,7 @@ MOST_CLIENTS = 500
 LOOK_EVERY_SECONDS = 1.0
 PING_SECONDS = 15.0
 SLOW_SECONDS = 10.0
+RECHECK_SECONDS = 15.0
 RETRY_MS = 2000
 """After which time a browser connects again."""
 MOST_IDS = 100
@@ -35,6 +37,8 @@ _LOOK_BACK = timedelta(seconds=60)
 """How far back each look reads, so that an entry committed late is not missed."""
 
 Seen = dict[IncidentId, int]
+Admitted = Callable[[], Awaitable[bool]]
+"""Whether the client of a stream may still read."""
 
 
 def most_clients(max_connections: int) -> int:
@@ -75,6 +79,7 @@ class ChangeFeed:
     most: int = MOST_CLIENTS
     every: float = LOOK_EVERY_SECONDS
     slow: float = SLOW_SECONDS
+    recheck: float = RECHECK_SECONDS
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the store was read: later changes are seen."""
     closed: bool = False
@@ -155,10 +160,12 @@ class ChangeStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: ChangeFeed, container: ApiDependencies, request: Request) -> None:
+    def __init__(
+        self, feed: ChangeFeed, container: ApiDependencies, request: Request, admitted: Admitted
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._feed, self._container, self._request = feed, container, request
+        self._feed, self._container, self._request, self._admitted = feed, container, request, admitted
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -166,8 +173,14 @@ class ChangeStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         one = self._feed.join(self._container)
+        now = asyncio.get_running_loop().time
+        checked = now()
         try:
-            async for part in events(self._feed, one):
+            async for part in events(self._feed, one, ping=min(PING_SECONDS, self._feed.recheck)):
+                if now() - checked >= self._feed.recheck:
+                    if not await self._may_read():
+                        break
+                    checked = now()
                 async with asyncio.timeout(self._feed.slow):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                 if await self._request.is_disconnected():
@@ -179,3 +192,9 @@ class ChangeStream(Response):
             ) from None
         finally:
             self._feed.leave(one)
+
+    async def _may_read(self) -> bool:
+        try:
+            return await self._admitted()
+        except AgentError:  # the store is out of reach: nothing can be read from it either
+            return True

@@ -9,10 +9,14 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from app.agent.identity import tokens
+from app.agent.identity.people import Door, Person, Scope
 from app.agent.ids import IncidentId
 from app.api.changes import MOST_CLIENTS, MOST_IDS, ChangeFeed, ChangeStream, Subscription, events
+from app.api.routes.changes import changes
 from app.main import create_app
 from tests.api.harness import Harness, assert_problem, make_settings
+from tests.api.people import guarded, token
 from tests.api.stories import opened
 from tests.followers import follow
 
@@ -50,6 +54,48 @@ def test_what_waits_for_a_slow_client_is_bounded() -> None:
     assert client.take() == b'event: change\ndata: {"incidents": []}\n\n'
 
 
+async def _admitted() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_a_stream_ends_once_its_token_is_revoked(tmp_path: Path, revoked: bool) -> None:
+    """The right is checked again while the stream is open; a valid token keeps it."""
+    with guarded(tmp_path) as api:
+        header = token(api, "viewer", Scope.READ)["Authorization"].encode()
+        feed = api.app.state.changes = ChangeFeed(recheck=0.01)
+        bodies: list[Message] = []
+
+        async def take(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                bodies.append(message)
+                if not revoked and len(bodies) == 20:
+                    feed.close()
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            return {}
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/v1/changes",
+            "headers": [(b"authorization", header)],
+            "client": ("127.0.0.1", 50000),
+            "app": api.app,
+        }
+        stream = api.run(changes(Request(scope, receive), api.container))
+        if revoked:
+            held = api.run(tokens.proved(api.container.store.credentials, header.decode().split()[1]))
+            assert held is not None
+            by = Person(name="root", door=Door.CLI)
+            api.run(tokens.revoke(api.container.store.credentials, held.id, by=by, at=api.clock.now()))
+        api.run(stream(scope, receive, take))
+        assert (len(bodies) < 20) is revoked
+        assert bodies[-1]["more_body"] is False
+        assert feed.clients == 0
+
+
 def test_a_client_that_takes_nothing_is_disconnected(api: Harness) -> None:
     """Its place is free for another one."""
     feed = ChangeFeed(slow=0.01)
@@ -63,7 +109,7 @@ def test_a_client_that_takes_nothing_is_disconnected(api: Harness) -> None:
         return {}
 
     scope = {"type": "http", "method": "GET", "path": "/v1/changes", "headers": []}
-    stream = ChangeStream(feed, api.container, Request(scope, receive))
+    stream = ChangeStream(feed, api.container, Request(scope, receive), _admitted)
     with pytest.raises(ConnectionAbortedError, match="read nothing"):
         api.run(stream(scope, receive, takes_nothing))
     assert feed.clients == 0

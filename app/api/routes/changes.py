@@ -11,7 +11,7 @@ from app.api.changes import ChangeFeed, ChangeStream
 from app.api.dependencies import ContainerDep, NoParameter
 from app.api.openapi import problems
 from app.api.problems import Problem
-from app.api.security.access import needs
+from app.api.security.access import admit, needs
 
 router = APIRouter(tags=["incidents"])
 
@@ -45,4 +45,12 @@ async def changes(request: Request, container: ContainerDep) -> Response:
             detail="Ask again later, or read GET /v1/incidents from time to time.",
             headers={"Retry-After": "30"},
         )
-    return ChangeStream(feed, container, request)
+
+    async def admitted() -> bool:
+        try:
+            await admit(request, container, Scope.READ)
+        except Problem:
+            return False
+        return True
+
+    return ChangeStream(feed, container, request, admitted)
