@@ -27,7 +27,8 @@ SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_pa
 PROPERTIES := $(shell grep -rl --include='test_*.py' '@given' tests)
 # What tries the decisions of app/agent most.
 DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timeline
-REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
+REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven openssl=openssl \
+    prometheus=prometheus prometheus-alertmanager=prometheus-alertmanager
 UPGRADE :=
 
 .PHONY: help run sandbox demo test coverage test-real test-gitops test-image soak testbed lint format docs bench release check-locks lock clean
