@@ -35,6 +35,7 @@ from app.settings.entries import (
     ClusterSetting,
     EscalationSetting,
     FreezeSetting,
+    PageWhen,
     RevertWay,
     Role,
     RoleName,
@@ -252,6 +253,11 @@ class Settings(BaseSettings):
     slack_users: dict[Named, SlackUser] = {}
     slack_api_url: str = "https://slack.com/api/"
     teams_webhook_url: SecretStr | None = None
+    page_when: PageWhen = PageWhen.PERSON_NEEDED
+    pagerduty_routing_key: SecretStr | None = None
+    pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
+    opsgenie_api_key: SecretStr | None = None
+    opsgenie_url: str = "https://api.opsgenie.com"
 
     # Identity
     require_identity: bool = False

@@ -106,11 +106,7 @@ class HttpPeer:
         when no complete answer arrives in time, and `PermanentError` when the
         answer is longer than allowed or encoded in a way that was not asked for.
         """
-        url = self._url
-        if path:
-            url = url.copy_with(path=url.path.rstrip("/") + path)
-        if params:
-            url = url.copy_merge_params(dict(params))
+        url = self._at(path, params)
         headers = {"Content-Type": "application/json"} if json_body is not None else {}
         try:
             async with (
@@ -128,7 +124,14 @@ class HttpPeer:
                 f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
             ) from None
 
-    async def deliver(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+    async def deliver(
+        self,
+        body: bytes,
+        *,
+        path: str = "",
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Post a message as JSON; only a 2xx answer is a delivery, whatever its body says.
 
         The other side's words are not repeated: they may hold the address. Raises
@@ -136,10 +139,11 @@ class HttpPeer:
         says so, and otherwise as `send` and `refusal` do.
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
+        url = self._at(path, params)
         try:
             async with (
                 deadline(self._timeout, self._unanswered),
-                self._client().stream("POST", self._url, content=body, headers=sent) as response,
+                self._client().stream("POST", url, content=body, headers=sent) as response,
             ):
                 reply = HttpReply(status=response.status_code, headers=response.headers, body=b"")
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
@@ -186,6 +190,12 @@ class HttpPeer:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+    def _at(self, path: str, params: Mapping[str, str] | None) -> httpx2.URL:
+        url = self._url
+        if path:
+            url = url.copy_with(path=url.path.rstrip("/") + path)
+        return url.copy_merge_params(dict(params)) if params else url
 
     def _client(self) -> httpx2.AsyncClient:
         # A connection belongs to the loop that opened it, and the durable engine runs a loop of its own.

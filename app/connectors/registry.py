@@ -16,6 +16,7 @@ from app.connectors.datadog import registration as datadog
 from app.connectors.flux import registration as flux
 from app.connectors.kinds import ChannelKind, GitOpsKind, LogSourceKind, MetricSourceKind, SilenceSourceKind
 from app.connectors.loki import registration as loki
+from app.connectors.paging import opsgenie, pagerduty
 from app.connectors.prometheus import registration as prometheus
 
 ALERT_FORMATS: tuple[AlertFormat, ...] = (
@@ -30,6 +31,8 @@ CHANNELS: tuple[ChannelKind, ...] = (
     slack.KIND,
     webhook.KIND,
     teams.KIND,
+    pagerduty.KIND,
+    opsgenie.KIND,
 )
 
 CHAT_PATHS: tuple[str, ...] = tuple(f"/webhooks/{kind.name}" for kind in CHANNELS if kind.inbound is not None)

@@ -25,6 +25,15 @@ class Role(StrEnum):
     WATCH = "watch"
 
 
+class PageWhen(StrEnum):
+    """When an incident opens an alert at a paging service."""
+
+    PERSON_NEEDED = "person_needed"
+    """While a request waits for an answer, or the incident is escalated."""
+    OPENED = "opened"
+    """From its start to its end."""
+
+
 class RevertWay(StrEnum):
     """How the agent proposes a revert in Git."""
 

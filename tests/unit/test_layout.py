@@ -47,7 +47,7 @@ FOR_ANY_VENDOR = {"webhook"}
 def _home(function: Callable[..., object]) -> str:
     """The folder of the vendor that defines it, or its file in a folder with one file for each vendor."""
     folder, _, module = function.__module__.replace(".", "/").rpartition("/")
-    return f"{folder}/{module}.py" if folder == "app/connectors/chat" else folder
+    return f"{folder}/{module}.py" if folder in ("app/connectors/chat", "app/connectors/paging") else folder
 
 
 _SOURCES = {kind.name: _home(kind.connect) for kind in METRIC_SOURCES}

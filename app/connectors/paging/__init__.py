@@ -1,0 +1,1 @@
+"""Pagers: services that call the person on call while an incident needs one."""
