@@ -37,6 +37,7 @@ _SAFEST_FIRST = (
     Cause.SERVICE_ROUTING,
     Cause.NETWORK_POLICY,
     Cause.DEPENDENCY_FAILURE,
+    Cause.SCALED_TOO_LOW,
     Cause.TRAFFIC_SURGE,
     Cause.MEMORY_LEAK,
     Cause.RESOURCE_LIMIT,
@@ -47,7 +48,14 @@ _SAFEST_FIRST = (
 
 
 _REMEDIED_AT_THE_SERVICE = frozenset(
-    {Cause.BAD_RELEASE, Cause.BAD_CONFIG, Cause.RESOURCE_LIMIT, Cause.MEMORY_LEAK, Cause.TRAFFIC_SURGE}
+    {
+        Cause.BAD_RELEASE,
+        Cause.BAD_CONFIG,
+        Cause.RESOURCE_LIMIT,
+        Cause.MEMORY_LEAK,
+        Cause.SCALED_TOO_LOW,
+        Cause.TRAFFIC_SURGE,
+    }
 )
 """Causes whose remedy changes the service of the incident."""
 

@@ -51,7 +51,7 @@ _OF_ITS_SERVICE: dict[type[Event], frozenset[Cause]] = {
     EnvEvent: _CONFIGURATION,
     MemoryEvent: _MEMORY | _CONFIGURATION,
     PlacementEvent: frozenset({Cause.SCHEDULING_FAILURE}) | _CONFIGURATION,
-    ScaleEvent: frozenset({Cause.SCALED_TO_ZERO}) | _SATURATION,
+    ScaleEvent: frozenset({Cause.SCALED_TO_ZERO, Cause.SCALED_TOO_LOW}) | _SATURATION,
     SelectorEvent: frozenset({Cause.DEPENDENCY_FAILURE, Cause.SERVICE_ROUTING}),
 }
 

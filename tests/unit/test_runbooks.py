@@ -256,17 +256,18 @@ def test_what_is_not_understood_is_refused_with_its_place(tmp_path: Path, name: 
     assert re.match(message, told), told
 
 
-def test_scale_needs_exactly_one_of_its_two_parameters(tmp_path: Path) -> None:
-    """`by` and `to` are alternatives, both bounded."""
+def test_scale_needs_exactly_one_of_its_parameters(tmp_path: Path) -> None:
+    """`by`, `to` and `restore` are alternatives; numbers are bounded."""
 
     def scale(parameters: str) -> str:
         return changed("action: rollback", "action: scale").replace("to: previous_healthy", parameters)
 
     assert load_catalogue(write(tmp_path, scale("by: 2"))).runbooks[0].steps[0].parameters == {"by": 2}
-    assert "exactly one of by, to is needed" in refusal(write(tmp_path, scale("by: 2\n      to: 5")))
+    assert "exactly one of by, restore, to is needed" in refusal(write(tmp_path, scale("by: 2\n      to: 5")))
     assert ":10:11: steps[0].parameters.by: 0 is less than" in refusal(write(tmp_path, scale("by: 0")))
     assert "99999 is greater than" in refusal(write(tmp_path, scale("to: 99999")))
     assert "2.0 is not of type 'integer'" in refusal(write(tmp_path, scale("by: 2.0")))
+    assert "is not one of" in refusal(write(tmp_path, scale("restore: all")))
 
 
 def test_an_id_is_taken_once(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from app.agent.actions.spec import (
     StateChange,
     Unmet,
 )
+from app.agent.evidence.cluster.reduction import Reduction, reduction_of
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import REPLICAS
 from app.agent.guardrails.workload_kinds import STATEFUL_SET, kinds_with
@@ -33,7 +34,7 @@ _EFFECT = "the number of replicas changes"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
-    """`by` (added to the desired replicas) or `to` becomes `replicas`."""
+    """`by` (added to the desired replicas), `to` or `restore` becomes `replicas`."""
     workload = evidence.workload
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
@@ -46,7 +47,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     )
     if reason is not None:
         return Unmet(reason=reason)
-    wanted = _wanted(parameters, workload, limits)
+    wanted = _wanted(parameters, workload, reduction_of(evidence), limits)
     if isinstance(wanted, Unmet):
         return wanted
     reason = _data_refuses(workload, wanted)
@@ -60,19 +61,28 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     )
 
 
-def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits: PlanLimits) -> int | Unmet:
+def _wanted(
+    parameters: Mapping[str, JsonScalar],
+    workload: WorkloadView,
+    reduced: Reduction | None,
+    limits: PlanLimits,
+) -> int | Unmet:
     now = workload.desired_replicas
     bounds = f"{limits.scale_min}..{limits.scale_max}"
     by, to = parameters.get("by"), parameters.get("to")
-    if isinstance(by, int):
+    if parameters.get("restore") is not None:
+        if reduced is None:
+            return Unmet(reason=f"no change took replicas of {workload.target.ref} away")
+        wanted = min(reduced.before, limits.scale_max)
+    elif isinstance(by, int):
         wanted = min(now + by, limits.scale_max)
     elif isinstance(to, int):
         wanted = to
     else:
-        return Unmet(reason="scale needs `by` or `to`")
+        return Unmet(reason="scale needs `by`, `to` or `restore`")
     if now == 0:
         return Unmet(reason=f"{workload.target.ref} is scaled to zero")
-    if by is not None and wanted <= now:
+    if to is None and wanted <= now:
         return Unmet(
             reason=f"{workload.target.ref} has {now} replicas, the most that the bounds {bounds} allow"
         )
@@ -107,6 +117,12 @@ SPEC = ActionSpec(
     parameters=(
         Parameter(name="by", meaning="Replicas to add.", minimum=1, maximum=50, required=False),
         Parameter(name="to", meaning="Replicas to have.", minimum=1, maximum=1000, required=False),
+        Parameter(
+            name="restore",
+            meaning="The number of replicas that the workload had before someone took replicas away.",
+            choices=("count_before_reduction",),
+            required=False,
+        ),
     ),
     exactly_one_parameter=True,
     expected_effect=_EFFECT,

@@ -29,6 +29,7 @@ class Cause(StrEnum):
     BATCH_FAILURE = "batch_failure"
     SERVICE_ROUTING = "service_routing"
     NETWORK_POLICY = "network_policy"
+    SCALED_TOO_LOW = "scaled_too_low"
     UNKNOWN = "unknown"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from app.agent.evidence.changes import (
@@ -21,8 +22,10 @@ from app.agent.evidence.pods import fault_counts
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
+    LATENCY,
     TRAFFIC,
     Rise,
+    SymptomIndicator,
     breached,
     metric_onset,
     rise,
@@ -33,22 +36,23 @@ from app.durations import span
 
 _FAR_MORE = 3.0
 
+_GROWTH = replace(TRAFFIC, factor=1.25)
+"""A load that is high enough to matter where the service had little room left."""
+
 _BY_CALLER = timedelta(seconds=90)
 """A rollout of a caller, and the window of a measurement."""
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
     """None unless the request rate rose and an objective is breached; the load must rise first."""
-    surge = rise(evidence, TRAFFIC)
+    load = TRAFFIC if rise(evidence, TRAFFIC) is not None else _GROWTH
+    surge = rise(evidence, load)
     if surge is None or not breached(evidence):
         return None
     cause_score = CauseScore()
-    finding = f"request rate went from {TRAFFIC.in_words(surge.base)} to {TRAFFIC.in_words(surge.level)}"
-    cause_score.add_for(0.7, finding)
-    if surge.level >= surge.base * _FAR_MORE:
-        cause_score.add_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")
-    _score_order(cause_score, surge, evidence)
-    _score_callers(cause_score, surge, evidence)
+    _score_rise(cause_score, load, surge, evidence)
+    _score_order(cause_score, load, surge, evidence)
+    _score_callers(cause_score, load, surge, evidence)
     _score_changes(cause_score, evidence)
     _score_use(cause_score, evidence)
     _score_autoscaler(cause_score, evidence)
@@ -57,11 +61,23 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     return cause_score.hypothesis(Cause.TRAFFIC_SURGE, "traffic_surge")
 
 
-def _score_order(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
+def _score_rise(cause_score: CauseScore, load: SymptomIndicator, surge: Rise, evidence: Evidence) -> None:
+    """A moderate rise explains an incident only together with answers that became slow."""
+    finding = f"request rate went from {load.in_words(surge.base)} to {load.in_words(surge.level)}"
+    cause_score.add_for(0.7 if load is TRAFFIC else 0.4, finding)
+    if surge.level >= surge.base * _FAR_MORE:
+        cause_score.add_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")
+    slower = rise(evidence, LATENCY) if load is _GROWTH else None
+    if slower is not None:
+        went = f"{LATENCY.in_words(slower.base)} to {LATENCY.in_words(slower.level)}"
+        cause_score.add_for(0.3, f"p95 latency went from {went}")
+
+
+def _score_order(cause_score: CauseScore, load: SymptomIndicator, surge: Rise, evidence: Evidence) -> None:
     """If errors come first, clients retry: then the load is a symptom. Within one sample, callers may."""
-    load, symptom = departure_of(evidence, TRAFFIC), departure(evidence)
+    rose, symptom = departure_of(evidence, load), departure(evidence)
     began = metric_onset(evidence) if symptom is None else symptom.by
-    lead = began - (surge.at if load is None or symptom is None else load.by)
+    lead = began - (surge.at if rose is None or symptom is None else rose.by)
     if all(rise(evidence, i) is None for i in breached(evidence)):
         cause_score.add_against(0.4, "no history shows whether the load or the incident came first")
     elif lead < timedelta(0):
@@ -74,10 +90,10 @@ def _score_order(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> No
         cause_score.add_against(0.4, "errors and load rose together: its callers may repeat failed calls")
 
 
-def _score_callers(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
+def _score_callers(cause_score: CauseScore, load: SymptomIndicator, surge: Rise, evidence: Evidence) -> None:
     """A caller that was changed as the load rose may call more often, which replicas do not put right."""
-    load = departure_of(evidence, TRAFFIC)
-    rose = surge.at if load is None else load.by
+    left = departure_of(evidence, load)
+    rose = surge.at if left is None else left.by
     changed = [c for c in evidence.changes if c.key in evidence.callers and rose - _BY_CALLER <= c.at <= rose]
     if changed:
         last = max(changed, key=lambda c: c.at)

@@ -59,7 +59,7 @@ PAYLOADS: Mapping[SignalKind, type[Payload]] = {
 }
 """A payload is stored without a tag: the kind of the signal determines its type."""
 
-LATER_CAUSES = frozenset({Cause.SERVICE_ROUTING, Cause.NETWORK_POLICY})
+LATER_CAUSES = frozenset({Cause.SERVICE_ROUTING, Cause.NETWORK_POLICY, Cause.SCALED_TOO_LOW})
 """Causes that programs of 0.2.0 do not know. During a rolling upgrade of a shared database, and after a
 return to 0.2.0, they could not read a record with such a cause, nor a page with such a record. Therefore
 each is stored as unknown, together with its name."""
