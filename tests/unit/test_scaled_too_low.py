@@ -17,7 +17,6 @@ from tests.unit.scenes import (
     CALLER,
     DATABASE,
     OLD,
-    at,
     change,
     crashing,
     curves,
@@ -137,15 +136,3 @@ def test_the_bounds_may_forbid_it() -> None:
     refused = scale.resolve(RESTORE, SEEN, PlanLimits(scale_min=1, scale_max=3))
     assert isinstance(refused, Unmet)
     assert "the most that the bounds 1..3 allow" in refused.reason
-
-
-def test_a_moderate_rise_is_a_surge_where_answers_became_slow() -> None:
-    """A service with little room left fails at half more load."""
-    load = step(-5, 50.0, 70.0)
-    slow = evidence(
-        Trigger.HIGH_LATENCY, sli=curves(requests=load, p95=step(-3, 200.0, 2400.0)), opened_at=at(0)
-    )
-    best = diagnose(slow).best
-    assert (best.cause, best.confidence >= 0.6) == (Cause.TRAFFIC_SURGE, True)
-    fast = evidence(Trigger.HIGH_ERROR_RATE, sli=curves(requests=load, errors=step(-3, 0.001, 0.1)))
-    assert all(h.confidence < 0.6 for h in diagnose(fast).hypotheses if h.cause is Cause.TRAFFIC_SURGE)

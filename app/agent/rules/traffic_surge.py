@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from statistics import median
 
 from app.agent.evidence.changes import (
     CandidateChange,
@@ -28,6 +29,7 @@ from app.agent.evidence.symptoms import (
     SymptomIndicator,
     breached,
     metric_onset,
+    points_of,
     rise,
 )
 from app.agent.evidence.timing import LATE, SOON
@@ -38,6 +40,12 @@ _FAR_MORE = 3.0
 
 _GROWTH = replace(TRAFFIC, factor=1.25)
 """A load that is high enough to matter where the service had little room left."""
+
+_BORNE = 0.97
+"""The share of the present load from which an earlier load counts as the same."""
+_BORNE_SAMPLES = 3
+_FILLS = timedelta(minutes=2)
+"""How long a large rise may take to fill queues and pools until requests fail."""
 
 _BY_CALLER = timedelta(seconds=90)
 """A rollout of a caller, and the window of a measurement."""
@@ -52,6 +60,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     cause_score = CauseScore()
     _score_rise(cause_score, load, surge, evidence)
     _score_order(cause_score, load, surge, evidence)
+    _score_borne(cause_score, load, evidence)
     _score_callers(cause_score, load, surge, evidence)
     _score_changes(cause_score, evidence)
     _score_use(cause_score, evidence)
@@ -88,6 +97,24 @@ def _score_order(cause_score: CauseScore, load: SymptomIndicator, surge: Rise, e
         cause_score.add_for(0.2, f"the load rose {span(lead)} before the incident started")
     elif evidence.callers and ERROR_RATE in breached(evidence):
         cause_score.add_against(0.4, "errors and load rose together: its callers may repeat failed calls")
+
+
+def _score_borne(cause_score: CauseScore, load: SymptomIndicator, evidence: Evidence) -> None:
+    """A load that the service had served at its usual level for minutes is not too much for it."""
+    left = departure(evidence)
+    points = points_of(evidence, load)
+    since = [] if left is None else [value for at, value in points if at >= left.by]
+    if left is None or not since:
+        return
+    now = median(since)
+    shortly = [(at, value) for at, value in points if left.after - LATE <= at <= left.after]
+    borne = [at for at, value in shortly if value >= now * _BORNE]
+    least = _FILLS if load is TRAFFIC else SERVED_LONG
+    if len(borne) >= _BORNE_SAMPLES and left.after - borne[0] >= least:
+        cause_score.add_against(
+            0.7,
+            f"{load.in_words(now)} had been served at the usual level for {span(left.after - borne[0])}",
+        )
 
 
 def _score_callers(cause_score: CauseScore, load: SymptomIndicator, surge: Rise, evidence: Evidence) -> None:
