@@ -45,7 +45,8 @@ html_show_sourcelink = False
 
 SECTIONS = {
     "Start": "README sandbox tutorial install first-week",
-    "Connect": "events services prometheus datadog streams kafka redis kubernetes gitops channels slack",
+    "Connect": "connectors events services prometheus datadog streams kafka redis kubernetes gitops channels"
+    " slack",
     "Decide": "runbooks policy approvals limits guardrails identity sign-in",
     "Operate": "monitoring analytics high-availability workers sizing backup upgrade troubleshoot"
     " audit console",
