@@ -469,7 +469,7 @@ def test_scaling_stays_within_the_bounds() -> None:
     )
     assert "outside the bounds 1..10" in str(replicas({"to": 11}))
     assert "has 3 replicas already" in str(replicas({"to": 3}))
-    assert "needs `by` or `to`" in str(replicas({}))
+    assert "needs `by`, `to` or `restore`" in str(replicas({}))
 
 
 def test_scaling_is_refused_where_it_would_do_harm_or_nothing() -> None:
