@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from app.agent.models import ApprovalState, KillSwitch
 from tests.api.stories import awaiting, opened, proposed
@@ -113,6 +113,7 @@ def test_a_click_counts_although_the_page_changes_between_press_and_release(
     page.clock.install()
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     expect(page.locator("#live-status")).to_have_text("Live")
+    expect(page.locator("#marks li")).not_to_have_count(0)  # the chart moves what is below it
     page.locator("#entry-0 summary").hover()
     page.mouse.down()
     with page.expect_response(lambda one: one.url.endswith(incident_id)):
@@ -122,6 +123,36 @@ def test_a_click_counts_although_the_page_changes_between_press_and_release(
     page.clock.run_for(6_000)
     expect(page.locator("#diagnose h3")).to_be_visible()
     expect(page.locator("#entry-0 pre")).to_be_visible()
+
+
+def test_a_click_counts_although_the_chart_arrives_between_press_and_release(
+    served: Served, watched: Watched
+) -> None:
+    """The chart is drawn after the release: what is under the pointer stays there."""
+    incident_id = served.run(opened(served.container))
+    page = watched.page
+    held: list[Route] = []
+    pressed = False
+
+    def hold(route: Route) -> None:
+        if pressed:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/v1/incidents/*/chart*", hold)
+    with page.expect_request("**/v1/incidents/*/chart*"):
+        page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
+    page.locator("#entry-0 summary").hover()
+    page.mouse.down()
+    pressed = True
+    with page.expect_response("**/v1/incidents/*/chart*") as answered:
+        for route in held:
+            route.continue_()
+    answered.value.finished()
+    page.mouse.up()
+    expect(page.locator("#entry-0 pre")).to_be_visible()
+    expect(page.locator("#marks li")).not_to_have_count(0)
 
 
 def test_updates_can_be_paused(served: Served, watched: Watched) -> None:

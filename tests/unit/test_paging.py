@@ -79,13 +79,32 @@ def test_an_incident_that_a_person_has_is_acknowledged_once(by_a_person: object)
 
 def test_an_escalation_after_an_acknowledgement_pages_again() -> None:
     """The person acknowledged the request, not its end."""
-    waiting, executing = acknowledged(Bulletin(record=asked())), acknowledged(at(IncidentState.EXECUTING))
-    assert steps(waiting, waiting, executing, acknowledged(at(IncidentState.ESCALATED))) == [
+    asking, waiting = Bulletin(record=asked()), acknowledged(Bulletin(record=asked()))
+    executing, escalated = (
+        acknowledged(at(IncidentState.EXECUTING)),
+        acknowledged(at(IncidentState.ESCALATED)),
+    )
+    assert steps(asking, waiting, executing, escalated, escalated) == [
         PageStep.OPEN,
         PageStep.ACKNOWLEDGE,
         PageStep.END,
         PageStep.OPEN,
+        None,
     ]
+
+
+def test_an_acknowledgement_from_before_the_alert_silences_nothing() -> None:
+    """The person acknowledged the incident while the agent was healing it."""
+    escalated = acknowledged(at(IncidentState.ESCALATED))
+    assert steps(acknowledged(at(IncidentState.OPEN)), escalated, escalated) == [None, PageStep.OPEN, None]
+    taken = taken_over(escalated)
+    assert steps(escalated, taken, taken) == [PageStep.OPEN, PageStep.ACKNOWLEDGE, None]
+
+
+def test_an_acknowledgement_beside_a_change_of_state_is_sent() -> None:
+    """As after an outage of the pager; it carries the new state."""
+    both = acknowledged(at(IncidentState.ESCALATED))
+    assert steps(Bulletin(record=asked()), both, both) == [PageStep.OPEN, PageStep.ACKNOWLEDGE, None]
 
 
 def test_every_incident_has_an_alert_where_that_is_set() -> None:
@@ -105,9 +124,7 @@ def test_an_incident_that_is_over_opens_no_alert(when: PageWhen, state: Incident
     assert steps(at(state), when=when) == [None]
 
 
-@pytest.mark.parametrize(
-    "reference", ["", "{}", "[1]", '{"posted": {}, "alerting": true, "acknowledged": false}']
-)
+@pytest.mark.parametrize("reference", ["", "{}", "[1]", '{"posted": {}, "alerting": true, "taken": ""}'])
 def test_a_reference_that_cannot_be_read_is_refused(reference: str) -> None:
     """No alert is guessed from it."""
     with pytest.raises(Invalid, match="cannot be parsed"):

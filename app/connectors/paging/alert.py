@@ -62,7 +62,8 @@ class PagedIncident:
     posted: PostedIncident
     alerting: bool = False
     """Whether the incident has an alert that did not end."""
-    acknowledged: bool = False
+    taken: str = ""
+    """Who had the incident, and since when, as far as the alert shows it; empty: no person."""
 
     @staticmethod
     def read(reference: str) -> PagedIncident:
@@ -70,15 +71,15 @@ class PagedIncident:
         try:
             document = json.loads(reference)
             posted = PostedIncident.read(json.dumps(document["posted"]))
-            alerting, acknowledged = document["alerting"], document["acknowledged"]
+            alerting, taken = document["alerting"], document["taken"]
         except (TypeError, ValueError, KeyError):
             raise Invalid("the record of the last page cannot be parsed") from None
-        return PagedIncident(posted=posted, alerting=alerting is True, acknowledged=acknowledged is True)
+        return PagedIncident(posted=posted, alerting=alerting is True, taken=str(taken))
 
     def written(self) -> str:
         """The reference as it is stored."""
         posted = json.loads(self.posted.written())
-        document = {"posted": posted, "alerting": self.alerting, "acknowledged": self.acknowledged}
+        document = {"posted": posted, "alerting": self.alerting, "taken": self.taken}
         return json.dumps(document, separators=(",", ":"))
 
 
@@ -100,18 +101,25 @@ def urgency_of(state: IncidentState) -> Urgency:
 def next_step(
     before: PagedIncident | None, bulletin: Bulletin, when: PageWhen
 ) -> tuple[PageStep | None, PagedIncident]:
-    """What to send now, None for nothing, and the record of it once it was sent."""
+    """What to send now, None for nothing, and the record of it once it was sent.
+
+    An alert is acknowledged by what a person does while it is open: who acknowledged the incident before did
+    not see it. An acknowledgement carries the state too, and so takes the place of an update.
+    """
     posted = PostedIncident.first(bulletin) if before is None else before.posted.followed_by(bulletin)
     last = before or PagedIncident(posted=PostedIncident.first(bulletin))
     now = last if posted is None else replace(last, posted=posted)
+    taken = _taken(bulletin)
     if not needs_page(bulletin, when):
-        return (PageStep.END if now.alerting else None), replace(now, alerting=False, acknowledged=False)
+        return (PageStep.END if now.alerting else None), replace(now, alerting=False, taken="")
     if not now.alerting:
-        return PageStep.OPEN, replace(now, alerting=True, acknowledged=False)
-    if posted is not None:
-        return PageStep.UPDATE, now
+        return PageStep.OPEN, replace(now, alerting=True, taken=taken)
+    if taken and taken != now.taken:
+        return PageStep.ACKNOWLEDGE, replace(now, taken=taken)
+    return (None if posted is None else PageStep.UPDATE), replace(now, taken=taken)
+
+
+def _taken(bulletin: Bulletin) -> str:
     incident = bulletin.record.incident
-    taken = incident.acknowledged is not None or incident.taken_over is not None
-    if taken and not now.acknowledged:
-        return PageStep.ACKNOWLEDGE, replace(now, acknowledged=True)
-    return None, now
+    marks = [one for one in (incident.acknowledged, incident.taken_over) if one is not None]
+    return "; ".join(f"{one.by} {one.at.isoformat()}" for one in marks)

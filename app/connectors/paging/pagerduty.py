@@ -62,12 +62,13 @@ class PagerDuty:
 
     def _event(self, step: PageStep, alert: PagerAlert) -> JsonObject:
         details = "\n".join(alert.details)[:_MAX_DETAILS]
+        page: JsonObject = {"client_url": alert.links[-1][0]} if alert.links else {}
         return {
             "routing_key": self._key,
             "event_action": _ACTIONS[step],
             "dedup_key": alert.incident_id,
             "client": "Self-Healing DevOps Agent",
-            "client_url": alert.links[-1][0] if alert.links else None,
+            **page,
             "links": [{"href": address, "text": label} for address, label in alert.links],
             "payload": {
                 "summary": shorten(alert.title, _MAX_SUMMARY),

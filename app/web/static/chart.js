@@ -102,6 +102,14 @@
     );
   };
 
+  // What is drawn between press and release would move the page under the pointer, and take the click away.
+  const PRESS_MS = 20_000;
+  let pressedAt = -Infinity;
+  let waiting = 0;
+  document.addEventListener("pointerdown", () => (pressedAt = Date.now()), true);
+  for (const type of ["pointerup", "pointercancel"])
+    document.addEventListener(type, () => (pressedAt = -Infinity), true);
+
   const load = async () => {
     try {
       const answer = await fetch(place.dataset.source, { cache: "no-store" });
@@ -116,6 +124,11 @@
   const draw = () => {
     const data = known;
     if (data === null) return;
+    clearTimeout(waiting);
+    if (Date.now() - pressedAt < PRESS_MS) {
+      waiting = setTimeout(draw, 200);
+      return;
+    }
     const same = JSON.stringify([data.samples, data.marks, data.soaks, paper.matches, dark.matches, place.clientWidth]);
     if (same === drawn) return;
     drawn = same;
