@@ -113,7 +113,12 @@ class AgentProcess:
     # ---------------------------------------------------------------- asking it
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = httpx2.get(f"{self.url}{path}", params=parameters, timeout=120, verify=False)
+        try:
+            answer = httpx2.get(f"{self.url}{path}", params=parameters, timeout=120, verify=False)
+        except httpx2.TransportError as error:
+            raise AssertionError(
+                f"{error!r} from port {self.port}; process ended: {self.exit_code()}; {self.log_tail()}"
+            ) from error
         assert answer.status_code == 200, answer.text
         return answer.json()
 

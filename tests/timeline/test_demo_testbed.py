@@ -104,6 +104,8 @@ def test_the_dry_run_on_a_real_deployment_proposes_and_puts_the_image_back(bed: 
     """The agent changes nothing; the demo takes its bad release back, so that the next one starts well."""
     done = heal(bed, "demo", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert in_order(done.stdout, "nothing was written", "Closed: proposed", "restored the good image")
+    assert in_order(done.stdout, "nothing was written", "Closed: proposed", "restored the good image"), (
+        done.stdout
+    )
     assert "rollback done" not in done.stdout
     assert _image(bed).endswith(f"{SERVICE}:1.14.2")
