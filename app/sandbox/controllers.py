@@ -111,6 +111,7 @@ class DeploymentController:
                 self._api.delete(old)
         elif found.revision < highest:
             found.revision = highest + 1
+            found.taken_up_at = self._engine.now
             self._progress(deployment)
         found.meta.annotations = dict(deployment.meta.annotations)
         deployment.meta.annotations[REVISION] = str(found.revision)

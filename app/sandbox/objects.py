@@ -201,6 +201,8 @@ class ReplicaSet:
     template: Template
     revision: int
     replicas: int = 0
+    taken_up_at: datetime | None = None
+    """When its template was asked for again; None if it never was."""
 
     kind = "ReplicaSet"
 

@@ -77,6 +77,7 @@ async def test_a_crashing_release_of_any_kind_is_undone_and_brought_again(
         await cluster.ports.writer.apply(back, INTENT, decided, None)
     view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
     assert view.revisions[0].template_hash == first.template_hash
+    assert view.revisions[0].created_at >= view.revisions[1].created_at, "it was asked for again, after that"
     assert as_left(back, applied.token, view.target.token)
 
     undo = action(ActionName.RESTORE, ref, undoes="rollback")

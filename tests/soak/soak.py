@@ -31,13 +31,15 @@ from tests.soak.accounts import Books
 from tests.soak.intakes import Intake, Sent
 from tests.soak.processes import ROOT, Agent, Ground, Killing
 from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Score, Trouble
-from tests.soak.wire import ENVIRONMENT, Break, Mend
+from tests.soak.wire import ENVIRONMENT, Break, Breakage, Mend
 
 DRAIN_SECONDS = 600.0
 QUIET_SECONDS = 3.0
 """Nothing may be open or pending for this long before the end is believed."""
 TOLD_AGAIN_SECONDS = 5.0
 """A service with something pending gets a report of another failed deploy this often."""
+ACTED_WITHIN_SECONDS = 30.0
+"""Then another service breaks, if nothing was done for the one before."""
 
 START_SECONDS = 300.0
 
@@ -193,6 +195,7 @@ class _Play:
             await self._until_trusted()
             keeper = asyncio.create_task(self._keep())
             await self._disturb_and_send()
+            await self._until_acted()
             drain_began = time.monotonic()
             await self._drain()
             drained = time.monotonic() - drain_began
@@ -298,6 +301,28 @@ class _Play:
             interval_seconds=0.5,
         )
 
+    async def _until_acted(self) -> None:
+        """Until the agents acted at least once: on a busy machine the last signal may come before that.
+
+        One service after the other gets a release that crashes, and a report of it.
+        """
+        last = time.monotonic() + DRAIN_SECONDS
+        async with httpx2.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
+            for number in range(self._score.size.services):
+                if self._acted() or time.monotonic() >= last:
+                    return
+                service = f"svc-{number:03d}"
+                await _happen(client, _crashing(service, self._score.size.breakages + 2 + number))
+                await self._tell_failed(service)
+                until = time.monotonic() + ACTED_WITHIN_SECONDS
+                while time.monotonic() < until:
+                    await asyncio.sleep(0.5)
+                    if self._acted():
+                        return
+
+    def _acted(self) -> bool:
+        return b'"effect"' in self._stage.target_log.read_bytes()
+
     async def _drain(self) -> None:
         """Until nothing is open and nothing is pending, and stays so for a while.
 
@@ -351,6 +376,10 @@ class _Play:
 
 def _mending(service: str) -> Happening:
     return Happening(at=0, service=service, breakage=None, number=0)
+
+
+def _crashing(service: str, number: int) -> Happening:
+    return Happening(at=0, service=service, breakage=Breakage.CRASH, number=number)
 
 
 async def _happen(client: httpx2.AsyncClient, happening: Happening) -> None:

@@ -256,7 +256,7 @@ class SandboxReader:
             progress_deadline_seconds=int(deployment.progress_deadline_seconds),
             trusted_without_traffic=annotations.get(WITHOUT_TRAFFIC) == "true",
             current_revision=owned[0].revision if owned else 0,
-            revisions=tuple(revision_view(r, world.controller.pods(r)) for r in owned),
+            revisions=tuple(revision_view(r, world.controller.pods(r), current=r is owned[0]) for r in owned),
             pods=tuple(pod_view(p, r) for r in owned for p in world.controller.pods(r)),
             config_maps=tuple(config_map_view(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),

@@ -94,8 +94,9 @@ def _token(deployment: Deployment) -> str:
     )
 
 
-def revision_view(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
+def revision_view(replica_set: ReplicaSet, pods: list[Pod], *, current: bool) -> Revision:
     """A revision, with those of its pods that are ready."""
+    taken_up = replica_set.taken_up_at if current else None  # a cluster does not keep it of the others
     template = replica_set.template
     marked = {**replica_set.meta.annotations, **dict(template.annotations)}
     return Revision(
@@ -105,7 +106,7 @@ def revision_view(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         config_hash=template.hash_of("config"),
         fields=template.fields,
         images=(template.image,),
-        created_at=replica_set.meta.created_at,
+        created_at=taken_up or replica_set.meta.created_at,
         replicas=replica_set.replicas,
         ready_replicas=sum(pod.ready for pod in pods),
         irreversible=marked.get(IRREVERSIBLE) == "true",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from app.agent.ids import JsonObject
 from app.agent.workload import PodView, Revision
@@ -14,6 +15,7 @@ from app.connectors.kubernetes.fields import (
     created_at,
     kind_of,
     mapping,
+    moment,
     name,
     number,
     objects,
@@ -33,10 +35,14 @@ from app.connectors.kubernetes.templates import (
 )
 from app.connectors.kubernetes.views.quantities import as_bytes
 from app.connectors.kubernetes.views.references import references
-from app.connectors.kubernetes.views.targets import desired_replicas
+from app.connectors.kubernetes.views.targets import TEMPLATE, desired_replicas, last_change
 
 IRREVERSIBLE = PREFIX + "irreversible"
 _NUMBERED = ("deployment.kubernetes.io/revision", "rollout.argoproj.io/revision")
+_TAKEN_UP_AGAIN = tuple(f"{name}-history" for name in _NUMBERED)
+"""The earlier numbers of a ReplicaSet whose template was asked for again, as its controller writes them."""
+_NUMBER = (("f:revision",),)
+"""Where `managedFields` says who wrote the number of a ControllerRevision."""
 _BY_TEMPLATE = frozenset({Kind.STATEFUL_SET, Kind.DAEMON_SET})
 """Kinds whose objects do not say which of their revisions is the present one: the template does."""
 
@@ -93,6 +99,7 @@ def revisions_of(
     found = [
         replace(
             _revision(number, item, running, irreversible=number == current and _irreversible(workload)),
+            created_at=_taken_up(workload, number, numbered, running) if number == current else _begun(item),
             migrated_by=None if _said(workload) is False or _said(item) is False else migrated.get(number),
         )
         for number, item in numbered
@@ -121,6 +128,34 @@ def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irrev
         memory_limits=_memory_limits(template),
         references=references(template),
     )
+
+
+def _begun(kept: JsonObject) -> datetime:
+    """When it was created; of a ControllerRevision, when it got its number, which nothing else changes."""
+    created = created_at(kept)
+    if kind_of(kept) != Kind.CONTROLLER_REVISION:
+        return created
+    return max(created, moment(last_change(kept, _NUMBER), "time") or created)
+
+
+def _taken_up(
+    workload: JsonObject, current: int, kept: Sequence[tuple[int, JsonObject]], pods: Iterable[PodView]
+) -> datetime:
+    """When the workload asked for its present template, the last time if several.
+
+    A controller gives a kept ReplicaSet a new number when its template is asked for
+    again, and leaves its creation time. The template was then written after every
+    revision with a lower number was created, and before the first new pod of it.
+    """
+    own = next(item for number, item in kept if number == current)
+    begun = _begun(own)
+    if not any(name in texts(own, "metadata", "annotations") for name in _TAKEN_UP_AGAIN):
+        return begun
+    earliest = max((created_at(item) for number, item in kept if number < current), default=begun)
+    hashed = template_hash(template_of(own))
+    new = [pod.created_at for pod in pods if pod.template_hash == hashed and pod.created_at >= earliest]
+    written = moment(last_change(workload, TEMPLATE), "time")
+    return max(begun, earliest, min([one for one in (written, *new) if one is not None], default=earliest))
 
 
 def _memory_limits(template: JsonObject) -> tuple[tuple[str, int], ...]:

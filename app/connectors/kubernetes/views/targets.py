@@ -22,8 +22,10 @@ CONTENT_HASH = PREFIX + "content-hash"
 
 _SPEC = (("f:spec",),)
 _DATA = (("f:data",), ("f:binaryData",))
+TEMPLATE = (("f:spec", "f:template"),)
+"""Where `managedFields` says who wrote the template of a workload."""
 _PARTS = {
-    target_token.TEMPLATE: (("f:spec", "f:template"),),
+    target_token.TEMPLATE: TEMPLATE,
     target_token.PAUSED: (("f:spec", "f:paused"),),
     target_token.REPLICAS: (("f:spec", "f:replicas"),),
     target_token.DATA: _DATA,
