@@ -145,7 +145,8 @@ def _taken_up(
 
     A controller gives a kept ReplicaSet a new number when its template is asked for
     again, and leaves its creation time. The template was then written after every
-    revision with a lower number was created, and before the first new pod of it.
+    revision with a lower number was created, and before its first new pod and the end
+    of its rollout. The writer of the template may have changed other fields later.
     """
     own = next(item for number, item in kept if number == current)
     begun = _begun(own)
@@ -154,8 +155,18 @@ def _taken_up(
     earliest = max((created_at(item) for number, item in kept if number < current), default=begun)
     hashed = template_hash(template_of(own))
     new = [pod.created_at for pod in pods if pod.template_hash == hashed and pod.created_at >= earliest]
-    written = moment(last_change(workload, TEMPLATE), "time")
-    return max(begun, earliest, min([one for one in (written, *new) if one is not None], default=earliest))
+    latest = (moment(last_change(workload, TEMPLATE), "time"), _rolled_out_at(workload), *new)
+    return max(begun, earliest, min([one for one in latest if one is not None], default=earliest))
+
+
+def _rolled_out_at(workload: JsonObject) -> datetime | None:
+    """When every pod was of the present template, as its controller recorded it; None before that."""
+    counts = counts_of(workload)
+    progress = condition_of(workload, "Progressing")
+    whole = 0 < counts.updated == counts.total and spec_observed(workload)
+    if not whole or text(progress, "reason") != "NewReplicaSetAvailable":
+        return None
+    return moment(progress, "lastUpdateTime")
 
 
 def _memory_limits(template: JsonObject) -> tuple[tuple[str, int], ...]:
