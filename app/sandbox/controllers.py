@@ -24,6 +24,7 @@ from app.sandbox.objects import (
     digest,
     template_body,
 )
+from app.sandbox.operations import FIELD_MANAGER
 from app.sandbox.rollouts.steps import NewPod, next_step
 
 SYNC_SECONDS = 0.05
@@ -111,7 +112,8 @@ class DeploymentController:
                 self._api.delete(old)
         elif found.revision < highest:
             found.revision = highest + 1
-            found.taken_up_at = self._engine.now
+            by_agent = deployment.meta.changed_by == FIELD_MANAGER  # what it brings back is no release
+            found.taken_up_at = None if by_agent else self._engine.now
             self._progress(deployment)
         found.meta.annotations = dict(deployment.meta.annotations)
         deployment.meta.annotations[REVISION] = str(found.revision)

@@ -202,7 +202,7 @@ class ReplicaSet:
     revision: int
     replicas: int = 0
     taken_up_at: datetime | None = None
-    """When its template was asked for again; None if it never was."""
+    """When its template was brought back, other than by the agent; None if it never was."""
 
     kind = "ReplicaSet"
 

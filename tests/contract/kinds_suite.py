@@ -24,6 +24,7 @@ from tests.contract.cluster_suite import (
     apply,
     crashes,
     key_of,
+    older_than_a_second,
     rolled_out,
     runs,
 )
@@ -77,13 +78,28 @@ async def test_a_crashing_release_of_any_kind_is_undone_and_brought_again(
         await cluster.ports.writer.apply(back, INTENT, decided, None)
     view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
     assert view.revisions[0].template_hash == first.template_hash
-    assert view.revisions[0].created_at >= view.revisions[1].created_at, "it was asked for again, after that"
+    assert view.revisions[0].created_at == first.created_at, "what the agent brings back is no release"
     assert as_left(back, applied.token, view.target.token)
 
     undo = action(ActionName.RESTORE, ref, undoes="rollback")
     await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
     view = await cluster.until(key_of(cluster), crashes)
     assert not as_left(back, applied.token, view.target.token)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", *KINDS])
+async def test_a_template_of_any_kind_that_is_released_again_is_a_release_of_then(
+    cluster: ClusterHarness, kind: str
+) -> None:
+    """Its ReplicaSet or ControllerRevision is kept and keeps its age."""
+    await deploy(cluster, kind)
+    first = (await cluster.until(key_of(cluster), older_than_a_second)).revisions[0]
+    await cluster.set_image("shop", CRASHING_IMAGE)
+    broken = (await cluster.until(key_of(cluster), crashes)).revisions[0]
+    await cluster.set_image("shop", GOOD_IMAGE)
+    again = (await cluster.until(key_of(cluster), lambda view: view.current_revision == 3)).revisions[0]
+    assert (again.number, again.template_hash) == (3, first.template_hash)
+    assert first.created_at < broken.created_at <= again.created_at
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,6 +26,7 @@ def went_back(
     rolled_out: str | None = "2026-02-20T17:32:00Z",
     history: str | None = "1",
     updated: int = 2,
+    writer: str = "kubectl",
 ) -> datetime:
     """The date of the revision in force."""
     marks = {} if history is None else {"deployment.kubernetes.io/revision-history": history}
@@ -36,7 +37,7 @@ def went_back(
         annotations={"deployment.kubernetes.io/revision": "3", **marks},
     )
     by: list[Json] = [
-        {"manager": "kubectl", "time": written, "fieldsV1": {"f:spec": {"f:template": {}, "f:replicas": {}}}}
+        {"manager": writer, "time": written, "fieldsV1": {"f:spec": {"f:template": {}, "f:replicas": {}}}}
     ]
     pods: tuple[JsonObject, ...] = (
         {
@@ -78,6 +79,11 @@ def went_back(
 def test_a_template_that_came_back_dates_from_its_write() -> None:
     """Not from the age of its ReplicaSet."""
     assert went_back() == at(30)
+
+
+def test_what_the_agent_brought_back_is_no_release() -> None:
+    """A rollback or an undo: the revision keeps the date of its release."""
+    assert went_back(writer="self-healing-devops-agent") == at(1)
 
 
 def test_a_revision_that_never_was_replaced_keeps_its_age() -> None:

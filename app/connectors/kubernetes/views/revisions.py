@@ -8,7 +8,7 @@ from datetime import datetime
 
 from app.agent.ids import JsonObject
 from app.agent.workload import PodView, Revision
-from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.api import FIELD_MANAGER, Kind
 from app.connectors.kubernetes.fields import (
     condition_of,
     controller_uid,
@@ -99,7 +99,9 @@ def revisions_of(
     found = [
         replace(
             _revision(number, item, running, irreversible=number == current and _irreversible(workload)),
-            created_at=_taken_up(workload, number, numbered, running) if number == current else _begun(item),
+            created_at=_asked_for(workload, number, numbered, running)
+            if number == current
+            else created_at(item),
             migrated_by=None if _said(workload) is False or _said(item) is False else migrated.get(number),
         )
         for number, item in numbered
@@ -130,33 +132,43 @@ def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irrev
     )
 
 
-def _begun(kept: JsonObject) -> datetime:
-    """When it was created; of a ControllerRevision, when it got its number, which nothing else changes."""
-    created = created_at(kept)
-    if kind_of(kept) != Kind.CONTROLLER_REVISION:
-        return created
-    return max(created, moment(last_change(kept, _NUMBER), "time") or created)
-
-
-def _taken_up(
+def _asked_for(
     workload: JsonObject, current: int, kept: Sequence[tuple[int, JsonObject]], pods: Iterable[PodView]
 ) -> datetime:
-    """When the workload asked for its present template, the last time if several.
+    """When the workload asked for its present template: its creation, or when somebody brought it back.
 
-    A controller gives a kept ReplicaSet a new number when its template is asked for
-    again, and leaves its creation time. The template was then written after every
-    revision with a lower number was created, and before its first new pod and the end
-    of its rollout. The writer of the template may have changed other fields later.
+    What the agent brings back is no release, and keeps its date.
     """
     own = next(item for number, item in kept if number == current)
-    begun = _begun(own)
+    created, write = created_at(own), last_change(workload, TEMPLATE)
+    if text(write, "manager") == FIELD_MANAGER:
+        return created
+    if kind_of(own) == Kind.CONTROLLER_REVISION:
+        return max(created, moment(last_change(own, _NUMBER), "time") or created)
     if not any(name in texts(own, "metadata", "annotations") for name in _TAKEN_UP_AGAIN):
-        return begun
-    earliest = max((created_at(item) for number, item in kept if number < current), default=begun)
+        return created
+    earliest = max((created_at(item) for number, item in kept if number < current), default=created)
+    return max(created, _brought_back(workload, own, pods, earliest, moment(write, "time")))
+
+
+def _brought_back(
+    workload: JsonObject,
+    own: JsonObject,
+    pods: Iterable[PodView],
+    earliest: datetime,
+    written: datetime | None,
+) -> datetime:
+    """When the template of a kept ReplicaSet was asked for again.
+
+    Its controller gives it a new number and leaves its creation time. The template
+    was then written after every revision with a lower number was created, and before
+    its first new pod and the end of its rollout. The writer of the template may have
+    changed other fields later.
+    """
     hashed = template_hash(template_of(own))
     new = [pod.created_at for pod in pods if pod.template_hash == hashed and pod.created_at >= earliest]
-    latest = (moment(last_change(workload, TEMPLATE), "time"), _rolled_out_at(workload), *new)
-    return max(begun, earliest, min([one for one in latest if one is not None], default=earliest))
+    latest = (written, _rolled_out_at(workload), *new)
+    return max(earliest, min([one for one in latest if one is not None], default=earliest))
 
 
 def _rolled_out_at(workload: JsonObject) -> datetime | None:
