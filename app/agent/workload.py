@@ -76,7 +76,7 @@ class Revision:
     """Hash over all the rest of the template, less restarts and marks of controllers."""
     images: tuple[str, ...]
     created_at: datetime
-    """Its creation; of the present one, when somebody other than the agent brought it back, if later."""
+    """Its creation; of the present one, when a person or pipeline brought it back, if later."""
     replicas: int
     ready_replicas: int
     irreversible: bool = False

@@ -135,9 +135,9 @@ def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irrev
 def _asked_for(
     workload: JsonObject, current: int, kept: Sequence[tuple[int, JsonObject]], pods: Iterable[PodView]
 ) -> datetime:
-    """When the workload asked for its present template: its creation, or when somebody brought it back.
+    """When the workload asked for its present template: at its creation, or when it was brought back.
 
-    What the agent brings back is no release, and keeps its date.
+    What a person or a pipeline brings back is a release; what the agent brings back keeps its date.
     """
     own = next(item for number, item in kept if number == current)
     created, write = created_at(own), last_change(workload, TEMPLATE)
